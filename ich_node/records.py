@@ -28,6 +28,12 @@ HEMORRHAGE_CLASSES: Final = (
 """Order of every six-vector in this package; a model bundle must declare the same."""
 
 
+CT_IMAGE_STORAGE: Final = "1.2.840.10008.5.1.4.1.1.2"
+ENHANCED_CT_IMAGE_STORAGE: Final = "1.2.840.10008.5.1.4.1.1.2.1"
+ANALYSED_SOP_CLASSES: Final = (CT_IMAGE_STORAGE, ENHANCED_CT_IMAGE_STORAGE)
+"""Instances of every other class are kept, and never decoded."""
+
+
 # ---------------------------------------------------------------------------------------------- states
 
 
@@ -101,6 +107,7 @@ class NotAnalysedReason(Enum):
     TOO_LARGE = "the image is larger than allowed"
     NOT_DICOM = "not a DICOM file, or a damaged one"
     NO_READABLE_SLICE = "no slice of the series could be read"
+    ANALYSIS_FAILED = "the analysis failed"
     UNTRAINED_MODEL = "untrained model, no finding"
     IMAGES_DELETED = "the images were deleted after their retention time"
 
@@ -155,6 +162,16 @@ class SeriesJob:
     """True when the series may be closed: its quiet time or longest wait has passed."""
     last_chance: bool
     """True when ``max_wait_s`` has passed since the last slice: close it whatever is missing."""
+
+
+class Reception(Enum):
+    """What a received instance meant for the node."""
+
+    NEW = "new"
+    VERSION = "another version of a known instance"
+    DUPLICATE = "the same bytes again"
+    OWN_RESULT = "an object that this node made"
+    KEPT_ONLY = "stored, but its study was analysed and deleted before: nothing starts without requeue"
 
 
 # -------------------------------------------------------------------------------------- images and planes
@@ -231,6 +248,34 @@ class PlaneScore:
 
 
 PlaneScores = tuple[PlaneScore, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ScoredInstance:
+    """What decoding and scoring made of one stored instance; saved in one transaction."""
+
+    instance_id: int
+    state: InstanceState
+    facts: tuple[SliceFacts, ...] = ()
+    planes: PlaneScores = ()
+    reason: NotAnalysedReason | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SeriesContent:
+    """Everything known of a series when it is to be concluded."""
+
+    facts: tuple[SliceFacts, ...]
+    """Of every slice whose header could be read, analysed or not."""
+    planes: PlaneScores
+    instances: tuple[StoredInstance, ...]
+    """Current instances whose file is there."""
+    unreadable: int = 0
+    declined: tuple[NotAnalysedReason, ...] = ()
+    """Reasons of the slices that are not needed."""
+    waiting: int = 0
+    """Instances not yet decoded."""
 
 
 @dataclass(frozen=True, slots=True)

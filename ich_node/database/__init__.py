@@ -1,0 +1,31 @@
+"""Tables, engine and migrations. Nothing outside this package, ``job_queue`` and ``queries`` speaks SQL."""
+
+from ich_node.database.engine import Database, open_database
+from ich_node.database.migrate import check_integrity, prepare_database
+from ich_node.database.tables import (
+    Base,
+    DeliveryRow,
+    DestinationRow,
+    InstallationRow,
+    InstanceRow,
+    PlaneRow,
+    ResultRow,
+    SeriesRow,
+    StudyRow,
+)
+
+__all__ = [
+    "Base",
+    "Database",
+    "DeliveryRow",
+    "DestinationRow",
+    "InstallationRow",
+    "InstanceRow",
+    "PlaneRow",
+    "ResultRow",
+    "SeriesRow",
+    "StudyRow",
+    "check_integrity",
+    "open_database",
+    "prepare_database",
+]

@@ -1,0 +1,81 @@
+"""Bring the database to this version's schema, once, under a lock; refuse one that is newer or damaged."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config as AlembicConfig
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from filelock import FileLock, Timeout
+from sqlalchemy import Connection, insert, select
+from sqlalchemy.exc import DatabaseError
+
+from ich_node.database.engine import Database
+from ich_node.database.tables import InstallationRow
+from ich_node.errors import StartError
+
+_LONGEST_MIGRATION_S = 600.0
+
+
+def prepare_database(database: Database, state_directory: Path) -> str:
+    """Check, migrate and identify the database. The first process does it, the others wait.
+
+    Returns:
+        The installation UID, made at the first start.
+
+    Raises:
+        StartError: the database is damaged, or was written by a newer version.
+    """
+    try:
+        with FileLock(state_directory / "migrate.lock", timeout=_LONGEST_MIGRATION_S):
+            check_integrity(database)
+            with database.writing() as connection:
+                _migrate(connection)
+                return _identify(connection)
+    except Timeout:
+        raise StartError("another process has been migrating the database for 10 minutes") from None
+    except DatabaseError as error:
+        raise StartError(f"the database cannot be opened: {error.orig}; see docs/operation.md") from error
+
+
+def check_integrity(database: Database) -> None:
+    """Let SQLite look over the whole file.
+
+    Raises:
+        StartError: it is damaged.
+    """
+    try:
+        with database.reading() as connection:
+            answer = [row[0] for row in connection.exec_driver_sql("PRAGMA quick_check(5)")]
+    except DatabaseError as error:
+        raise StartError(f"the database is damaged: {error.orig}; see docs/operation.md") from error
+    if answer != ["ok"]:
+        raise StartError(f"the database is damaged: {'; '.join(map(str, answer))}; see docs/operation.md")
+
+
+def _migrate(connection: Connection) -> None:
+    settings = AlembicConfig()
+    settings.set_main_option("script_location", "ich_node.database:migrations")
+    settings.attributes["connection"] = connection
+    script = ScriptDirectory.from_config(settings)
+    current = MigrationContext.configure(connection).get_current_revision()
+    head = script.get_current_head()
+    if current == head:
+        return
+    known = {revision.revision for revision in script.walk_revisions()}
+    if current is not None and current not in known:
+        raise StartError(f"the database has schema {current}, which is newer than this program ({head}): upgrade it")
+    command.upgrade(settings, "head")
+
+
+def _identify(connection: Connection) -> str:
+    known = connection.execute(select(InstallationRow.installation_uid)).scalar()
+    if known is not None:
+        return known
+    installation_uid = f"2.25.{uuid.uuid4().int}"
+    connection.execute(insert(InstallationRow).values(id=1, installation_uid=installation_uid, created_at=time.time()))
+    return installation_uid

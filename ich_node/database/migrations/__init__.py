@@ -1,0 +1,1 @@
+"""Alembic's scripts. One file per schema; the newest is what ``tables`` describes."""

@@ -1,0 +1,188 @@
+"""What is stored. States are those of ``records``; times are seconds since 1970 in UTC."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import JSON, ForeignKey, Index, LargeBinary, String, Text, UniqueConstraint, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+_UID = String(64)
+_STATE = String(16)
+
+
+class Base(DeclarativeBase):
+    """All tables."""
+
+    type_annotation_map = {dict[str, Any]: JSON, list[float]: JSON}  # noqa: RUF012 - SQLAlchemy's own form
+
+
+class InstallationRow(Base):
+    """One row: who this installation is. Part of every UID it makes."""
+
+    __tablename__ = "installation"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    installation_uid: Mapped[str] = mapped_column(_UID)
+    created_at: Mapped[float]
+
+
+class StudyRow(Base):
+    """A study and its current answer."""
+
+    __tablename__ = "study"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_instance_uid: Mapped[str] = mapped_column(_UID, unique=True)
+    revision: Mapped[int] = mapped_column(default=0)
+    """Of the current report; 0 while there is none."""
+    triage: Mapped[str | None] = mapped_column(_STATE)
+    reason: Mapped[str | None] = mapped_column(String(32))
+    rests_on_series_id: Mapped[int | None]
+    created_at: Mapped[float]
+    reported_at: Mapped[float | None]
+
+
+class SeriesRow(Base):
+    """A series on its way to a result; also the lease of who works on it."""
+
+    __tablename__ = "series"
+    __table_args__ = (
+        UniqueConstraint("study_id", "series_instance_uid"),
+        Index("series_by_state", "state", "due_at"),
+        Index("series_leased", "lease_owner", sqlite_where=text("lease_owner is not null")),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey("study.id"))
+    series_instance_uid: Mapped[str] = mapped_column(_UID)
+    modality: Mapped[str] = mapped_column(String(16))
+    state: Mapped[str] = mapped_column(_STATE)
+    reason: Mapped[str | None] = mapped_column(String(32))
+    detail: Mapped[str | None] = mapped_column(Text)
+    complete: Mapped[bool | None]
+    head_expected: Mapped[bool] = mapped_column(default=False)
+    """A head CT was to be expected: its lack of a result is to be told."""
+    triage: Mapped[str | None] = mapped_column(_STATE)
+    finding: Mapped[dict[str, Any] | None]
+    model: Mapped[dict[str, Any] | None]
+    steps: Mapped[dict[str, Any] | None]
+    attempts: Mapped[int] = mapped_column(default=0)
+    not_before: Mapped[float] = mapped_column(default=0.0)
+    due_at: Mapped[float]
+    first_received_at: Mapped[float]
+    last_received_at: Mapped[float]
+    closed_at: Mapped[float | None]
+    lease_owner: Mapped[str | None] = mapped_column(String(128))
+    lease_expires_at: Mapped[float | None]
+    calling_ae_title: Mapped[str] = mapped_column(String(16))
+    remote_address: Mapped[str] = mapped_column(String(64))
+    images_deleted_at: Mapped[float | None]
+
+
+class InstanceRow(Base):
+    """One version of one SOP instance. The newest version is the current one."""
+
+    __tablename__ = "instance"
+    __table_args__ = (
+        UniqueConstraint("sop_instance_uid", "sha256"),
+        Index("instance_by_series", "series_id"),
+        Index("instance_waiting", "series_id", sqlite_where=text("state = 'RECEIVED' and current")),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    series_id: Mapped[int] = mapped_column(ForeignKey("series.id"))
+    sop_instance_uid: Mapped[str] = mapped_column(_UID)
+    sop_class_uid: Mapped[str] = mapped_column(_UID)
+    transfer_syntax_uid: Mapped[str] = mapped_column(_UID)
+    sha256: Mapped[str] = mapped_column(String(64))
+    size_bytes: Mapped[int]
+    path: Mapped[str | None] = mapped_column(String(255))
+    """Relative to the state folder; None once the file was deleted."""
+    state: Mapped[str] = mapped_column(_STATE)
+    reason: Mapped[str | None] = mapped_column(String(32))
+    detail: Mapped[str | None] = mapped_column(Text)
+    current: Mapped[bool] = mapped_column(default=True)
+    received_at: Mapped[float]
+    facts: Mapped[dict[str, Any] | None]
+
+
+class PlaneRow(Base):
+    """What the network said of one plane; present means scored."""
+
+    __tablename__ = "plane"
+    __table_args__ = (Index("plane_by_series", "series_id"), Index("plane_by_instance", "instance_id"))
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    series_id: Mapped[int] = mapped_column(ForeignKey("series.id"))
+    instance_id: Mapped[int] = mapped_column(ForeignKey("instance.id"))
+    frame: Mapped[int | None]
+    position_mm: Mapped[float]
+    logits: Mapped[list[float]]
+    embedding: Mapped[bytes] = mapped_column(LargeBinary)
+    """float16, little endian."""
+    model_sha256: Mapped[str] = mapped_column(String(64))
+
+
+class ResultRow(Base):
+    """One DICOM object that the node made and saved."""
+
+    __tablename__ = "result"
+    __table_args__ = (Index("result_by_study", "study_id", "revision"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey("study.id"))
+    revision: Mapped[int]
+    kind: Mapped[str] = mapped_column(String(16))
+    encoding: Mapped[str] = mapped_column(String(32))
+    preference: Mapped[int]
+    sop_class_uid: Mapped[str] = mapped_column(_UID)
+    sop_instance_uid: Mapped[str] = mapped_column(_UID, unique=True)
+    sha256: Mapped[str] = mapped_column(String(64))
+    path: Mapped[str | None] = mapped_column(String(255))
+    created_at: Mapped[float]
+    returned_count: Mapped[int] = mapped_column(default=0)
+    """How often a peer sent this object back to us."""
+
+
+class DeliveryRow(Base):
+    """The outbox: one row per study revision, kind of object and destination."""
+
+    __tablename__ = "delivery"
+    __table_args__ = (
+        UniqueConstraint("study_id", "revision", "kind", "destination"),
+        Index("delivery_by_state", "state", "next_attempt_at"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey("study.id"))
+    revision: Mapped[int]
+    kind: Mapped[str] = mapped_column(String(16))
+    destination: Mapped[str] = mapped_column(String(64))
+    ae_title: Mapped[str] = mapped_column(String(16))
+    host: Mapped[str] = mapped_column(String(255))
+    port: Mapped[int]
+    state: Mapped[str] = mapped_column(_STATE)
+    attempts: Mapped[int] = mapped_column(default=0)
+    refusals: Mapped[int] = mapped_column(default=0)
+    """Of the attempts, those that the destination refused for good."""
+    next_attempt_at: Mapped[float]
+    created_at: Mapped[float]
+    finished_at: Mapped[float | None]
+    dimse_status: Mapped[int | None]
+    error: Mapped[str | None] = mapped_column(Text)
+    sop_instance_uid: Mapped[str | None] = mapped_column(_UID)
+    """Of the encoding that was sent."""
+    lease_owner: Mapped[str | None] = mapped_column(String(128))
+    lease_expires_at: Mapped[float | None]
+
+
+class DestinationRow(Base):
+    """A destination that is paused, and why."""
+
+    __tablename__ = "destination"
+
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    paused_at: Mapped[float]
+    next_attempt_at: Mapped[float]
+    error: Mapped[str] = mapped_column(Text)

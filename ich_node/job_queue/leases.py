@@ -1,0 +1,53 @@
+"""Who works on what. An owner names its host and process, so that leases of the dead are free at once."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+import psutil
+from sqlalchemy import select, update
+
+from ich_node.database import Database, DeliveryRow, SeriesRow
+from ich_node.records import DeliveryState
+
+
+def new_owner() -> str:
+    """Name this process: host, process number and the moment it began, so that a reused number is told apart."""
+    began = psutil.Process().create_time()
+    return f"{socket.gethostname()}:{os.getpid()}:{began:.2f}"
+
+
+def free_leases_of_the_dead(database: Database) -> int:
+    """Free the leases of processes of this host that no longer run; return how many.
+
+    The attempt stays counted, so a job that kills its worker ends FAILED instead of looping.
+    """
+    with database.reading() as connection:
+        owners = set(connection.execute(select(SeriesRow.lease_owner).distinct()).scalars())
+        owners |= set(connection.execute(select(DeliveryRow.lease_owner).distinct()).scalars())
+    dead = [owner for owner in owners if owner is not None and _is_dead(owner)]
+    if not dead:
+        return 0
+    with database.writing() as connection:
+        series = connection.execute(
+            update(SeriesRow)
+            .where(SeriesRow.lease_owner.in_(dead))
+            .values(lease_owner=None, lease_expires_at=None, attempts=SeriesRow.attempts + 1)
+        )
+        deliveries = connection.execute(
+            update(DeliveryRow)
+            .where(DeliveryRow.lease_owner.in_(dead), DeliveryRow.state == DeliveryState.SENDING)
+            .values(lease_owner=None, lease_expires_at=None, state=DeliveryState.PENDING)
+        )
+        return series.rowcount + deliveries.rowcount
+
+
+def _is_dead(owner: str) -> bool:
+    host, number, began = owner.rsplit(":", 2)
+    if host != socket.gethostname():
+        return False
+    try:
+        return f"{psutil.Process(int(number)).create_time():.2f}" != began
+    except psutil.NoSuchProcess:
+        return True

@@ -1,0 +1,250 @@
+"""The deliverer's side: claim what is to be sent, and note how it went."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, and_, delete, func, insert, or_, select, update
+
+from ich_node.database import Database, DeliveryRow, DestinationRow, ResultRow, StudyRow
+from ich_node.job_queue.results import add_deliveries
+from ich_node.records import Delivery, DeliveryObject, DeliveryState, Destination
+
+_SECONDS_A_DAY = 86400.0
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryRules:
+    """How long to try, and how often."""
+
+    first_retry_s: float = 5.0
+    longest_retry_s: float = 600.0
+    give_up_days: float = 7.0
+    refused_tries: int = 5
+    paused_retry_s: float = 60.0
+
+    def pause_s(self, attempts: int) -> float:
+        """Double the pause with every attempt; the jitter keeps many rows from coming back at once."""
+        doubled = self.first_retry_s * 2.0 ** min(attempts - 1, 30)
+        return float(min(doubled, self.longest_retry_s)) * random.uniform(0.8, 1.2)  # noqa: S311 - jitter, no secret
+
+
+def claim_deliveries(
+    database: Database, owner: str, state_directory: Path, *, lease_s: float, limit: int = 20
+) -> list[Delivery]:
+    """Take the lease of the deliveries of one destination that are to be tried now, the oldest first."""
+    now = time.time()
+    with database.reading() as connection:
+        if not connection.execute(_claimable(now).limit(1)).first():
+            return []
+    with database.writing() as connection:
+        first = connection.execute(_claimable(now).limit(1)).first()
+        if first is None:
+            return []
+        rows = connection.execute(
+            _claimable(now).where(DeliveryRow.destination == first.destination).limit(limit)
+        ).all()
+        connection.execute(
+            update(DeliveryRow)
+            .where(DeliveryRow.id.in_([row.id for row in rows]))
+            .values(
+                state=DeliveryState.SENDING,
+                attempts=DeliveryRow.attempts + 1,
+                lease_owner=owner,
+                lease_expires_at=now + lease_s,
+            )
+        )
+        return [_delivery(connection, row, state_directory) for row in rows]
+
+
+def _claimable(now: float) -> Any:
+    free = or_(
+        DeliveryRow.state == DeliveryState.PENDING,
+        and_(DeliveryRow.state == DeliveryState.SENDING, DeliveryRow.lease_expires_at < now),
+    )
+    return (
+        select(DeliveryRow, StudyRow.study_instance_uid)
+        .join(StudyRow, StudyRow.id == DeliveryRow.study_id)
+        .outerjoin(DestinationRow, DestinationRow.name == DeliveryRow.destination)
+        .where(
+            free,
+            DeliveryRow.next_attempt_at <= now,
+            or_(DestinationRow.name.is_(None), DestinationRow.next_attempt_at <= now),
+        )
+        .order_by(DeliveryRow.next_attempt_at)
+    )
+
+
+def _delivery(connection: Connection, row: Any, state_directory: Path) -> Delivery:
+    objects = connection.execute(
+        select(ResultRow)
+        .where(
+            ResultRow.study_id == row.study_id,
+            ResultRow.revision == row.revision,
+            ResultRow.kind == row.kind,
+            ResultRow.path.is_not(None),
+        )
+        .order_by(ResultRow.preference)
+    ).all()
+    return Delivery(
+        id=row.id,
+        study_instance_uid=row.study_instance_uid,
+        revision=row.revision,
+        kind=row.kind,
+        destination=Destination(row.destination, row.ae_title, row.host, row.port),
+        attempts=row.attempts + 1,
+        created_at=datetime.fromtimestamp(row.created_at, UTC),
+        objects=tuple(
+            DeliveryObject(one.sop_class_uid, one.sop_instance_uid, state_directory / one.path) for one in objects
+        ),
+    )
+
+
+def mark_delivered(
+    database: Database, delivery: Delivery, owner: str, sop_instance_uid: str, dimse_status: int, warning: str = ""
+) -> None:
+    """Note that the destination has the object, perhaps with a warning; its other rows may go out again."""
+    with database.writing() as connection:
+        values = {
+            "state": DeliveryState.DELIVERED,
+            "dimse_status": dimse_status,
+            "sop_instance_uid": sop_instance_uid,
+            "error": warning or None,
+            "finished_at": time.time(),
+        }
+        _finish(connection, delivery, owner, values)
+        connection.execute(delete(DestinationRow).where(DestinationRow.name == delivery.destination.name))
+
+
+def mark_unreached(
+    database: Database,
+    delivery: Delivery,
+    owner: str,
+    error: str,
+    rules: DeliveryRules,
+    dimse_status: int | None = None,
+) -> DeliveryState:
+    """Note a failure that may pass, and when to try again; DEAD after ``give_up_days``."""
+    now = time.time()
+    dead = now - delivery.created_at.timestamp() > rules.give_up_days * _SECONDS_A_DAY
+    state = DeliveryState.DEAD if dead else DeliveryState.PENDING
+    with database.writing() as connection:
+        values = {
+            "state": state,
+            "error": error,
+            "dimse_status": dimse_status,
+            "next_attempt_at": now + rules.pause_s(delivery.attempts),
+            "finished_at": now if dead else None,
+        }
+        _finish(connection, delivery, owner, values)
+    return state
+
+
+def mark_refused(
+    database: Database, delivery: Delivery, owner: str, error: str, dimse_status: int, rules: DeliveryRules
+) -> DeliveryState:
+    """Note a failure status that another try will hardly change; DEAD after ``refused_tries``."""
+    now = time.time()
+    with database.writing() as connection:
+        refusals = (
+            connection.execute(select(DeliveryRow.refusals).where(DeliveryRow.id == delivery.id)).scalar_one() + 1
+        )
+        state = DeliveryState.DEAD if refusals >= rules.refused_tries else DeliveryState.PENDING
+        values = {
+            "state": state,
+            "refusals": refusals,
+            "error": error,
+            "dimse_status": dimse_status,
+            "next_attempt_at": now + rules.pause_s(refusals),
+            "finished_at": now if state == DeliveryState.DEAD else None,
+        }
+        _finish(connection, delivery, owner, values)
+    return state
+
+
+def pause_destination(
+    database: Database, deliveries: Sequence[Delivery], owner: str, error: str, rules: DeliveryRules
+) -> bool:
+    """Hold back all rows of a destination that wants no association of ours. True: it was not paused before."""
+    now = time.time()
+    name = deliveries[0].destination.name
+    with database.writing() as connection:
+        for delivery in deliveries:
+            _finish(connection, delivery, owner, {"state": DeliveryState.PENDING, "error": error})
+        values = {"next_attempt_at": now + rules.paused_retry_s, "error": error}
+        if connection.execute(update(DestinationRow).where(DestinationRow.name == name).values(values)).rowcount:
+            return False
+        connection.execute(insert(DestinationRow).values(values | {"name": name, "paused_at": now}))
+        return True
+
+
+def release_deliveries(database: Database, deliveries: Sequence[Delivery], owner: str) -> None:
+    """Give back deliveries that were claimed and not tried."""
+    with database.writing() as connection:
+        for delivery in deliveries:
+            _finish(connection, delivery, owner, {"state": DeliveryState.PENDING, "attempts": delivery.attempts - 1})
+
+
+def _finish(connection: Connection, delivery: Delivery, owner: str, values: dict[str, Any]) -> None:
+    mine = (
+        DeliveryRow.id == delivery.id,
+        DeliveryRow.lease_owner == owner,
+        DeliveryRow.state == DeliveryState.SENDING,
+    )
+    released = {"lease_owner": None, "lease_expires_at": None}
+    connection.execute(update(DeliveryRow).where(*mine).values(values | released))
+
+
+def resend(
+    database: Database,
+    destinations: Sequence[Destination],
+    *,
+    study_instance_uid: str | None = None,
+    dead_only: bool = False,
+    destination: str | None = None,
+) -> int:
+    """Send current reports again, and to destinations that were added since. Return how many rows are to go out.
+
+    Args:
+        study_instance_uid: of one study only.
+        dead_only: only what is DEAD.
+        destination: to one destination only.
+    """
+    now = time.time()
+    with database.writing() as connection:
+        if not dead_only:
+            _add_missing(connection, destinations, study_instance_uid, now)
+        wanted = [StudyRow.id == DeliveryRow.study_id, StudyRow.revision == DeliveryRow.revision]
+        if study_instance_uid is not None:
+            wanted.append(StudyRow.study_instance_uid == study_instance_uid)
+        ids = select(DeliveryRow.id).join(StudyRow, and_(*wanted)).where(DeliveryRow.state != DeliveryState.SENDING)
+        if dead_only:
+            ids = ids.where(DeliveryRow.state == DeliveryState.DEAD)
+        if destination is not None:
+            ids = ids.where(DeliveryRow.destination == destination)
+        fresh = {
+            "state": DeliveryState.PENDING, "attempts": 0, "refusals": 0, "next_attempt_at": now, "created_at": now,
+            "finished_at": None, "error": None,
+        }  # fmt: skip
+        return connection.execute(update(DeliveryRow).where(DeliveryRow.id.in_(ids)).values(fresh)).rowcount
+
+
+def _add_missing(
+    connection: Connection, destinations: Sequence[Destination], study_instance_uid: str | None, now: float
+) -> None:
+    reported = select(StudyRow.id, StudyRow.revision).where(StudyRow.revision > 0)
+    if study_instance_uid is not None:
+        reported = reported.where(StudyRow.study_instance_uid == study_instance_uid)
+    for study in connection.execute(reported).all():
+        has = select(DeliveryRow.destination, func.count()).where(
+            DeliveryRow.study_id == study.id, DeliveryRow.revision == study.revision
+        )
+        known = {row.destination for row in connection.execute(has.group_by(DeliveryRow.destination))}
+        missing = [one for one in destinations if one.name not in known]
+        add_deliveries(connection, study.id, study.revision, "SR", missing, now)

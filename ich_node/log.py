@@ -1,0 +1,90 @@
+"""JSON lines on standard error, with correlation ids and without patient data.
+
+Only names and numbers that a caller passes as fields are written. Messages of libraries are reduced to where they
+came from, since their texts may quote values from a patient's header.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import traceback
+from datetime import UTC, datetime
+from typing import Any, Final
+
+_OWN: Final = "ich_node"
+_LONGEST_FIELD: Final = 1000
+
+
+class EventLog:
+    """Write named events: ``log.info("series concluded", series=12, triage="positive")``."""
+
+    def __init__(self, name: str) -> None:
+        self._logger = logging.getLogger(f"{_OWN}.{name}")
+
+    def debug(self, event: str, **fields: Any) -> None:
+        self._write(logging.DEBUG, event, fields)
+
+    def info(self, event: str, **fields: Any) -> None:
+        self._write(logging.INFO, event, fields)
+
+    def warning(self, event: str, **fields: Any) -> None:
+        self._write(logging.WARNING, event, fields)
+
+    def error(self, event: str, error: BaseException | None = None, **fields: Any) -> None:
+        """Write an error. Of an exception that is not ours only the type and the place are kept."""
+        if error is not None:
+            fields |= _describe(error)
+        self._write(logging.ERROR, event, fields)
+
+    def _write(self, level: int, event: str, fields: dict[str, Any]) -> None:
+        if self._logger.isEnabledFor(level):
+            self._logger.log(level, event, extra={"fields": fields})
+
+
+def start_logging(level: str = "INFO", role: str = "") -> None:
+    """Send every event to standard error; quieten libraries, whose texts may hold patient data."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_JsonLines(role))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    logging.getLogger(_OWN).setLevel(level)
+    for name in ("pynetdicom", "pydicom"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    logging.captureWarnings(capture=True)
+
+
+class _JsonLines(logging.Formatter):
+    def __init__(self, role: str) -> None:
+        super().__init__()
+        self._role = role
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "role": self._role,
+            "event": _event_of(record),
+        }
+        line |= {key: _shorten(value) for key, value in getattr(record, "fields", {}).items()}
+        return json.dumps(line, default=str)
+
+
+def _event_of(record: logging.LogRecord) -> str:
+    if record.name.split(".")[0] == _OWN:
+        return record.getMessage()
+    place = f"{record.name} {record.module}:{record.lineno}"
+    return f"message of a library ({place}); its text may hold patient data and is left out"
+
+
+def _describe(error: BaseException) -> dict[str, str]:
+    ours = type(error).__module__.startswith(_OWN)
+    last = traceback.extract_tb(error.__traceback__)[-1:]
+    where = f"{last[0].filename.rsplit('/', 1)[-1]}:{last[0].lineno}" if last else ""
+    return {"error": type(error).__name__, "where": where} | ({"detail": str(error)} if ours else {})
+
+
+def _shorten(value: Any) -> Any:
+    return value[:_LONGEST_FIELD] if isinstance(value, str) else value

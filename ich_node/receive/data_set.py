@@ -1,0 +1,181 @@
+"""Look over a received data set without decoding it: who it is, and whether all of it came."""
+
+from __future__ import annotations
+
+import math
+import re
+import struct
+import warnings
+import zlib
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any, Final
+
+from pydicom import Dataset
+from pydicom.errors import BytesLengthException
+from pydicom.filereader import read_dataset
+from pydicom.tag import BaseTag, Tag
+from pydicom.uid import UID
+
+from ich_node.receive import statuses
+from ich_node.records import ANALYSED_SOP_CLASSES
+
+_UID: Final = re.compile(r"[0-9.]{1,64}")
+_UNDEFINED_LENGTH: Final = 0xFFFFFFFF
+_ITEM, _SEQUENCE_END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
+_PIXEL_TAGS: Final = (0x7FE00008, 0x7FE00009, 0x7FE00010)
+_WANTED: Final = [
+    "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Modality", "Rows", "Columns",
+    "SamplesPerPixel", "BitsAllocated", "NumberOfFrames", "PhotometricInterpretation", "PixelDataProviderURL",
+]  # fmt: skip
+_WANTED_TAGS: Final[list[BaseTag | int]] = [Tag(keyword) for keyword in _WANTED]
+_UNPARSABLE: Final = (
+    ValueError, TypeError, KeyError, AttributeError, IndexError, NotImplementedError, EOFError, OSError,
+    OverflowError, RecursionError, LookupError, struct.error, zlib.error, BytesLengthException,
+)  # fmt: skip
+
+
+class RefusedDataSet(Exception):
+    """The object must not be answered with success.
+
+    Attributes:
+        status: the C-STORE status to answer.
+        why: what is wrong, without values from the data set.
+    """
+
+    def __init__(self, status: int, why: str) -> None:
+        self.status = status
+        self.why = why
+        super().__init__(why)
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Which object this is."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    study_instance_uid: str
+    series_instance_uid: str
+    modality: str
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _PixelElement:
+    vr: str | None
+    length: int
+    start: int
+
+
+def identify(encoded: bytes | memoryview, transfer_syntax_uid: str) -> Identity:
+    """Read the identifiers of an encoded data set and check that nothing of it is missing.
+
+    Args:
+        encoded: the data set as it came over the network, without file meta.
+
+    Raises:
+        RefusedDataSet: identifiers missing or malformed (0xA900); not parsable, cut short, or less pixel data than
+            Rows, Columns and the rest announce (0xC000).
+    """
+    syntax = UID(transfer_syntax_uid)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pydicom's texts quote values
+            header, pixels = _read_header(encoded, syntax)
+            identity = _identity(header)
+            notes = _check_pixels(header, pixels, encoded, syntax)
+    except _UNPARSABLE as error:
+        raise RefusedDataSet(statuses.CANNOT_UNDERSTAND, f"not parsable ({type(error).__name__})") from error
+    return Identity(*identity, warnings=notes)
+
+
+def check_agreement(identity: Identity, sop_class_uid: str, sop_instance_uid: str) -> None:
+    """Compare the data set with the command set (PS3.4 B.2.2).
+
+    Raises:
+        RefusedDataSet: they differ.
+    """
+    if identity.sop_instance_uid != sop_instance_uid or identity.sop_class_uid != sop_class_uid:
+        why = "the SOP Class or Instance UID of command set and data set differ"
+        raise RefusedDataSet(statuses.DATA_SET_DOES_NOT_MATCH_SOP_CLASS, why)
+
+
+def _read_header(encoded: bytes | memoryview, syntax: UID) -> tuple[Dataset, _PixelElement | None]:
+    buffer, total = BytesIO(encoded), len(encoded)
+    pixels: list[_PixelElement] = []
+
+    def stop_at_pixels(tag: BaseTag, vr: str | None, length: int) -> bool:
+        start = buffer.tell()
+        if length != _UNDEFINED_LENGTH and start + length > total:
+            raise RefusedDataSet(statuses.CANNOT_UNDERSTAND, "the data set ends inside an element")
+        if tag in _PIXEL_TAGS:
+            pixels.append(_PixelElement(vr, length, start))
+        return bool(pixels)
+
+    header = read_dataset(
+        buffer, syntax.is_implicit_VR, syntax.is_little_endian, stop_when=stop_at_pixels, specific_tags=_WANTED_TAGS
+    )
+    if not pixels and buffer.tell() < total:
+        raise RefusedDataSet(statuses.CANNOT_UNDERSTAND, "the data set ends inside an element")
+    return header, pixels[0] if pixels else None
+
+
+def _identity(header: Dataset) -> tuple[str, str, str, str, str]:
+    uids = [_uid(header, keyword) for keyword in _WANTED[:4]]
+    return uids[0], uids[1], uids[2], uids[3], str(header.get("Modality") or "")[:16]
+
+
+def _uid(header: Dataset, keyword: str) -> str:
+    value = str(header.get(keyword) or "").strip(" \0")
+    if not _UID.fullmatch(value):
+        why = f"{keyword} is missing, or is not 1 to 64 digits and dots"
+        raise RefusedDataSet(statuses.DATA_SET_DOES_NOT_MATCH_SOP_CLASS, why)
+    return value
+
+
+def _check_pixels(
+    header: Dataset, pixels: _PixelElement | None, encoded: bytes | memoryview, syntax: UID
+) -> tuple[str, ...]:
+    if pixels is None:
+        promised = header.get("Rows") or str(header.get("SOPClassUID")) in ANALYSED_SOP_CLASSES
+        if promised and not header.get("PixelDataProviderURL"):
+            raise RefusedDataSet(statuses.CANNOT_UNDERSTAND, "the data set ends before its pixel data")
+        return ()
+    if pixels.length == _UNDEFINED_LENGTH:
+        _walk_fragments(encoded, pixels.start)
+        return () if syntax.is_encapsulated else ("fragments in an uncompressed transfer syntax",)
+    if syntax.is_encapsulated:
+        return ("pixel data of defined length in a compressed transfer syntax",)
+    if pixels.length < _expected_bytes(header):
+        raise RefusedDataSet(statuses.CANNOT_UNDERSTAND, "the pixel data are shorter than the header says")
+    return ()
+
+
+def _expected_bytes(header: Dataset) -> int:
+    """Bytes that the image attributes announce (PS3.5 8.1.1); 0 where they do not say."""
+
+    def number(keyword: str, default: int) -> int:
+        value: Any = header.get(keyword)
+        return int(value) if value not in (None, "") else default
+
+    samples = number("SamplesPerPixel", 1)
+    if header.get("PhotometricInterpretation") == "YBR_FULL_422":
+        samples = 2
+    values = number("Rows", 0) * number("Columns", 0) * samples * number("NumberOfFrames", 1)
+    return math.ceil(values * number("BitsAllocated", 0) / 8)
+
+
+def _walk_fragments(encoded: bytes | memoryview, position: int) -> None:
+    """Follow encapsulated fragments to the sequence delimiter (PS3.5 A.4)."""
+    total = len(encoded)
+    while position + 8 <= total:
+        tag = bytes(encoded[position : position + 4])
+        (length,) = struct.unpack_from("<I", encoded, position + 4)
+        position += 8
+        if tag == _SEQUENCE_END:
+            return
+        if tag != _ITEM or length == _UNDEFINED_LENGTH:
+            raise RefusedDataSet(statuses.CANNOT_UNDERSTAND, "the compressed pixel data are damaged")
+        position += length
+    raise RefusedDataSet(statuses.CANNOT_UNDERSTAND, "the compressed pixel data end before their delimiter")

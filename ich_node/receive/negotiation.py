@@ -1,0 +1,108 @@
+"""Who may associate, and which presentation contexts are accepted."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from pynetdicom import build_context
+from pynetdicom.presentation import AllStoragePresentationContexts, PresentationContext
+from pynetdicom.service_class import StorageServiceClass
+from pynetdicom.sop_class import Verification, register_uid, uid_to_service_class  # type: ignore[attr-defined]  # made at run time
+
+from ich_node.records import ANALYSED_SOP_CLASSES
+
+TRANSFER_SYNTAXES: Final = {
+    "1.2.840.10008.1.2.1": "Explicit VR Little Endian",
+    "1.2.840.10008.1.2": "Implicit VR Little Endian",
+    "1.2.840.10008.1.2.4.70": "JPEG Lossless, Non-Hierarchical, First-Order Prediction (Process 14 SV1)",
+    "1.2.840.10008.1.2.4.57": "JPEG Lossless, Non-Hierarchical (Process 14)",
+    "1.2.840.10008.1.2.4.80": "JPEG-LS Lossless",
+    "1.2.840.10008.1.2.4.81": "JPEG-LS Lossy (Near-Lossless)",
+    "1.2.840.10008.1.2.4.90": "JPEG 2000 (Lossless Only)",
+    "1.2.840.10008.1.2.4.91": "JPEG 2000",
+    "1.2.840.10008.1.2.4.201": "High-Throughput JPEG 2000 (Lossless Only)",
+    "1.2.840.10008.1.2.4.202": "High-Throughput JPEG 2000 with RPCL Options (Lossless Only)",
+    "1.2.840.10008.1.2.4.203": "High-Throughput JPEG 2000",
+    "1.2.840.10008.1.2.5": "RLE Lossless",
+    "1.2.840.10008.1.2.4.50": "JPEG Baseline (Process 1)",
+    "1.2.840.10008.1.2.4.51": "JPEG Extended (Processes 2 and 4)",
+}
+"""What we take, by preference. Never deflated: a megabyte on the wire may become gigabytes (PS3.5 A.5)."""
+
+_ONLY_UNCOMPRESSED: Final = ["1.2.840.10008.1.2.1", "1.2.840.10008.1.2"]
+_STANDARD_ROOT: Final = "1.2.840.10008."
+_UID: Final = re.compile(r"[0-9.]{1,64}")
+_MOST_PRIVATE_CLASSES: Final = 1000
+
+Accept = Literal["all", "ct"]
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who may send. Both AE title and address must match."""
+
+    ae_title: str
+    address: str
+
+    def matches(self, ae_title: str, remote_address: str) -> bool:
+        network = ipaddress.ip_network(self.address, strict=False)
+        return self.ae_title == ae_title and _ip(remote_address) in network
+
+
+def known_storage_classes() -> list[str]:
+    """Storage SOP Classes that are accepted by name."""
+    return sorted(str(context.abstract_syntax) for context in AllStoragePresentationContexts)
+
+
+class Negotiation:
+    """Decide on associations. Keeps the private SOP Classes that were accepted so far."""
+
+    def __init__(self, peers: Sequence[Peer], *, allow_any: bool, accept: Accept) -> None:
+        self._peers = tuple(peers)
+        self._allow_any = allow_any
+        self._accept = accept
+        self._storage = set(known_storage_classes()) | set(ANALYSED_SOP_CLASSES)
+        self._private: set[str] = set()
+
+    def admits(self, calling_ae_title: str, remote_address: str) -> bool:
+        """Say whether this peer may associate: on the allow-list, or everybody may."""
+        return self._allow_any or any(peer.matches(calling_ae_title, remote_address) for peer in self._peers)
+
+    def knows(self, calling_ae_title: str) -> bool:
+        """Say whether the AE title alone is known."""
+        return self._allow_any or any(peer.ae_title == calling_ae_title for peer in self._peers)
+
+    def contexts_for(self, proposed: Sequence[str]) -> list[PresentationContext]:
+        """List the contexts to accept from what a peer proposes, with our transfer syntaxes only."""
+        contexts = [build_context(Verification, _ONLY_UNCOMPRESSED)]
+        wanted = dict.fromkeys(uid for uid in proposed if self._is_accepted_storage(uid))
+        return contexts + [build_context(uid, list(TRANSFER_SYNTAXES)) for uid in wanted]
+
+    def _is_accepted_storage(self, uid: str) -> bool:
+        if self._accept == "ct":
+            return uid in ANALYSED_SOP_CLASSES
+        return uid in self._storage or uid in self._private or self._adopt_private(uid)
+
+    def _adopt_private(self, uid: str) -> bool:
+        """Take an unknown class for a storage class: a PACS that forwards a study sends whatever is in it.
+
+        pynetdicom serves registered classes only; how many are registered is bounded, for each costs memory.
+        """
+        unknown_standard = uid.startswith(f"{_STANDARD_ROOT}5.1.4.1.1.")
+        private = not uid.startswith(_STANDARD_ROOT)
+        if not _UID.fullmatch(uid) or not (private or unknown_standard) or len(self._private) >= _MOST_PRIVATE_CLASSES:
+            return False
+        if unknown_standard and uid_to_service_class(uid).__name__ not in ("ServiceClass", "StorageServiceClass"):
+            return False
+        register_uid(uid, f"Private_{uid.replace('.', '_')}", StorageServiceClass)
+        self._private.add(uid)
+        return True
+
+
+def _ip(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    address = ipaddress.ip_address(text.split("%")[0])
+    return getattr(address, "ipv4_mapped", None) or address

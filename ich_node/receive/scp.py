@@ -1,0 +1,274 @@
+"""The service class provider: one handler per event, each event in, status out."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import threading
+from collections import defaultdict
+from pathlib import Path
+from typing import Any, Final, cast
+
+from pynetdicom import AE, evt
+from pynetdicom import _config as pynetdicom_config
+from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.events import Event
+from pynetdicom.pdu_primitives import A_ASSOCIATE
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at run time
+
+from ich_node.config import Config
+from ich_node.database import Database, open_database, prepare_database
+from ich_node.errors import DatabaseBusy, SpoolFull, StartError
+from ich_node.job_queue import known_paths, look_up, register_instance, release_series
+from ich_node.log import EventLog
+from ich_node.receive import statuses
+from ich_node.receive.data_set import Identity, RefusedDataSet, check_agreement, identify
+from ich_node.receive.negotiation import Negotiation, Peer
+from ich_node.receive.spool import Spool, file_head, split_file
+from ich_node.receive.transport import Server
+from ich_node.records import ANALYSED_SOP_CLASSES, ReceivedInstance, Reception
+from ich_node.service import SystemdNotifier, stop_on_signals
+
+_REJECTED_PERMANENT, _BY_USER = 1, 1
+_NO_REASON, _CALLING_AE_TITLE_NOT_RECOGNISED = 1, 3
+_ASSOCIATION_TIMEOUT_S: Final = 10.0
+_RECOVERED: Final = "RECOVERED"
+
+log = EventLog("receive")
+
+
+class Receiver:
+    """A storage SCP over one state folder."""
+
+    def __init__(self, config: Config, database: Database) -> None:
+        self._config = config
+        self._database = database
+        self._spool = Spool(config.state_directory, config.receiver.reserve_mib)
+        peers = [Peer(peer.ae_title, peer.address) for peer in config.peer]
+        self._negotiation = Negotiation(peers, allow_any=config.receiver.allow_any, accept=config.receiver.accept)
+        self._open_series: defaultdict[Any, set[int]] = defaultdict(set)
+        """Series that each open association has sent to."""
+        self._lock = threading.Lock()
+        self._server: Server | None = None
+        self._thread: threading.Thread | None = None
+
+    # ------------------------------------------------------------------------------------ life
+
+    def start(self) -> None:
+        """Clear up after a crash and listen.
+
+        Raises:
+            StartError: the port is taken, or the state folder cannot be written.
+        """
+        self._spool.prepare()
+        self._adopt_orphans()
+        self._server = self._listen()
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.2,), name="listener", daemon=True)
+        self._thread.start()
+
+    @property
+    def port(self) -> int:
+        assert self._server is not None, "start() comes first"
+        return int(self._server.server_address[1])
+
+    @property
+    def alive(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
+    def stop(self, drain_s: float = 30.0) -> None:
+        """Take no more connections, let open associations finish for a while, then abort them."""
+        if self._server is None:
+            return
+        self._server.shutdown()
+        for association in self._server.active_associations:
+            association.join(drain_s)
+        for association in self._server.active_associations:
+            association.abort()
+        self._server = None
+
+    def _listen(self) -> Server:
+        settings = self._config.node
+        try:
+            server = self._application_entity().make_server(
+                (settings.bind, settings.port),
+                ae_title=settings.ae_title,
+                evt_handlers=[
+                    (evt.EVT_REQUESTED, self.on_requested),
+                    (evt.EVT_C_STORE, self.on_store),
+                    (evt.EVT_RELEASED, self.on_released),
+                    (evt.EVT_CONN_CLOSE, self.on_closed),
+                ],
+                server_class=Server,
+            )
+            return cast(Server, server)
+        except OSError as error:
+            taken = error.errno in (errno.EADDRINUSE, errno.EACCES, errno.EADDRNOTAVAIL)
+            what = f"cannot listen on {settings.bind}:{settings.port}: {error.strerror}"
+            hint = "; is another node running? see node.port and node.bind" if taken else ""
+            raise StartError(what + hint) from error
+
+    def _application_entity(self) -> AE:
+        pynetdicom_config.LOG_REQUEST_IDENTIFIERS = False
+        pynetdicom_config.LOG_RESPONSE_IDENTIFIERS = False
+        pynetdicom_config.LOG_HANDLER_LEVEL = "none"
+        entity = AE(ae_title=self._config.node.ae_title)
+        entity.require_called_aet = True
+        entity.maximum_pdu_size = self._config.receiver.maximum_pdu_kib * 1024
+        entity.maximum_associations = self._config.receiver.maximum_associations
+        entity.acse_timeout = _ASSOCIATION_TIMEOUT_S
+        entity.network_timeout = self._config.receiver.idle_timeout_s
+        entity.dimse_timeout = self._config.receiver.idle_timeout_s
+        entity.add_supported_context(Verification)  # the others are decided per association, in on_requested
+        return entity
+
+    # ---------------------------------------------------------------------------------- events
+
+    def on_requested(self, event: Event) -> None:
+        """Reject who is not on the allow-list; offer our contexts to the others."""
+        request = cast(A_ASSOCIATE, event.assoc.requestor.primitive)
+        calling, address = request.calling_ae_title.strip(), event.assoc.requestor.address
+        if not self._negotiation.admits(calling, address):
+            known = self._negotiation.knows(calling)
+            log.warning("association refused", address=address, calling_ae_title=calling, ae_title_known=known)
+            reason = _NO_REASON if known else _CALLING_AE_TITLE_NOT_RECOGNISED
+            event.assoc.acse.send_reject(_REJECTED_PERMANENT, _BY_USER, reason)
+            event.assoc.kill()
+            return
+        proposed = [str(context.abstract_syntax) for context in request.presentation_context_definition_list or ()]
+        event.assoc.acceptor.supported_contexts = self._negotiation.contexts_for(proposed)
+
+    def on_store(self, event: Event) -> int:
+        """Answer a C-STORE (PS3.4 B.2.2): success means that the object is safe."""
+        try:
+            return self._store(event)
+        except RefusedDataSet as refused:
+            log.warning("object refused", why=refused.why, status=f"0x{refused.status:04X}", **_origin(event))
+            return refused.status
+        except (SpoolFull, DatabaseBusy) as error:
+            log.error("object refused", error, status="0xA700", **_origin(event))
+            return statuses.OUT_OF_RESOURCES
+        except Exception as error:  # noqa: BLE001 - one of the two broad catches: a peer always gets a status
+            log.error("object refused", error, status="0x0110", **_origin(event))
+            return statuses.PROCESSING_FAILURE
+
+    def on_released(self, event: Event) -> None:
+        """Let the series of a released association close soon, but for those another association still sends."""
+        with self._lock:
+            mine = self._open_series.pop(event.assoc, set())
+            elsewhere: set[int] = set().union(*self._open_series.values())
+        if done := mine - elsewhere:
+            try:
+                release_series(self._database, done, self._config.series.quiet_s)
+            except DatabaseBusy as error:  # they close at max_wait_s instead
+                log.error("release not noted", error, series=sorted(done))
+
+    def on_closed(self, event: Event) -> None:
+        """Forget an association that was aborted or cut: its series close after ``max_wait_s``."""
+        with self._lock:
+            self._open_series.pop(event.assoc, None)
+
+    # --------------------------------------------------------------------------------- storing
+
+    def _store(self, event: Event) -> int:
+        request = cast(C_STORE, event.request)
+        if request.DataSet is None:
+            raise RefusedDataSet(statuses.CANNOT_UNDERSTAND, "the request holds no data set")
+        encoded = request.DataSet.getbuffer()
+        syntax = str(event.context.transfer_syntax)
+        identity = identify(encoded, syntax)
+        check_agreement(identity, str(request.AffectedSOPClassUID), str(request.AffectedSOPInstanceUID))
+        for warning in identity.warnings:
+            log.warning("object has a fault of form", fault=warning, **_origin(event))
+        calling = event.assoc.requestor.ae_title.strip()
+        reception, series_id = self._keep(encoded, identity, syntax, calling, event.assoc.requestor.address)
+        log.info("object received", reception=reception.name, series=series_id, bytes=len(encoded), **_origin(event))
+        if series_id is not None and reception in (Reception.NEW, Reception.VERSION):
+            with self._lock:
+                self._open_series[event.assoc].add(series_id)
+        return statuses.SUCCESS
+
+    def _keep(
+        self, encoded: memoryview, identity: Identity, syntax: str, calling_ae_title: str, address: str
+    ) -> tuple[Reception, int | None]:
+        sha256 = hashlib.sha256(encoded).hexdigest()
+        if known := look_up(self._database, identity.sop_instance_uid, sha256):
+            return known, None
+        head = file_head(identity.sop_class_uid, identity.sop_instance_uid, syntax, calling_ae_title)
+        path = self._spool.write((head, encoded))
+        try:
+            return self._register(identity, syntax, sha256, len(encoded), path, calling_ae_title, address)
+        except BaseException:
+            self._spool.remove(path)  # without a row it was never ours, and the sender is told so
+            raise
+
+    def _register(
+        self, identity: Identity, syntax: str, sha256: str, size: int, path: str, calling_ae_title: str, address: str
+    ) -> tuple[Reception, int]:
+        received = ReceivedInstance(
+            study_instance_uid=identity.study_instance_uid,
+            series_instance_uid=identity.series_instance_uid,
+            sop_instance_uid=identity.sop_instance_uid,
+            sop_class_uid=identity.sop_class_uid,
+            transfer_syntax_uid=syntax,
+            modality=identity.modality,
+            sha256=sha256,
+            size_bytes=size,
+            path=path,
+            calling_ae_title=calling_ae_title,
+            remote_address=address,
+        )
+        analysed = identity.sop_class_uid in ANALYSED_SOP_CLASSES
+        wait_s = self._config.series.max_wait_s
+        reception, series_id = register_instance(self._database, received, max_wait_s=wait_s, analysed=analysed)
+        if reception is Reception.DUPLICATE:
+            self._spool.remove(path)
+        return reception, series_id
+
+    def _adopt_orphans(self) -> None:
+        """Enter files that a crash left without a row: written, but never answered with success."""
+        known = known_paths(self._database)
+        for path in [path for path in self._spool.files() if path not in known]:
+            part10 = (self._config.state_directory / path).read_bytes()
+            try:
+                syntax, encoded = split_file(part10)
+                identity = identify(encoded, syntax)
+            except (RefusedDataSet, ValueError) as error:
+                log.error("file without a row cannot be read and stays where it is", error, path=path)
+                continue
+            sha256 = hashlib.sha256(encoded).hexdigest()
+            self._register(identity, syntax, sha256, len(encoded), path, _RECOVERED, "")
+            log.warning("file without a row adopted", path=path)
+
+
+def _origin(event: Event) -> dict[str, str]:
+    requestor = event.assoc.requestor
+    return {
+        "calling_ae_title": requestor.ae_title.strip(),
+        "address": requestor.address,
+        "association": event.assoc.name,
+    }
+
+
+def run_receiver(config: Config) -> None:
+    """Receive until a signal says stop.
+
+    Raises:
+        StartError: the node cannot run here.
+    """
+    Path(config.state_directory).mkdir(parents=True, exist_ok=True)
+    database = open_database(config.database_url, config.database.busy_timeout_s)
+    notifier = SystemdNotifier()
+    with stop_on_signals() as stop:
+        prepare_database(database, config.state_directory)
+        receiver = Receiver(config, database)
+        receiver.start()
+        log.info("receiver ready", ae_title=config.node.ae_title, bind=config.node.bind, port=receiver.port)
+        notifier.ready(f"receiving on port {receiver.port}")
+        while receiver.alive and not stop.wait(2.0):
+            with database.reading():
+                notifier.alive()
+        notifier.stopping()
+        receiver.stop()
+        if not stop.is_set():
+            raise StartError("the listener ended by itself")
+    database.close()

@@ -1,0 +1,135 @@
+"""Durable files: what is written here survives a power cut once the function has returned."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import struct
+import uuid
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+from pydicom.dataset import FileMetaDataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_file_meta_info
+from pydicom.uid import UID
+
+from ich_node.errors import SpoolFull, StartError
+
+_PART: Final = ".part"
+_NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_PREAMBLE: Final = b"\0" * 128 + b"DICM"
+_MEBIBYTE: Final = 1024 * 1024
+
+
+class Spool:
+    """Image files of one state folder. Names are random and ours; nothing of an object ends up in a path."""
+
+    def __init__(self, state_directory: Path, reserve_mib: int) -> None:
+        self._state_directory = state_directory
+        self._root = state_directory / "spool"
+        self._reserve_bytes = reserve_mib * _MEBIBYTE
+
+    def prepare(self) -> None:
+        """Make the folders and remove what an interrupted write left.
+
+        Raises:
+            StartError: the state folder cannot be written.
+        """
+        try:
+            for number in range(256):
+                (self._root / f"{number:02x}").mkdir(parents=True, exist_ok=True)
+            sync_directory(self._root)
+            for part in self._root.glob(f"*/*{_PART}"):
+                part.unlink()
+            (probe := self._root / f"probe{_PART}").write_bytes(b"")
+            probe.unlink()
+        except OSError as error:
+            raise StartError(f"the state folder {self._state_directory} cannot be written: {error.strerror}") from error
+
+    def write(self, pieces: Iterable[bytes | memoryview]) -> str:
+        """Write a file durably: temporary file, fsync, rename, fsync of the folder.
+
+        Returns:
+            The path relative to the state folder.
+
+        Raises:
+            SpoolFull: no room, or the reserve would be touched; no partial file is left.
+        """
+        if shutil.disk_usage(self._root).free < self._reserve_bytes:
+            raise SpoolFull("the disk is filled up to its reserve")
+        name = uuid.uuid4().hex
+        path = self._root / name[:2] / f"{name}.dcm"
+        write_durably(path, pieces)
+        return str(path.relative_to(self._state_directory))
+
+    def remove(self, relative_path: str) -> None:
+        """Remove a file that no row speaks of."""
+        (self._state_directory / relative_path).unlink(missing_ok=True)
+
+    def files(self) -> Iterator[str]:
+        """List the image files, relative to the state folder."""
+        for path in self._root.glob("*/*.dcm"):
+            yield str(path.relative_to(self._state_directory))
+
+
+def write_durably(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
+    """Write a whole file or none.
+
+    Raises:
+        SpoolFull: there is no room; nothing is left behind.
+    """
+    part = path.with_suffix(_PART)
+    try:
+        with part.open("xb") as file:
+            for piece in pieces:
+                file.write(piece)
+            file.flush()
+            os.fsync(file.fileno())
+        part.rename(path)
+        sync_directory(path.parent)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        if error.errno in _NO_ROOM:
+            raise SpoolFull("no space left on the disk") from error
+        raise
+
+
+def sync_directory(directory: Path) -> None:
+    """Make renames in a folder durable."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def file_head(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str, source_ae_title: str) -> bytes:
+    """Encode preamble, prefix and file meta information (PS3.10 7.1)."""
+    from ich_node import __version__
+
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = UID(sop_class_uid)
+    meta.MediaStorageSOPInstanceUID = UID(sop_instance_uid)
+    meta.TransferSyntaxUID = UID(transfer_syntax_uid)
+    meta.ImplementationClassUID = UID("2.25.266087423407196421183563396021183405127")
+    meta.ImplementationVersionName = f"ICH_NODE_{__version__}"
+    meta.SourceApplicationEntityTitle = source_ae_title
+    buffer = DicomBytesIO()
+    buffer.is_little_endian, buffer.is_implicit_VR = True, False
+    buffer.write(_PREAMBLE)
+    write_file_meta_info(buffer, meta)
+    return buffer.getvalue()
+
+
+def split_file(part10: bytes) -> tuple[str, memoryview]:
+    """Take one of our own files apart into its transfer syntax and its data set."""
+    (group_length,) = struct.unpack_from("<I", part10, 140)
+    start = 144 + group_length
+    meta = part10[144:start]
+    position = meta.index(b"\x02\x00\x10\x00UI")
+    (length,) = struct.unpack_from("<H", meta, position + 6)
+    transfer_syntax_uid = meta[position + 8 : position + 8 + length].decode("ascii").strip("\0 ")
+    return transfer_syntax_uid, memoryview(part10)[start:]

@@ -1,0 +1,43 @@
+"""What every long-running role shares: stopping on a signal, and telling systemd how it is."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import sdnotify
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[threading.Event]:
+    """Give an event that SIGTERM and SIGINT set; the former handlers return at the end."""
+    stop = threading.Event()
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class SystemdNotifier:
+    """Tell systemd (``Type=notify``, ``WatchdogSec``) that we are ready, alive or stopping; silent elsewhere."""
+
+    def __init__(self) -> None:
+        self._notifier = sdnotify.SystemdNotifier()
+
+    def ready(self, status: str) -> None:
+        self._notifier.notify(f"READY=1\nSTATUS={status}")
+
+    def alive(self) -> None:
+        self._notifier.notify("WATCHDOG=1")
+
+    def stopping(self) -> None:
+        self._notifier.notify("STOPPING=1")
