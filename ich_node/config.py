@@ -116,6 +116,10 @@ class PeerSettings(_Section):
     return_port: Port | None = None
     destinations: tuple[Name, ...] | None = None
 
+    def matches(self, ae_title: str, remote_address: str) -> bool:
+        """Say whether a caller is this peer: AE title and address must both fit."""
+        return self.ae_title == ae_title and _ip(remote_address) in ipaddress.ip_network(self.address, strict=False)
+
 
 class DestinationSettings(_Section):
     """One ``[[destination]]``: where results go."""
@@ -183,6 +187,11 @@ class Config(_Section):
     @property
     def database_url(self) -> str:
         return self.database.url or f"sqlite:///{self.state_directory / 'ich-node.sqlite'}"
+
+
+def _ip(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    address = ipaddress.ip_address(text.split("%")[0])
+    return getattr(address, "ipv4_mapped", None) or address
 
 
 def find_config(given: Path | None) -> Path:

@@ -155,6 +155,8 @@ class SeriesJob:
     study_instance_uid: str
     series_instance_uid: str
     modality: str
+    calling_ae_title: str
+    remote_address: str
     attempts: int
     first_received_at: datetime
     last_received_at: datetime

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Final
 
 import sdnotify
+
+SUPERVISED: Final = "ICH_NODE_SUPERVISED"
+"""Environment variable that tells a role to end with whoever holds its standard input."""
 
 
 @contextmanager
@@ -19,12 +24,21 @@ def stop_on_signals() -> Iterator[threading.Event]:
     def on_signal(_number: int, _frame: FrameType | None) -> None:
         stop.set()
 
+    if os.environ.get(SUPERVISED) == "1":
+        threading.Thread(target=_set_at_end_of_input, args=(stop,), daemon=True, name="supervisor watch").start()
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield stop
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _set_at_end_of_input(stop: threading.Event) -> None:
+    """The supervisor holds the other end of our standard input: when it dies, however, we stop too."""
+    while os.read(0, 1024):
+        pass
+    stop.set()
 
 
 class SystemdNotifier:

@@ -73,6 +73,8 @@ def _job(row: Any, attempts: int, now: float, max_wait_s: float) -> SeriesJob:
         study_instance_uid=row.study_instance_uid,
         series_instance_uid=row.series_instance_uid,
         modality=row.modality,
+        calling_ae_title=row.calling_ae_title,
+        remote_address=row.remote_address,
         attempts=attempts,
         first_received_at=datetime.fromtimestamp(row.first_received_at, UTC),
         last_received_at=datetime.fromtimestamp(row.last_received_at, UTC),

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final, Literal
 
 from pynetdicom import build_context
@@ -13,6 +11,7 @@ from pynetdicom.presentation import AllStoragePresentationContexts, Presentation
 from pynetdicom.service_class import StorageServiceClass
 from pynetdicom.sop_class import Verification, register_uid, uid_to_service_class  # type: ignore[attr-defined]  # made at run time
 
+from ich_node.config import PeerSettings
 from ich_node.records import ANALYSED_SOP_CLASSES
 
 TRANSFER_SYNTAXES: Final = {
@@ -41,18 +40,6 @@ _MOST_PRIVATE_CLASSES: Final = 1000
 Accept = Literal["all", "ct"]
 
 
-@dataclass(frozen=True, slots=True)
-class Peer:
-    """Who may send. Both AE title and address must match."""
-
-    ae_title: str
-    address: str
-
-    def matches(self, ae_title: str, remote_address: str) -> bool:
-        network = ipaddress.ip_network(self.address, strict=False)
-        return self.ae_title == ae_title and _ip(remote_address) in network
-
-
 def known_storage_classes() -> list[str]:
     """Storage SOP Classes that are accepted by name."""
     return sorted(str(context.abstract_syntax) for context in AllStoragePresentationContexts)
@@ -61,7 +48,7 @@ def known_storage_classes() -> list[str]:
 class Negotiation:
     """Decide on associations. Keeps the private SOP Classes that were accepted so far."""
 
-    def __init__(self, peers: Sequence[Peer], *, allow_any: bool, accept: Accept) -> None:
+    def __init__(self, peers: Sequence[PeerSettings], *, allow_any: bool, accept: Accept) -> None:
         self._peers = tuple(peers)
         self._allow_any = allow_any
         self._accept = accept
@@ -101,8 +88,3 @@ class Negotiation:
         register_uid(uid, f"Private_{uid.replace('.', '_')}", StorageServiceClass)
         self._private.add(uid)
         return True
-
-
-def _ip(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    address = ipaddress.ip_address(text.split("%")[0])
-    return getattr(address, "ipv4_mapped", None) or address

@@ -23,7 +23,7 @@ from ich_node.job_queue import known_paths, look_up, register_instance, release_
 from ich_node.log import EventLog
 from ich_node.receive import statuses
 from ich_node.receive.data_set import Identity, RefusedDataSet, check_agreement, identify
-from ich_node.receive.negotiation import Negotiation, Peer
+from ich_node.receive.negotiation import Negotiation
 from ich_node.receive.spool import Spool, file_head, split_file
 from ich_node.receive.transport import Server
 from ich_node.records import ANALYSED_SOP_CLASSES, ReceivedInstance, Reception
@@ -44,8 +44,8 @@ class Receiver:
         self._config = config
         self._database = database
         self._spool = Spool(config.state_directory, config.receiver.reserve_mib)
-        peers = [Peer(peer.ae_title, peer.address) for peer in config.peer]
-        self._negotiation = Negotiation(peers, allow_any=config.receiver.allow_any, accept=config.receiver.accept)
+        accept = config.receiver.accept
+        self._negotiation = Negotiation(config.peer, allow_any=config.receiver.allow_any, accept=accept)
         self._open_series: defaultdict[Any, set[int]] = defaultdict(set)
         """Series that each open association has sent to."""
         self._lock = threading.Lock()

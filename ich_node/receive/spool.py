@@ -1,9 +1,7 @@
-"""Durable files: what is written here survives a power cut once the function has returned."""
+"""Where received images lie: random names of our own, written durably before anybody is told of success."""
 
 from __future__ import annotations
 
-import errno
-import os
 import shutil
 import struct
 import uuid
@@ -16,10 +14,9 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import UID
 
+from ich_node.durable import PART_SUFFIX, sync_directory, write_durably
 from ich_node.errors import SpoolFull, StartError
 
-_PART: Final = ".part"
-_NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _PREAMBLE: Final = b"\0" * 128 + b"DICM"
 _MEBIBYTE: Final = 1024 * 1024
 
@@ -42,9 +39,9 @@ class Spool:
             for number in range(256):
                 (self._root / f"{number:02x}").mkdir(parents=True, exist_ok=True)
             sync_directory(self._root)
-            for part in self._root.glob(f"*/*{_PART}"):
+            for part in self._root.glob(f"*/*{PART_SUFFIX}"):
                 part.unlink()
-            (probe := self._root / f"probe{_PART}").write_bytes(b"")
+            (probe := self._root / f"probe{PART_SUFFIX}").write_bytes(b"")
             probe.unlink()
         except OSError as error:
             raise StartError(f"the state folder {self._state_directory} cannot be written: {error.strerror}") from error
@@ -73,37 +70,6 @@ class Spool:
         """List the image files, relative to the state folder."""
         for path in self._root.glob("*/*.dcm"):
             yield str(path.relative_to(self._state_directory))
-
-
-def write_durably(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
-    """Write a whole file or none.
-
-    Raises:
-        SpoolFull: there is no room; nothing is left behind.
-    """
-    part = path.with_suffix(_PART)
-    try:
-        with part.open("xb") as file:
-            for piece in pieces:
-                file.write(piece)
-            file.flush()
-            os.fsync(file.fileno())
-        part.rename(path)
-        sync_directory(path.parent)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        if error.errno in _NO_ROOM:
-            raise SpoolFull("no space left on the disk") from error
-        raise
-
-
-def sync_directory(directory: Path) -> None:
-    """Make renames in a folder durable."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def file_head(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str, source_ae_title: str) -> bytes:

@@ -1,0 +1,45 @@
+"""Every command of the node. ``main`` reads the words and calls one function; commands import what they need."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from ich_node import __version__
+from ich_node.cli import node, operate, study
+from ich_node.errors import ConfigError, IchNodeError, ModelError
+
+EXIT_FAILURE = 1
+EXIT_CONFIGURATION = 78
+"""EX_CONFIG of sysexits.h: starting again will not help (``RestartPreventExitStatus=78``)."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status."""
+    options = build_parser().parse_args(arguments)
+    try:
+        status: int = options.run(options)
+    except (ConfigError, ModelError) as error:
+        sys.stderr.write(f"ich-node: {error}\n")
+        return EXIT_CONFIGURATION
+    except IchNodeError as error:
+        sys.stderr.write(f"ich-node: {error}\n")
+        return EXIT_FAILURE
+    except KeyboardInterrupt:
+        return 130
+    return status
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Describe every command; the documentation is tested against it."""
+    parser = argparse.ArgumentParser(
+        prog="ich-node",
+        description="Find intracranial hemorrhage on head CT. Research software, not a medical device.",
+    )
+    parser.add_argument("--version", action="version", version=f"ich-node {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    node.add_commands(commands)
+    operate.add_commands(commands)
+    study.add_commands(commands)
+    return parser

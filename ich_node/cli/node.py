@@ -1,0 +1,88 @@
+"""Commands that run the node."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ich_node.config import Config, find_config, load_config
+from ich_node.log import start_logging
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+else:
+    Commands = Any
+
+
+def add_commands(commands: Commands) -> None:
+    """Add serve, the single roles, and check-config."""
+    roles = {
+        "serve": (_serve, "run the whole node on this machine"),
+        "receive": (_receive, "run the DICOM receiver only"),
+        "work": (_work, "run the worker only: decode, score, conclude"),
+        "deliver": (_deliver, "run the delivery of results and the housekeeping only"),
+        "check-config": (_check_config, "check the configuration and name every fault"),
+    }
+    for name, (run, text) in roles.items():
+        parser = commands.add_parser(name, help=text, description=text)
+        with_config(parser)
+        parser.set_defaults(run=run)
+
+
+def with_config(parser: argparse.ArgumentParser) -> None:
+    """Give a command the option that names the configuration."""
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="configuration (default: config/ich-node.toml, then /etc/ich-node)"
+    )
+
+
+def read_config(options: argparse.Namespace) -> Config:
+    """Read the configuration that a command was given."""
+    return load_config(find_config(options.config))
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from ich_node.supervisor import serve
+
+    config = read_config(options)
+    start_logging(config.node.log_level, "serve")
+    return serve(config, find_config(options.config).resolve())
+
+
+def _receive(options: argparse.Namespace) -> int:
+    from ich_node.receive import run_receiver
+
+    config = read_config(options)
+    start_logging(config.node.log_level, "receive")
+    run_receiver(config)
+    return 0
+
+
+def _work(options: argparse.Namespace) -> int:
+    from ich_node.worker import run_worker
+
+    config = read_config(options)
+    start_logging(config.node.log_level, "work")
+    run_worker(config)
+    return 0
+
+
+def _deliver(options: argparse.Namespace) -> int:
+    from ich_node.deliverer import run_deliverer
+
+    config = read_config(options)
+    start_logging(config.node.log_level, "deliver")
+    run_deliverer(config)
+    return 0
+
+
+def _check_config(options: argparse.Namespace) -> int:
+    path = find_config(options.config)
+    config = load_config(path)
+    sys.stdout.write(
+        f"{path}: no faults; {config.node.ae_title} on port {config.node.port}, {len(config.peer)} peers, "
+        f"{len(config.destination)} destinations\n"
+    )
+    return 0

@@ -1,0 +1,175 @@
+"""Commands for whoever keeps the node running."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from datetime import datetime
+
+from rich.console import Console
+from rich.table import Table
+
+from ich_node.cli.node import Commands, read_config, with_config
+from ich_node.config import Config
+from ich_node.database import Database, open_database, prepare_database
+from ich_node.queries import DeliveryStatus, NodeStatus, SeriesStatus, StudyStatus, node_status
+
+_SHORT_UID = 20
+
+
+def add_commands(commands: Commands) -> None:
+    """Add status, requeue, resend and doctor."""
+    status = commands.add_parser("status", help="show the queue, the newest studies and what needs a person")
+    status.add_argument("uid", nargs="?", help="Study or Series Instance UID: show only this one, with all details")
+    status.add_argument("--json", action="store_true", help="everything, for programs")
+    status.add_argument("--limit", type=int, default=20, metavar="N", help="how many studies (default 20)")
+    status.set_defaults(run=_status)
+
+    requeue = commands.add_parser("requeue", help="analyse again")
+    requeue.add_argument("uid", nargs="?", help="Study or Series Instance UID")
+    requeue.add_argument("--failed", action="store_true", help="every series that is FAILED")
+    requeue.set_defaults(run=_requeue)
+
+    resend = commands.add_parser("resend", help="send current reports again")
+    resend.add_argument("uid", nargs="?", help="Study Instance UID")
+    resend.add_argument("--dead", action="store_true", help="everything that is DEAD")
+    resend.add_argument("--destination", metavar="NAME", help="to this destination only")
+    resend.set_defaults(run=_resend)
+
+    doctor = commands.add_parser("doctor", help="check database, disk, model, device and every destination")
+    doctor.set_defaults(run=_doctor)
+    for parser in (status, requeue, resend, doctor):
+        with_config(parser)
+        parser.description = parser.description or ""
+
+
+def _open(config: Config) -> Database:
+    config.state_directory.mkdir(parents=True, exist_ok=True)
+    database = open_database(config.database_url, config.database.busy_timeout_s)
+    prepare_database(database, config.state_directory)
+    return database
+
+
+def _status(options: argparse.Namespace) -> int:
+    config = read_config(options)
+    status = node_status(_open(config), limit=options.limit, uid=options.uid)
+    if options.uid and not status.studies:
+        sys.stderr.write(f"ich-node: no study or series {options.uid} here\n")
+        return 1
+    if options.json:
+        sys.stdout.write(json.dumps(dataclasses.asdict(status), indent=2, default=str) + "\n")
+        return 0
+    console = Console(highlight=False)
+    show_status(status, console, full=options.uid is not None)
+    return 0
+
+
+def show_status(status: NodeStatus, console: Console, *, full: bool = False) -> None:
+    """Print what a person wants to know first: the counts, what needs a person, the newest studies."""
+    console.print(f"series      {_counts(status.series)}")
+    console.print(f"deliveries  {_counts(status.deliveries)}")
+    for name, why in status.paused_destinations.items():
+        console.print(f"[red]destination {name} is paused:[/red] {why}")
+    if dead := status.deliveries.get("DEAD"):
+        console.print(f"[red]{dead} deliveries are DEAD and need a person:[/red] ich-node resend --dead")
+    if failed := status.series.get("FAILED"):
+        console.print(f"[red]{failed} series FAILED:[/red] ich-node requeue --failed")
+    if status.own_objects_returned:
+        console.print(f"own results sent back to us {status.own_objects_returned} times (ignored)")
+    if status.studies:
+        console.print(_study_table(status.studies, full=full))
+    for study in status.studies if full else ():
+        for series in study.series:
+            _show_series(series, console)
+        for delivery in study.deliveries:
+            console.print(f"  {_delivery(delivery, full=True)}")
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {state}" for state, count in sorted(counts.items())) or "none"
+
+
+def _study_table(studies: tuple[StudyStatus, ...], *, full: bool) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("received", "study", "answer", "rev", "series", "delivery"):
+        table.add_column(title, overflow="fold")
+    for study in studies:
+        uid = study.study_instance_uid
+        shown = uid if full or len(uid) <= _SHORT_UID else f"…{uid[-_SHORT_UID:]}"
+        current = [one for one in study.deliveries if one.revision == study.revision]
+        table.add_row(
+            datetime.fromtimestamp(study.received_at).astimezone().strftime("%d %b %H:%M:%S"),
+            shown,
+            study.outcome,
+            str(study.revision or ""),
+            "\n".join(f"{one.modality} {one.slices} {one.state}" for one in study.series),
+            "\n".join(_delivery(one, full=False) for one in current),
+        )
+    return table
+
+
+def _show_series(series: SeriesStatus, console: Console) -> None:
+    console.print(f"\nseries {series.series_instance_uid}: {series.state} {series.why}")
+    console.print(f"  {series.slices} slices, {series.unreadable} unreadable, complete: {series.complete}")
+    if series.finding and series.finding["probabilities"]:
+        numbers = ", ".join(f"{name} {value:.3f}" for name, value in series.finding["probabilities"].items())
+        console.print(f"  {series.triage}: {numbers}")
+    before = None
+    for name, at in (series.steps or {}).items():
+        since = "" if before is None else f"  +{at - before:.2f} s"
+        console.print(f"  {datetime.fromtimestamp(at).astimezone():%H:%M:%S.%f}  {name}{since}")
+        before = at
+
+
+def _delivery(delivery: DeliveryStatus, *, full: bool) -> str:
+    text = f"{delivery.destination} {delivery.state}"
+    if full and delivery.finished_at:
+        text += f" {datetime.fromtimestamp(delivery.finished_at).astimezone():%H:%M:%S.%f}"
+    if delivery.attempts > 1:
+        text += f" after {delivery.attempts} tries"
+    return f"{text} ({delivery.error})" if delivery.error else text
+
+
+def _requeue(options: argparse.Namespace) -> int:
+    from ich_node.job_queue import requeue
+
+    if not options.uid and not options.failed:
+        sys.stderr.write("ich-node requeue: name a study or series UID, or --failed\n")
+        return 2
+    count = requeue(_open(read_config(options)), uid=options.uid, failed_only=options.failed)
+    sys.stdout.write(f"{count} series queued again\n")
+    return 0 if count else 1
+
+
+def _resend(options: argparse.Namespace) -> int:
+    from ich_node.job_queue import resend
+    from ich_node.routing import configured_destinations
+
+    if not (options.uid or options.dead or options.destination):
+        sys.stderr.write("ich-node resend: name a Study Instance UID, --dead or --destination\n")
+        return 2
+    config = read_config(options)
+    destinations = [one for one in configured_destinations(config) if options.destination in (None, one.name)]
+    count = resend(
+        _open(config),
+        destinations,
+        study_instance_uid=options.uid,
+        dead_only=options.dead,
+        destination=options.destination,
+    )
+    sys.stdout.write(f"{count} deliveries will be sent again\n")
+    return 0 if count else 1
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from ich_node.doctor import examine
+
+    healthy = True
+    for finding in examine(read_config(options)):
+        mark = "ok  " if finding.well else "BAD "
+        sys.stdout.write(f"{mark} {finding.what}: {finding.says}\n")
+        sys.stdout.flush()
+        healthy = healthy and finding.well
+    return 0 if healthy else 1

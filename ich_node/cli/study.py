@@ -1,0 +1,236 @@
+"""Commands for images and models: score, model, phantom, and the small PACS."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from ich_node.cli.node import Commands, read_config, with_config
+
+if TYPE_CHECKING:
+    from ich_node.scoring import ScoredSeries, Scores
+
+_LESIONS = ("none", "epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural")
+DEFAULT_BUNDLE = Path("models/ich-irv2")
+
+
+def add_commands(commands: Commands) -> None:
+    """Add score, model, phantom and pacs."""
+    _add_score(commands)
+    _add_model(commands)
+    phantom = commands.add_parser("phantom", help="write a synthetic head CT as DICOM files")
+    phantom.add_argument("directory", type=Path, help="folder to write to")
+    phantom.add_argument("--lesion", choices=_LESIONS, default="none", help="default none")
+    phantom.add_argument("--slices", type=int, default=32, metavar="N", help="default 32")
+    phantom.add_argument("--seed", type=int, default=0, metavar="N", help="another head (default 0)")
+    phantom.set_defaults(run=_phantom)
+
+    pacs = commands.add_parser("pacs", help="run a small PACS for tests and first hours: it stores what it is sent")
+    pacs.add_argument("--port", type=int, required=True, help="TCP port")
+    pacs.add_argument("--directory", type=Path, required=True, help="folder to store in")
+    pacs.add_argument("--ae-title", default="PACS", help="default PACS")
+    pacs.set_defaults(run=_pacs)
+
+
+def _add_score(commands: Commands) -> None:
+    score = commands.add_parser("score", help="analyse files or folders, without a network")
+    score.add_argument("paths", type=Path, nargs="+", metavar="PATH", help="DICOM files, or folders of them")
+    score.add_argument("--json", action="store_true", help="print a list with one entry per series")
+    score.add_argument("--output", type=Path, metavar="DIR", help="write the result objects there")
+    score.add_argument("--model", type=Path, metavar="DIR", help="model bundle (default: of the configuration)")
+    score.add_argument("--engine", choices=("auto", "cuda", "openvino", "torch"), help="default: of the configuration")
+    score.add_argument(
+        "--test-model", action="store_true", help="show findings of an untrained model, marked TEST MODEL"
+    )
+    with_config(score)
+    score.set_defaults(run=_score)
+
+
+def _add_model(commands: Commands) -> None:
+    model = commands.add_parser("model", help="list, verify and make model bundles")
+    actions = model.add_subparsers(title="actions", metavar="ACTION", required=True)
+    listing = actions.add_parser("list", help="list the bundles in a folder")
+    listing.add_argument("directory", type=Path, nargs="?", default=Path("models"), help="default models")
+    listing.set_defaults(run=_model_list)
+    verify = actions.add_parser("verify", help="check every file of a bundle against its hash")
+    verify.add_argument("directory", type=Path, nargs="?", default=DEFAULT_BUNDLE, help=f"default {DEFAULT_BUNDLE}")
+    verify.set_defaults(run=_model_verify)
+    make = actions.add_parser("init-untrained", help="make a bundle with random weights, until there is a trained one")
+    make.add_argument("directory", type=Path, nargs="?", default=DEFAULT_BUNDLE, help=f"default {DEFAULT_BUNDLE}")
+    make.add_argument(
+        "--backbone", default="inception_resnet_v2", help="as timm names it (default inception_resnet_v2)"
+    )
+    make.add_argument("--size", type=int, default=299, metavar="PX", help="input size (default 299)")
+    make.add_argument("--sequence-head", action="store_true", help="with a sequence head")
+    make.add_argument("--seed", type=int, default=0, metavar="N")
+    make.set_defaults(run=_model_init_untrained)
+
+
+# --------------------------------------------------------------------------------------------- score
+
+
+def _score(options: argparse.Namespace) -> int:
+    from ich_node.decode import DecoderPool
+    from ich_node.eligibility import slice_ineligibility
+    from ich_node.pipeline import open_model
+    from ich_node.scoring import score_paths
+    from ich_node.worker import decode_limits
+
+    missing = [path for path in options.paths if not path.exists()]
+    if missing:
+        sys.stderr.write("".join(f"ich-node score: {path}: no such file or folder\n" for path in missing))
+        return 2
+    config = read_config(options)
+    console = Console(stderr=True)
+    with DecoderPool(decode_limits(config), slice_ineligibility, config.decode.processes) as decoder:
+        model = open_model(
+            options.model or config.model.directory,
+            options.engine or config.model.engine,
+            threads=config.model.threads,
+            show_untrained=options.test_model or config.model.show_findings_of_untrained_model,
+        )
+        with _progress(console) as bar:
+            task = bar.add_task("scoring", total=None)
+            scores = score_paths(
+                options.paths, model, decoder, lambda done, total: bar.update(task, completed=done, total=total)
+            )
+    if options.output:
+        _write_results(scores, model, options.output)
+    _print_scores(scores, model, as_list=options.json)
+    for unread in scores.unread:
+        sys.stderr.write(f"{unread.path}: {unread.why}\n")
+    return 1 if scores.unread else 0
+
+
+def _progress(console: Console) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("files"))
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+def _write_results(scores: Scores, model: Any, directory: Path) -> None:
+    from ich_node.scoring import build_report
+
+    directory.mkdir(parents=True, exist_ok=True)
+    for number, series in enumerate(scores.series, start=1):
+        for one in build_report(series, model)[:1]:
+            path = directory / f"{number:03d}-{one.encoding}.dcm"
+            path.write_bytes(one.part10)
+            sys.stderr.write(f"{path}\n")
+
+
+def _print_scores(scores: Scores, model: Any, *, as_list: bool) -> None:
+    from ich_node.scoring import as_json
+
+    if as_list:
+        sys.stdout.write(json.dumps([as_json(one, model) for one in scores.series], indent=1) + "\n")
+        return
+    for series in scores.series:
+        sys.stdout.write(_in_words(series) + "\n")
+
+
+def _in_words(series: ScoredSeries) -> str:
+    assert series.analysis is not None, "score_paths analyses every series"
+    finding = series.analysis.finding
+    if finding.reason is not None:
+        detail = f" ({finding.reason_detail})" if finding.reason_detail else ""
+        return f"{series.series_instance_uid}: no result: {finding.reason.text}{detail}"
+    numbers = ", ".join(f"{name} {value:.3f}" for name, value in finding.probabilities.items())
+    mark = "TEST MODEL " if finding.test_model else ""
+    whole = "" if finding.completeness.complete else ", INCOMPLETE"
+    return f"{series.series_instance_uid}: {mark}{finding.triage}{whole}: {numbers} ({series.seconds:.1f} s)"
+
+
+# --------------------------------------------------------------------------------------------- model
+
+
+def _model_list(options: argparse.Namespace) -> int:
+    from ich_node.model import MANIFEST, load_bundle
+
+    bundles = sorted(path.parent for path in options.directory.glob(f"*/{MANIFEST}"))
+    for directory in bundles:
+        identity = load_bundle(directory).identity
+        trained = "trained" if identity.trained else "UNTRAINED"
+        sys.stdout.write(f"{directory}  {identity.name} {identity.version}  {identity.backbone}  {trained}\n")
+    if not bundles:
+        sys.stderr.write(f"ich-node: no model bundle in {options.directory}; make one: ich-node model init-untrained\n")
+    return 0 if bundles else 1
+
+
+def _model_verify(options: argparse.Namespace) -> int:
+    from ich_node.model import verify_bundle
+
+    faults = verify_bundle(options.directory)
+    for fault in faults:
+        sys.stderr.write(f"ich-node: {fault}\n")
+    if not faults:
+        sys.stdout.write(f"{options.directory}: every file agrees with its hash\n")
+    return 1 if faults else 0
+
+
+def _model_init_untrained(options: argparse.Namespace) -> int:
+    from ich_node.model import MANIFEST, make_untrained_bundle
+    from ich_node.phantom import LESIONS, PhantomSettings, draw_volume
+
+    if (options.directory / MANIFEST).exists():
+        sys.stderr.write(f"ich-node: {options.directory} already holds a model bundle; nothing was changed\n")
+        return 1
+    began = time.perf_counter()
+    volumes = [
+        draw_volume(PhantomSettings(lesion=lesion, slices=8, rows=256, seed=seed, slice_spacing_mm=16))
+        for seed, lesion in enumerate((None, *LESIONS))
+    ]
+    make_untrained_bundle(
+        options.directory,
+        volumes,
+        backbone=options.backbone,
+        size=options.size,
+        sequence_head=options.sequence_head,
+        seed=options.seed,
+        name=options.directory.name,
+    )
+    seconds = time.perf_counter() - began
+    sys.stdout.write(
+        f"{options.directory}: untrained {options.backbone} at {options.size} px made in {seconds:.0f} s\n"
+    )
+    return 0
+
+
+# ------------------------------------------------------------------------------------- phantom, PACS
+
+
+def _phantom(options: argparse.Namespace) -> int:
+    from ich_node.phantom import PhantomSettings, write_series
+
+    lesion = None if options.lesion == "none" else options.lesion
+    paths = write_series(options.directory, PhantomSettings(lesion=lesion, slices=options.slices, seed=options.seed))
+    sys.stdout.write(f"{len(paths)} slices written to {options.directory}\n")
+    return 0
+
+
+def _pacs(options: argparse.Namespace) -> int:
+    from ich_node.pacs import SmallPacs
+    from ich_node.service import stop_on_signals
+
+    def show(path: Path, dataset: Any) -> None:
+        sys.stdout.write(f"stored {dataset.get('Modality', '?')} {path}\n")
+        sys.stdout.flush()
+
+    with stop_on_signals() as stop:
+        try:
+            pacs = SmallPacs(options.directory, ae_title=options.ae_title, port=options.port, on_stored=show)
+            pacs.start()
+        except OSError as error:
+            sys.stderr.write(f"ich-node: cannot listen on port {options.port}: {error.strerror}\n")
+            return 1
+        sys.stdout.write(f"{options.ae_title} listens on port {options.port}, stores in {options.directory}\n")
+        sys.stdout.flush()
+        stop.wait()
+        pacs.stop()
+    return 0

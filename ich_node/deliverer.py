@@ -1,0 +1,145 @@
+"""The outbox loop: send what was saved, until it has arrived or a person must look."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ich_node.config import Config
+from ich_node.database import Database, open_database, prepare_database
+from ich_node.deliver import Patience, StoreOutcome, Verdict, associate, is_warning, store
+from ich_node.errors import DestinationRefuses, DestinationUnavailable
+from ich_node.housekeeping import start_housekeeping
+from ich_node.job_queue import (
+    DeliveryRules,
+    claim_deliveries,
+    free_leases_of_the_dead,
+    mark_delivered,
+    mark_refused,
+    mark_unreached,
+    new_owner,
+    pause_destination,
+)
+from ich_node.log import EventLog
+from ich_node.records import Delivery, DeliveryState
+from ich_node.service import SystemdNotifier, stop_on_signals
+
+_POLL_S = 0.1
+_SPARE_LEASE_S = 60.0
+_MOST_AT_ONCE = 20
+
+log = EventLog("deliver")
+
+
+class Deliverer:
+    """Everything between the outbox and the destinations."""
+
+    def __init__(self, config: Config, database: Database, alive: Callable[[], None] = lambda: None) -> None:
+        self._alive = alive
+        """Called after every answer or time-out of a destination."""
+        self._config = config
+        self._database = database
+        self._owner = new_owner()
+        settings = config.delivery
+        self._patience = Patience(settings.connect_timeout_s, settings.response_timeout_s)
+        self._rules = DeliveryRules(
+            first_retry_s=settings.first_retry_s,
+            longest_retry_s=settings.longest_retry_s,
+            give_up_days=settings.give_up_days,
+            refused_tries=settings.refused_tries,
+            paused_retry_s=settings.paused_retry_s,
+        )
+        self._lease_s = _SPARE_LEASE_S + settings.connect_timeout_s + settings.response_timeout_s * (_MOST_AT_ONCE + 2)
+
+    def run(self, stop: threading.Event) -> None:
+        """Deliver until told to stop."""
+        while not stop.is_set():
+            busy = self.step()
+            self._alive()
+            if not busy:
+                stop.wait(_POLL_S)
+
+    def step(self) -> bool:
+        """Deliver what is due at one destination, in one association; False where nothing is due."""
+        deliveries = claim_deliveries(
+            self._database, self._owner, self._config.state_directory, lease_s=self._lease_s, limit=_MOST_AT_ONCE
+        )
+        if deliveries:
+            self._deliver(deliveries)
+        return bool(deliveries)
+
+    def _deliver(self, deliveries: list[Delivery]) -> None:
+        destination = deliveries[0].destination
+        classes = list(dict.fromkeys(one.sop_class_uid for delivery in deliveries for one in delivery.objects))
+        left = list(deliveries)
+        try:
+            with associate(destination, self._config.node.ae_title, classes, self._patience) as association:
+                while left:
+                    outcome = store(association, left[0].objects)
+                    self._note(left.pop(0), outcome)
+                    self._alive()
+        except DestinationRefuses as error:
+            self._pause(left, str(error))
+        except DestinationUnavailable as error:
+            for delivery in left:
+                state = mark_unreached(self._database, delivery, self._owner, str(error), self._rules)
+                _log_failure(delivery, state, str(error))
+
+    def _note(self, delivery: Delivery, outcome: StoreOutcome) -> None:
+        status = outcome.dimse_status
+        text = f"status 0x{status:04X}"
+        if outcome.verdict is Verdict.DELIVERED:
+            warning = text if is_warning(status) else ""
+            mark_delivered(self._database, delivery, self._owner, outcome.sop_instance_uid, status, warning)
+            log.info("delivered", **_fields(delivery), status=f"0x{status:04X}")
+        elif outcome.verdict is Verdict.TRY_AGAIN:
+            state = mark_unreached(self._database, delivery, self._owner, text, self._rules, status)
+            _log_failure(delivery, state, text)
+        else:
+            state = mark_refused(self._database, delivery, self._owner, text, status, self._rules)
+            _log_failure(delivery, state, text)
+
+    def _pause(self, deliveries: Sequence[Delivery], error: str) -> None:
+        newly = pause_destination(self._database, deliveries, self._owner, error, self._rules)
+        name = deliveries[0].destination.name
+        if newly:
+            log.error("destination paused; it is tried every minute", destination=name, why=error, held=len(deliveries))
+        else:
+            log.info("destination still refuses", destination=name, why=error)
+
+
+def run_deliverer(config: Config) -> None:
+    """Deliver and keep house until a signal says stop.
+
+    Raises:
+        StartError: the node cannot run here.
+    """
+    config.state_directory.mkdir(parents=True, exist_ok=True)
+    database = open_database(config.database_url, config.database.busy_timeout_s)
+    notifier = SystemdNotifier()
+    with stop_on_signals() as stop:
+        prepare_database(database, config.state_directory)
+        free_leases_of_the_dead(database)
+        with start_housekeeping(config, database):
+            log.info("deliverer ready", destinations=[one.name for one in config.destination])
+            notifier.ready(f"delivering to {len(config.destination)} destinations")
+            Deliverer(config, database, notifier.alive).run(stop)
+            notifier.stopping()
+    database.close()
+
+
+def _fields(delivery: Delivery) -> dict[str, Any]:
+    return {
+        "delivery": delivery.id,
+        "destination": delivery.destination.name,
+        "revision": delivery.revision,
+        "attempt": delivery.attempts,
+    }
+
+
+def _log_failure(delivery: Delivery, state: DeliveryState, why: str) -> None:
+    if state is DeliveryState.DEAD:
+        log.error("delivery is DEAD and needs a person: ich-node resend", **_fields(delivery), why=why)
+    else:
+        log.warning("delivery failed, will be tried again", **_fields(delivery), why=why)

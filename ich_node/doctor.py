@@ -1,0 +1,83 @@
+"""Look at everything the node depends on, and say what is wrong with it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from ich_node.config import Config
+from ich_node.database import open_database, prepare_database
+from ich_node.deliver import Patience, echo
+from ich_node.durable import write_durably
+from ich_node.errors import IchNodeError, StartError
+from ich_node.pipeline import open_model
+from ich_node.records import Destination
+from ich_node.routing import configured_destinations
+
+_MEBIBYTE = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one look showed."""
+
+    what: str
+    well: bool
+    says: str
+
+
+def examine(config: Config) -> Iterator[Finding]:
+    """Look at disk, database, model, device and every destination, one after the other."""
+    yield _look("disk", lambda: _disk(config))
+    yield _look("database", lambda: _database(config))
+    yield _look("model", lambda: _model(config))
+    for destination in configured_destinations(config):
+        yield _look(f"destination {destination.name}", lambda one=destination: _destination(config, one))  # type: ignore[misc]
+
+
+def _look(what: str, see: Callable[[], str]) -> Finding:
+    try:
+        return Finding(what, True, see())
+    except (IchNodeError, OSError) as error:
+        return Finding(what, False, str(error))
+
+
+def _disk(config: Config) -> str:
+    state = config.state_directory
+    state.mkdir(parents=True, exist_ok=True)
+    probe = state / "doctor.probe"
+    write_durably(probe, [b"x"])
+    probe.unlink()
+    free_mib = shutil.disk_usage(state).free // _MEBIBYTE
+    text = f"{free_mib} MiB free in {state}, reserve {config.receiver.reserve_mib} MiB"
+    if free_mib < config.receiver.reserve_mib:
+        raise StartError(f"{text}: senders are answered 0xA700")
+    return text
+
+
+def _database(config: Config) -> str:
+    database = open_database(config.database_url, config.database.busy_timeout_s)
+    installation_uid = prepare_database(database, config.state_directory)
+    with database.writing():
+        pass
+    database.close()
+    return f"whole and writable, installation {installation_uid}"
+
+
+def _model(config: Config) -> str:
+    settings = config.model
+    model = open_model(settings.directory, settings.engine, threads=settings.threads,
+                       cache=config.state_directory / "cache")  # fmt: skip
+    identity = model.identity
+    trained = "trained" if identity.trained else "UNTRAINED: it gives no finding"
+    return (
+        f"{identity.name} {identity.version} ({identity.sha256[:12]}), {trained}; "
+        f"engine {model.engine.name} on {model.engine.device}"
+    )
+
+
+def _destination(config: Config, destination: Destination) -> str:
+    patience = Patience(config.delivery.connect_timeout_s, config.delivery.response_timeout_s)
+    echo(destination, config.node.ae_title, patience)
+    return f"{destination.ae_title} at {destination.host}:{destination.port} answers C-ECHO"

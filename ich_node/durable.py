@@ -1,0 +1,45 @@
+"""Files that are whole or absent, whatever happens: they survive a power cut once the function has returned."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from ich_node.errors import SpoolFull
+
+PART_SUFFIX: Final = ".part"
+_NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def write_durably(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
+    """Write a whole file or none.
+
+    Raises:
+        SpoolFull: there is no room; nothing is left behind.
+    """
+    part = path.with_suffix(PART_SUFFIX)
+    try:
+        with part.open("xb") as file:
+            for piece in pieces:
+                file.write(piece)
+            file.flush()
+            os.fsync(file.fileno())
+        part.rename(path)
+        sync_directory(path.parent)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        if error.errno in _NO_ROOM:
+            raise SpoolFull("no space left on the disk") from error
+        raise
+
+
+def sync_directory(directory: Path) -> None:
+    """Make renames in a folder durable."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

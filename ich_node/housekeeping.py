@@ -1,0 +1,138 @@
+"""Repair what the others missed, and delete what is past its days. Every job may run twice or not at all."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_MISSED, JobExecutionEvent
+from apscheduler.schedulers.background import BackgroundScheduler
+
+from ich_node.config import Config
+from ich_node.database import Database
+from ich_node.durable import PART_SUFFIX
+from ich_node.job_queue import (
+    StoredFile,
+    expired_images,
+    expired_results,
+    forget_files,
+    forget_results,
+    free_leases_of_the_dead,
+    known_paths,
+    quiet_studies,
+    rescue_expired_leases,
+)
+from ich_node.log import EventLog
+
+_SECONDS_A_DAY = 86400.0
+_STRAY_AGE_S = 3600.0
+_SILENCE_S = 600.0
+_MEBIBYTE = 1024 * 1024
+
+log = EventLog("housekeeping")
+
+
+@contextmanager
+def start_housekeeping(config: Config, database: Database) -> Iterator[BackgroundScheduler]:
+    """Run the jobs in the background until the block ends. A missed run is made up once, not many times."""
+    scheduler = BackgroundScheduler(
+        timezone="UTC", job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": 3600}
+    )
+    scheduler.add_listener(_on_trouble, EVENT_JOB_ERROR | EVENT_JOB_MISSED)
+    jobs: list[tuple[Callable[[Config, Database], object], int]] = [
+        (rescue_leases, 30),
+        (watch_disk, 60),
+        (watch_silence, 60),
+        (delete_expired, 900),
+        (remove_strays, 3600),
+    ]
+    for job, seconds in jobs:
+        scheduler.add_job(job, "interval", seconds=seconds, args=(config, database), id=job.__name__)
+    scheduler.start()
+    try:
+        yield scheduler
+    finally:
+        scheduler.shutdown(wait=True)
+
+
+def rescue_leases(_config: Config, database: Database) -> int:
+    """Free the leases of processes that vanished."""
+    freed = free_leases_of_the_dead(database) + rescue_expired_leases(database)
+    if freed:
+        log.warning("leases of vanished processes freed", count=freed)
+    return freed
+
+
+def delete_expired(config: Config, database: Database) -> int:
+    """Delete images and reports past their days; rows with UIDs and hashes stay. Return how many files went."""
+    now = time.time()
+    days = config.retention
+    count = 0
+    while files := expired_images(
+        database,
+        images_before=now - days.images_days * _SECONDS_A_DAY,
+        not_head_before=now - days.not_head_days * _SECONDS_A_DAY,
+    ):
+        forget_files(database, files)
+        count += _unlink(config, files)
+    while files := expired_results(database, before=now - days.results_days * _SECONDS_A_DAY):
+        forget_results(database, files)
+        count += _unlink(config, files)
+    if count:
+        log.info("expired files deleted", count=count)
+    return count
+
+
+def remove_strays(config: Config, database: Database) -> int:
+    """Delete half-written files, and reports that no row speaks of: their conclusion was never saved.
+
+    Image files without a row are not strays: the receiver adopts them when it starts.
+    """
+    before = time.time() - _STRAY_AGE_S
+    state = config.state_directory
+    known = known_paths(database)
+    strays = [path for path in state.glob(f"*/**/*{PART_SUFFIX}") if path.stat().st_mtime < before]
+    strays += [
+        path
+        for path in state.glob("results/*.dcm")
+        if path.stat().st_mtime < before and str(path.relative_to(state)) not in known
+    ]
+    for path in strays:
+        path.unlink(missing_ok=True)
+    if strays:
+        log.warning("stray files deleted", count=len(strays))
+    return len(strays)
+
+
+def watch_disk(config: Config, _database: Database) -> int:
+    """Warn before the disk is full; return the MiB that are free."""
+    free_mib = shutil.disk_usage(config.state_directory).free // _MEBIBYTE
+    if free_mib < config.receiver.reserve_mib:
+        log.error("disk filled up to its reserve: senders get 0xA700", free_mib=free_mib)
+    elif free_mib < 2 * config.receiver.reserve_mib:
+        log.warning("disk nearly filled up to its reserve", free_mib=free_mib)
+    return free_mib
+
+
+def watch_silence(_config: Config, database: Database) -> int:
+    """Warn of studies whose series stay open: a worker that is down is not to be noticed by luck."""
+    quiet = quiet_studies(database, _SILENCE_S)
+    if quiet:
+        log.error("studies wait without a result; is `ich-node work` running?", count=len(quiet))
+    return len(quiet)
+
+
+def _unlink(config: Config, files: list[StoredFile]) -> int:
+    for one in files:
+        (config.state_directory / one.path).unlink(missing_ok=True)
+    return len(files)
+
+
+def _on_trouble(event: Any) -> None:
+    missed = isinstance(event, JobExecutionEvent) and event.code == EVENT_JOB_MISSED
+    log.error(
+        "housekeeping missed" if missed else "housekeeping failed", getattr(event, "exception", None), job=event.job_id
+    )

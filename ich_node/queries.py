@@ -1,0 +1,199 @@
+"""What people ask of the database: the state of studies, of the queue and of the outbox."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Connection, func, or_, select
+
+from ich_node.database import Database, DeliveryRow, DestinationRow, InstanceRow, ResultRow, SeriesRow, StudyRow
+from ich_node.records import InstanceState, NotAnalysedReason, SeriesState
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesStatus:
+    """A series for a person to read."""
+
+    series_instance_uid: str
+    modality: str
+    state: str
+    why: str
+    """Reason and detail; empty where all is well."""
+    slices: int
+    unreadable: int
+    complete: bool | None
+    triage: str | None
+    finding: dict[str, Any] | None
+    model: dict[str, Any] | None
+    steps: dict[str, float] | None
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryStatus:
+    """An outbox row for a person to read."""
+
+    destination: str
+    kind: str
+    revision: int
+    state: str
+    attempts: int
+    error: str
+    created_at: float
+    finished_at: float | None
+    next_attempt_at: float
+    sop_instance_uid: str | None
+    report_file: str | None
+    """Relative to the state folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class StudyStatus:
+    """A study for a person to read."""
+
+    study_instance_uid: str
+    revision: int
+    triage: str | None
+    reason: str | None
+    outcome: str
+    """The current answer in words."""
+    received_at: float
+    series: tuple[SeriesStatus, ...] = ()
+    deliveries: tuple[DeliveryStatus, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStatus:
+    """The whole node for a person to read."""
+
+    series: dict[str, int]
+    """How many series are in each state."""
+    instances: dict[str, int]
+    deliveries: dict[str, int]
+    paused_destinations: dict[str, str]
+    """Name and why."""
+    own_objects_returned: int
+    """How often peers sent this node's own objects back."""
+    oldest_open_s: float | None
+    """Since when the longest waiting series has been open."""
+    studies: tuple[StudyStatus, ...] = field(default=())
+
+
+def node_status(database: Database, *, limit: int = 20, uid: str | None = None) -> NodeStatus:
+    """Read the state of the node and of its newest studies.
+
+    Args:
+        limit: how many studies.
+        uid: only the study with this Study or Series Instance UID.
+    """
+    with database.reading() as connection:
+        open_states = (SeriesState.RECEIVING, SeriesState.COMPLETE)
+        oldest = connection.execute(
+            select(func.min(SeriesRow.first_received_at)).where(SeriesRow.state.in_(open_states))
+        ).scalar()
+        paused = connection.execute(select(DestinationRow.name, DestinationRow.error)).all()
+        return NodeStatus(
+            series=_counts(connection, SeriesRow.state),
+            instances=_counts(connection, InstanceRow.state),
+            deliveries=_counts(connection, DeliveryRow.state),
+            paused_destinations={row.name: row.error for row in paused},
+            own_objects_returned=connection.execute(select(func.sum(ResultRow.returned_count))).scalar() or 0,
+            oldest_open_s=None if oldest is None else time.time() - oldest,
+            studies=_studies(connection, limit, uid),
+        )
+
+
+def _counts(connection: Connection, column: Any) -> dict[str, int]:
+    rows = connection.execute(select(column, func.count()).group_by(column))
+    return {str(state): count for state, count in rows}
+
+
+def _studies(connection: Connection, limit: int, uid: str | None) -> tuple[StudyStatus, ...]:
+    wanted = select(StudyRow).order_by(StudyRow.id.desc()).limit(limit)
+    if uid is not None:
+        of_series = select(SeriesRow.study_id).where(SeriesRow.series_instance_uid == uid)
+        wanted = wanted.where(or_(StudyRow.study_instance_uid == uid, StudyRow.id.in_(of_series)))
+    return tuple(_study(connection, row) for row in connection.execute(wanted).all())
+
+
+def _study(connection: Connection, row: Any) -> StudyStatus:
+    series = connection.execute(select(SeriesRow).where(SeriesRow.study_id == row.id).order_by(SeriesRow.id)).all()
+    status = tuple(_series(connection, one) for one in series)
+    return StudyStatus(
+        study_instance_uid=row.study_instance_uid,
+        revision=row.revision,
+        triage=row.triage,
+        reason=row.reason,
+        outcome=_outcome(row, status),
+        received_at=row.created_at,
+        series=status,
+        deliveries=_deliveries(connection, row.id),
+    )
+
+
+def _series(connection: Connection, row: Any) -> SeriesStatus:
+    states = select(InstanceRow.state, func.count()).where(InstanceRow.series_id == row.id, InstanceRow.current)
+    counts = {row[0]: row[1] for row in connection.execute(states.group_by(InstanceRow.state))}
+    return SeriesStatus(
+        series_instance_uid=row.series_instance_uid,
+        modality=row.modality,
+        state=row.state,
+        why=_why(row),
+        slices=sum(counts.values()),
+        unreadable=counts.get(InstanceState.UNREADABLE, 0),
+        complete=row.complete,
+        triage=row.triage,
+        finding=row.finding,
+        model=row.model,
+        steps=row.steps,
+        attempts=row.attempts,
+    )
+
+
+def _why(row: Any) -> str:
+    reason = NotAnalysedReason[row.reason].text if row.reason else ""
+    return ": ".join(part for part in (reason, row.detail) if part)
+
+
+def _outcome(row: Any, series: tuple[SeriesStatus, ...]) -> str:
+    if any(one.state in (SeriesState.RECEIVING, SeriesState.COMPLETE) for one in series):
+        return "in progress"
+    if row.triage is not None:
+        short = any(one.state == SeriesState.CONCLUDED and one.complete is False for one in series)
+        return f"{row.triage}, incomplete" if short else str(row.triage)
+    reason = row.reason or next((one.why for one in series if one.why), "")
+    text = NotAnalysedReason[reason].text if reason in NotAnalysedReason.__members__ else reason
+    return text if text == NotAnalysedReason.UNTRAINED_MODEL.text else f"not analysed: {text}"
+
+
+def _deliveries(connection: Connection, study_id: int) -> tuple[DeliveryStatus, ...]:
+    rows = connection.execute(
+        select(DeliveryRow, ResultRow.path.label("report_file"))
+        .outerjoin(
+            ResultRow,
+            (ResultRow.study_id == DeliveryRow.study_id)
+            & (ResultRow.revision == DeliveryRow.revision)
+            & (ResultRow.kind == DeliveryRow.kind)
+            & (ResultRow.preference == 0),
+        )
+        .where(DeliveryRow.study_id == study_id)
+        .order_by(DeliveryRow.id)
+    ).all()
+    return tuple(
+        DeliveryStatus(
+            destination=row.destination,
+            kind=row.kind,
+            revision=row.revision,
+            state=row.state,
+            attempts=row.attempts,
+            error=row.error or "",
+            created_at=row.created_at,
+            finished_at=row.finished_at,
+            next_attempt_at=row.next_attempt_at,
+            sop_instance_uid=row.sop_instance_uid,
+            report_file=row.report_file,
+        )
+        for row in rows
+    )

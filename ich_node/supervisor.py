@@ -1,0 +1,102 @@
+"""``ich-node serve``: every role as a child process, started again when it dies."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from ich_node.config import Config
+from ich_node.database import open_database, prepare_database
+from ich_node.log import EventLog
+from ich_node.service import SUPERVISED, SystemdNotifier, stop_on_signals
+
+ROLES: Final = ("receive", "work", "deliver")
+EXIT_CONFIGURATION: Final = 78
+_LONGEST_PAUSE_S = 30.0
+_STEADY_S = 60.0
+_GRACE_S = 45.0
+
+log = EventLog("serve")
+
+
+@dataclass(slots=True)
+class _Child:
+    role: str
+    process: subprocess.Popen[bytes]
+    started_at: float
+    failures: int = 0
+    restart_at: float | None = None
+
+
+def serve(config: Config, config_path: Path, roles: tuple[str, ...] = ROLES) -> int:
+    """Run all roles until a signal says stop; return the exit status.
+
+    Raises:
+        StartError: the database cannot be used.
+    """
+    config.state_directory.mkdir(parents=True, exist_ok=True)
+    database = open_database(config.database_url, config.database.busy_timeout_s)
+    prepare_database(database, config.state_directory)
+    database.close()
+    notifier = SystemdNotifier()
+    with stop_on_signals() as stop:
+        children = [_start(role, config_path) for role in roles]
+        notifier.ready(f"running {', '.join(roles)}")
+        try:
+            return _watch(children, config_path, stop, notifier)
+        finally:
+            notifier.stopping()
+            _stop(children)
+
+
+def _start(role: str, config_path: Path) -> _Child:
+    command = [sys.executable, "-m", "ich_node", role, "--config", str(config_path)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, env=os.environ | {SUPERVISED: "1"})
+    log.info("role started", role_name=role, pid=process.pid)
+    return _Child(role, process, time.monotonic())
+
+
+def _watch(children: list[_Child], config_path: Path, stop: threading.Event, notifier: SystemdNotifier) -> int:
+    while not stop.wait(0.2):
+        notifier.alive()
+        for child in children:
+            status = child.process.poll()
+            if status is None:
+                continue
+            if status == EXIT_CONFIGURATION:
+                log.error("role cannot run with this configuration or model; stopping", role_name=child.role)
+                return EXIT_CONFIGURATION
+            _restart_when_due(child, config_path, status)
+    return 0
+
+
+def _restart_when_due(child: _Child, config_path: Path, status: int) -> None:
+    now = time.monotonic()
+    if child.restart_at is None:
+        child.failures = 0 if now - child.started_at > _STEADY_S else child.failures
+        pause_s = min(0.5 * 2.0**child.failures, _LONGEST_PAUSE_S)
+        child.restart_at = now + pause_s
+        child.failures += 1
+        log.error("role ended by itself, will be started again", role_name=child.role, status=status, pause_s=pause_s)
+    elif now >= child.restart_at:
+        fresh = _start(child.role, config_path)
+        child.process, child.started_at, child.restart_at = fresh.process, fresh.started_at, None
+
+
+def _stop(children: list[_Child]) -> None:
+    for child in children:
+        child.process.terminate()
+    deadline = time.monotonic() + _GRACE_S
+    for child in children:
+        try:
+            child.process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            log.error("role did not stop in time and is killed", role_name=child.role)
+            child.process.kill()
+            child.process.wait()
