@@ -1,0 +1,1 @@
+"""The DICOM objects that carry a result to the PACS."""

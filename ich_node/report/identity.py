@@ -1,0 +1,48 @@
+"""UIDs of result objects: the same identity always gives the same UID, so that a repeat is recognised as one."""
+
+from typing import Final
+from uuid import UUID, uuid5
+
+from ich_node import __version__
+from ich_node.records import ReportIdentity
+
+_NAMESPACE: Final = UUID("e2ed5332-a288-40f4-8681-2826ba5554f1")
+
+IMPLEMENTATION_CLASS_UID: Final = "2.25.48246165380590166438638276888043836522"
+"""Of this software, in the file meta information of every object (PS3.7 D.3.3.2)."""
+IMPLEMENTATION_VERSION_NAME: Final = f"ICH_NODE_{__version__}"[:16]
+
+
+def result_sop_instance_uid(identity: ReportIdentity, kind: str, encoding: str) -> str:
+    """Name one object: other content or another encoding of it never shares its UID."""
+    return _uid(*_study_parts(identity), str(identity.revision), kind, encoding)
+
+
+def result_series_instance_uid(identity: ReportIdentity, kind: str) -> str:
+    """Name the series that all revisions of one kind of object share."""
+    return _uid(*_study_parts(identity), "series", kind)
+
+
+def tracking_uid(identity: ReportIdentity, hemorrhage_class: str) -> str:
+    """Name the observation of one class in one study, the same in every revision."""
+    return _uid(*_study_parts(identity), "tracking", hemorrhage_class)
+
+
+def device_observer_uid(installation_uid: str) -> str:
+    """Name this installation as the observer (PS3.16 TID 1004)."""
+    return _uid(installation_uid, "device")
+
+
+def device_serial_number(installation_uid: str) -> str:
+    """Return a short serial number that people can compare, such as ``3F0D-4F5B-9C4E``."""
+    digits = uuid5(_NAMESPACE, installation_uid).hex[:12].upper()
+    return "-".join(digits[start : start + 4] for start in (0, 4, 8))
+
+
+def _study_parts(identity: ReportIdentity) -> tuple[str, str]:
+    return identity.installation_uid, identity.study_instance_uid
+
+
+def _uid(*parts: str) -> str:
+    # PS3.5 B.2: a UUID as a decimal number below the root 2.25
+    return f"2.25.{uuid5(_NAMESPACE, '|'.join(parts)).int}"
