@@ -1,0 +1,204 @@
+"""A model on disk: a manifest, weights as safetensors, a model card. Nothing is used before its hash was checked.
+
+The manifest names the SHA-256 of every other file, so its own hash identifies the whole. It is written last: a folder
+with a manifest is a whole bundle.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import safetensors.torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from torch import Tensor
+
+from ich_node.errors import ModelError
+from ich_node.model.manifest import WEIGHT_SUFFIX, Manifest
+from ich_node.records import ClassThresholds, ModelIdentity
+
+MANIFEST: Final = "manifest.json"
+MODEL_CARD: Final = "MODEL_CARD.md"
+SHARD_BYTES: Final = 50_000_000
+
+_NETWORK: Final = "slice-network"
+_HEAD: Final = "sequence-head"
+
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ModelBundle:
+    """A bundle whose every file agreed with its hash."""
+
+    manifest: Manifest
+    identity: ModelIdentity
+    network_state: State
+    """Weights of the slice network; empty after ``without_network_weights``."""
+    head_state: State | None
+
+    @property
+    def thresholds(self) -> dict[str, ClassThresholds]:
+        return {name: ClassThresholds(pair.low, pair.high) for name, pair in self.manifest.thresholds.items()}
+
+    def without_network_weights(self) -> "ModelBundle":
+        """Let go of the slice network's weights, which an open engine holds in a form of its own."""
+        return replace(self, network_state={})
+
+
+def load_bundle(directory: Path) -> ModelBundle:
+    """Read a bundle; every file once, its hash checked on the very bytes that are then parsed.
+
+    Raises:
+        ModelError: A file is missing, altered or not understood; says which and what to do.
+    """
+    manifest, manifest_sha256 = _read_manifest(directory)
+    states: dict[str, State] = {_NETWORK: {}, _HEAD: {}}
+    for name, sha256 in manifest.files.items():
+        content = _read_checked(directory / name, sha256)
+        if name.endswith(WEIGHT_SUFFIX):
+            _part_state(states, directory / name).update(_parse_weights(directory / name, content))
+    if not states[_NETWORK]:
+        raise ModelError(f"{directory / MANIFEST}: names no weights of the slice network; restore the model folder")
+    if (manifest.sequence_head is None) == bool(states[_HEAD]):
+        raise ModelError(
+            f"{directory / MANIFEST}: sequence head and its weights do not agree; restore the model folder"
+        )
+    identity = ModelIdentity(manifest.name, manifest.version, manifest_sha256, manifest.trained, manifest.backbone)
+    return ModelBundle(manifest, identity, states[_NETWORK], states[_HEAD] or None)
+
+
+def verify_bundle(directory: Path) -> list[str]:
+    """List every fault of a bundle; empty when it is whole. Files that the manifest does not name are faults too."""
+    try:
+        manifest, _ = _read_manifest(directory)
+    except ModelError as error:
+        return [str(error)]
+    faults = []
+    for name, sha256 in manifest.files.items():
+        try:
+            content = _read_checked(directory / name, sha256)
+            if name.endswith(WEIGHT_SUFFIX):
+                _parse_weights(directory / name, content)
+        except ModelError as error:
+            faults.append(str(error))
+    strangers = {path.name for path in directory.iterdir()} - set(manifest.files) - {MANIFEST}
+    return faults + [f"{directory / name}: the manifest does not name this file" for name in sorted(strangers)]
+
+
+def write_bundle(
+    directory: Path,
+    manifest_fields: Mapping[str, Any],
+    network_state: State,
+    head_state: State | None = None,
+    card: str | None = None,
+) -> Manifest:
+    """Write a bundle: weights in shards of at most 50 MB, the model card, and last of all the manifest.
+
+    Args:
+        directory: Made if need be; an older bundle in it is replaced.
+        manifest_fields: Of ``Manifest``, all but ``files``.
+        network_state: Of the ``SliceNetwork``.
+        head_state: Of the ``SequenceHead``, where there is one.
+        card: Text of the model card; made from the manifest where it is None.
+    """
+    draft = Manifest(**manifest_fields, files={})
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / MANIFEST).unlink(missing_ok=True)
+    for stale in directory.glob(f"*{WEIGHT_SUFFIX}"):
+        stale.unlink()
+    files = {}
+    for stem, state in ((_NETWORK, network_state), (_HEAD, head_state or {})):
+        for name, content in _shards(stem, state):
+            files[name] = _write_durably(directory / name, content)
+    files[MODEL_CARD] = _write_durably(directory / MODEL_CARD, (card or describe(draft)).encode())
+    manifest = draft.model_copy(update={"files": files})
+    _write_durably(directory / MANIFEST, (manifest.model_dump_json(indent=2) + "\n").encode())
+    return manifest
+
+
+def describe(manifest: Manifest) -> str:
+    """Write a model card from what the manifest states."""
+    data = "\n".join(f"- {source.name}: {source.terms}" for source in manifest.training_data) or "- none"
+    metrics = "\n".join(f"- {metric.name} on {metric.data}: {metric.value:.4g}" for metric in manifest.metrics)
+    warning = "" if manifest.trained else "\n**Not trained: its scores mean nothing.**\n"
+    head = "with a sequence head" if manifest.sequence_head else "without a sequence head"
+    return (
+        f"# {manifest.name} {manifest.version}\n{warning}\n"
+        f"Finds intracranial hemorrhage on head CT. Research software, not a medical device.\n\n"
+        f"Slice network: `{manifest.backbone}` (timm) at {manifest.preprocessing.size_px} px, {head}.\n\n"
+        f"## Training data and terms\n{data}\n\n"
+        f"## Metrics\n{metrics or '- none'}\n\n"
+        f"## Thresholds\nThey rest on: {manifest.thresholds_basis}\n"
+    )
+
+
+def _read_manifest(directory: Path) -> tuple[Manifest, str]:
+    path = directory / MANIFEST
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        remedy = "run `ich-node model init-untrained`, or set [model] directory to where the model is"
+        raise ModelError(f"{path}: there is no model here; {remedy}") from None
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror}); check its owner and permissions") from None
+    try:
+        return Manifest.model_validate_json(content), hashlib.sha256(content).hexdigest()
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
+        raise ModelError(f"{path}: {faults}; restore the model folder or use another version of the node") from None
+
+
+def _read_checked(path: Path, sha256: str) -> bytes:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror}); restore the model folder") from None
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise ModelError(f"{path}: altered or damaged, its SHA-256 is not the manifest's; restore the model folder")
+    return content
+
+
+def _parse_weights(path: Path, content: bytes) -> State:
+    try:
+        return safetensors.torch.load(content)
+    except SafetensorError as error:
+        raise ModelError(f"{path}: no safetensors file ({error}); restore the model folder") from None
+
+
+def _part_state(states: dict[str, State], path: Path) -> State:
+    for stem, state in states.items():
+        if path.name.startswith(stem):
+            return state
+    raise ModelError(f"{path}: weights of an unknown part; use another version of the node")
+
+
+def _shards(stem: str, state: State) -> Iterable[tuple[str, bytes]]:
+    groups: list[State] = []
+    room = 0
+    for name, tensor in state.items():
+        if tensor.nbytes > room:
+            groups.append({})
+            room = SHARD_BYTES - 1_000_000
+        groups[-1][name] = tensor.detach().cpu().contiguous()
+        room -= tensor.nbytes
+    for number, group in enumerate(groups, start=1):
+        yield f"{stem}-{number:02d}-of-{len(groups):02d}{WEIGHT_SUFFIX}", safetensors.torch.save(group)
+
+
+def _write_durably(path: Path, content: bytes) -> str:
+    temporary = path.with_name(f".{path.name}.part")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+    return hashlib.sha256(content).hexdigest()

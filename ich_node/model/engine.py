@@ -1,0 +1,190 @@
+"""Run the slice network where it runs best: CUDA, OpenVINO on the processor, or plain torch.
+
+An engine computes embeddings; the linear layer behind them is always computed here, in float32. Batches have one
+fixed shape, the last is padded: so a slice gets the same answer whatever it is batched with.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from ich_node.errors import ModelError
+from ich_node.model.bundle import ModelBundle
+from ich_node.model.network import SequenceHead, SliceNetwork
+from ich_node.model.openvino_backbone import compile_backbone
+
+EngineName = Literal["auto", "cuda", "openvino", "torch"]
+Floats = NDArray[np.float32]
+Embed = Callable[[Tensor], Floats]
+
+_CUDA_BATCH: Final = 16
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Engine:
+    """A slice network ready to score."""
+
+    name: str
+    device: str
+    """For people, such as "CPU, bf16, 2 threads"."""
+    batch_size: int
+    """Slices that are computed at once; fewer cost as much."""
+    embed: Embed
+    """(batch_size, 3, size, size) to (batch_size, embedding)."""
+    weight: Floats
+    """(6, embedding)."""
+    bias: Floats
+    """(6,)."""
+
+    def score(self, images: Tensor) -> tuple[Floats, Floats]:
+        """Score windowed slices.
+
+        Args:
+            images: (slices, 3, size, size) float32, as ``Windowing`` gives them; any number of slices.
+
+        Returns:
+            Logits (slices, 6) and embeddings (slices, embedding).
+
+        Raises:
+            ModelError: The network gave something that is no number.
+        """
+        if not len(images):
+            return np.zeros((0, 6), np.float32), np.zeros((0, self.weight.shape[1]), np.float32)
+        embeddings = np.concatenate([self._embed_padded(batch) for batch in images.split(self.batch_size)])
+        logits = embeddings @ self.weight.T + self.bias
+        if not (np.isfinite(logits).all() and np.isfinite(embeddings).all()):
+            raise ModelError(f"the model gave NaN or infinity on {self.name} ({self.device}); run `ich-node doctor`")
+        return logits, embeddings
+
+    def _embed_padded(self, batch: Tensor) -> Floats:
+        padded = functional.pad(batch, (0, 0, 0, 0, 0, 0, 0, self.batch_size - len(batch)))
+        return self.embed(padded)[: len(batch)]
+
+
+def open_engine(
+    bundle: ModelBundle,
+    engine: EngineName = "auto",
+    threads: int | None = None,
+    cache_directory: Path | None = None,
+) -> Engine:
+    """Set the slice network of a bundle up on the chosen engine.
+
+    Args:
+        bundle: With the network's weights. ``bundle.without_network_weights()`` may take its place afterwards.
+        engine: ``auto`` takes CUDA where there is a device, else OpenVINO where it knows the processor, else torch.
+        threads: On the processor; all cores of this process where it is None.
+        cache_directory: Where OpenVINO's converted network is kept, which saves most of the time of a start.
+
+    Raises:
+        ModelError: The weights do not fit the backbone, or the engine is not to be had here.
+    """
+    chosen = _choose() if engine == "auto" else engine
+    threads = threads or len(os.sched_getaffinity(0))
+    if chosen == "cuda":
+        return _open_cuda(bundle)
+    if chosen == "openvino":
+        return _open_openvino(bundle, threads, cache_directory)
+    return _open_torch(bundle, threads)
+
+
+def build_network(bundle: ModelBundle) -> SliceNetwork:
+    """Make the slice network of a bundle, in evaluation mode; it shares the bundle's tensors."""
+    backbone = bundle.manifest.backbone
+    try:
+        network = SliceNetwork(backbone)
+        network.load_state_dict(bundle.network_state, assign=True)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise ModelError(f"{bundle.manifest.name}: weights do not fit timm's {backbone!r} ({reason})") from None
+    return network.eval().requires_grad_(False)
+
+
+def run_sequence_head(
+    bundle: ModelBundle, embeddings: NDArray[np.floating], positions_mm: NDArray[np.floating]
+) -> tuple[Floats, Floats]:
+    """Refine the scores of one series, on the processor in float32.
+
+    Args:
+        bundle: One with a sequence head.
+        embeddings: (slices, embedding), in anatomical order.
+        positions_mm: (slices,), along the slice normal.
+
+    Returns:
+        Logits (slices, 6) of the slices and (6,) of the study.
+
+    Raises:
+        ModelError: The head gave something that is no number.
+    """
+    if bundle.manifest.sequence_head is None or bundle.head_state is None:
+        raise ValueError("this bundle has no sequence head")
+    head = SequenceHead(bundle.manifest.sequence_head)
+    head.load_state_dict(bundle.head_state, assign=True)
+    head.eval()
+    with torch.inference_mode():
+        slice_logits, study_logits = head(
+            torch.from_numpy(np.asarray(embeddings, np.float32)), torch.from_numpy(np.asarray(positions_mm, np.float32))
+        )
+    if not (slice_logits.isfinite().all() and study_logits.isfinite().all()):
+        raise ModelError("the sequence head gave NaN or infinity; run `ich-node doctor`")
+    return slice_logits.numpy(), study_logits.numpy()
+
+
+def _choose() -> Literal["cuda", "openvino", "torch"]:
+    if torch.cuda.is_available():
+        return "cuda"
+    return "openvino" if os.uname().machine in ("x86_64", "aarch64") else "torch"
+
+
+def _open_cuda(bundle: ModelBundle) -> Engine:
+    if not torch.cuda.is_available():
+        raise ModelError("engine cuda: there is no CUDA device here; set [model] engine to auto")
+    device = torch.device("cuda", torch.cuda.current_device())
+    backbone = build_network(bundle).backbone.to(device, memory_format=torch.channels_last)
+
+    def embed(images: Tensor) -> Floats:
+        with torch.inference_mode(), torch.autocast("cuda", torch.bfloat16):
+            embedding: Tensor = backbone(images.to(device, memory_format=torch.channels_last))
+        return _to_numpy(embedding)
+
+    return Engine("cuda", f"{torch.cuda.get_device_name(device)}, bf16", _CUDA_BATCH, embed, *_last_layer(bundle))
+
+
+def _open_torch(bundle: ModelBundle, threads: int) -> Engine:
+    torch.set_num_threads(threads)
+    backbone = build_network(bundle).backbone.to(memory_format=torch.channels_last)
+
+    def embed(images: Tensor) -> Floats:
+        with torch.inference_mode():
+            embedding: Tensor = backbone(images.contiguous(memory_format=torch.channels_last))
+        return _to_numpy(embedding)
+
+    return Engine("torch", f"CPU, f32, {_threads(threads)}", 1, embed, *_last_layer(bundle))
+
+
+def _open_openvino(bundle: ModelBundle, threads: int, cache_directory: Path | None) -> Engine:
+    key = bundle.identity.sha256 if cache_directory else ""
+    size_px = bundle.manifest.preprocessing.size_px
+    compiled = compile_backbone(lambda: build_network(bundle).backbone, size_px, threads, cache_directory, key)
+    device = f"CPU, {compiled.precision}, {_threads(threads)}"
+    return Engine("openvino", device, compiled.batch_size, compiled.embed, *_last_layer(bundle))
+
+
+def _threads(threads: int) -> str:
+    return f"{threads} thread" + ("s" if threads > 1 else "")
+
+
+def _last_layer(bundle: ModelBundle) -> tuple[Floats, Floats]:
+    state = bundle.network_state
+    return _to_numpy(state["classifier.weight"].clone()), _to_numpy(state["classifier.bias"].clone())
+
+
+def _to_numpy(tensor: Tensor) -> Floats:
+    return np.asarray(tensor.float().cpu().numpy(), np.float32)

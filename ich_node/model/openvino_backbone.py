@@ -1,0 +1,141 @@
+"""Convert a backbone to OpenVINO, in memory, and compile it for this processor.
+
+Conversion takes twelve seconds for Inception-ResNet-V2 and needs torch and timm; reading the converted network
+takes half a second. So it may be kept in a cache folder of the node, named after the model's hash.
+"""
+
+import hashlib
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import openvino
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+BATCH_SIZE: Final = 1
+"""On two cores a batch of four is no faster per slice, and four times slower to the first answer."""
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CompiledBackbone:
+    """A backbone that OpenVINO runs."""
+
+    request: Any
+    """OpenVINO's ``InferRequest``."""
+    precision: str
+    batch_size: int
+
+    def embed(self, images: Tensor) -> NDArray[np.float32]:
+        """Embed (batch_size, 3, size, size) float32: (batch_size, embedding)."""
+        self.request.infer([np.ascontiguousarray(images.numpy())])
+        return np.array(self.request.get_output_tensor(0).data, np.float32)
+
+
+def compile_backbone(
+    make_backbone: Callable[[], nn.Module],
+    size_px: int,
+    threads: int,
+    cache_directory: Path | None = None,
+    cache_key: str = "",
+    batch_size: int = BATCH_SIZE,
+) -> CompiledBackbone:
+    """Compile a backbone for a fixed batch on the processor.
+
+    Args:
+        make_backbone: Called only where the cache does not hold the network.
+        size_px: Side of the images.
+        threads: To use.
+        cache_directory: Where the converted network is kept; None keeps nothing.
+        cache_key: Identifies the weights; OpenVINO's version and the shape are added.
+        batch_size: Of the fixed shape.
+    """
+    core = openvino.Core()
+    model = None
+    cached = None
+    if cache_directory is not None:
+        version = openvino.get_version().split("-")[0]
+        cached = cache_directory / f"{cache_key}-{batch_size}x{size_px}-openvino-{version}.xml"
+        model = _read_cached(core, cached)
+    if model is None:
+        model = _convert(make_backbone(), [batch_size, 3, size_px, size_px])
+        if cached is not None:
+            _keep(model, cached)
+    precision = "bf16" if _has_bf16() else "f32"
+    settings = {
+        "INFERENCE_PRECISION_HINT": precision,
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": 1,
+        "PERFORMANCE_HINT": "LATENCY",
+        # Other processes of the node share the cores; a pinned thread would wait for its own.
+        "ENABLE_CPU_PINNING": False,
+    }
+    request = core.compile_model(model, "CPU", settings).create_infer_request()
+    return CompiledBackbone(request, precision, batch_size)
+
+
+def _convert(backbone: nn.Module, shape: list[int]) -> Any:
+    with torch.no_grad():
+        exported = torch.export.export(backbone, (torch.zeros(shape),))
+    model = openvino.convert_model(exported)
+    model.reshape(shape)
+    return model
+
+
+def _has_bf16() -> bool:
+    """True where the processor computes in bf16; OpenVINO claims it for every AVX-512, which only imitates it."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def _read_cached(core: Any, path: Path) -> Any | None:
+    try:
+        expected = _mark(path).read_text()
+        if _fingerprint(path) == expected:
+            return core.read_model(path)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        _LOG.warning("cannot read the converted model %s: %s", path, error.strerror)
+        return None
+    _LOG.warning("the converted model %s is damaged and is made again", path)
+    return None
+
+
+def _keep(model: Any, path: Path) -> None:
+    """Save a converted network; its mark is written last, so a file without it is not used."""
+    part = path.with_name(f"{path.stem}-{os.getpid()}.part.xml")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _mark(path).unlink(missing_ok=True)
+        openvino.save_model(model, part, compress_to_fp16=False)
+        fingerprint = _fingerprint(part)
+        part.with_suffix(".bin").replace(path.with_suffix(".bin"))
+        part.replace(path)
+        _mark(path).write_text(fingerprint)
+    except (OSError, RuntimeError) as error:  # OpenVINO reports a full disk as RuntimeError
+        _LOG.warning("cannot keep the converted model in %s: %s", path.parent, error)
+        part.unlink(missing_ok=True)
+        part.with_suffix(".bin").unlink(missing_ok=True)
+
+
+def _mark(path: Path) -> Path:
+    return path.with_suffix(".sha256")
+
+
+def _fingerprint(path: Path) -> str:
+    digest = hashlib.sha256()
+    for part in (path, path.with_suffix(".bin")):
+        with part.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
