@@ -89,7 +89,7 @@ def _decode(path: Path, header: Dataset, wanted: Sequence[SliceFacts], limits: D
     dataset = read_dataset(path)
     with damage_means(NotAnalysedReason.CANNOT_DECODE):
         if "PixelData" not in dataset:
-            raise Unreadable(NotAnalysedReason.NO_PIXEL_DATA)
+            raise Unreadable(NotAnalysedReason.NO_PIXEL_DATA, "no PixelData, or the file ends within it")
         repairs = repair_jpeg_2000_sign(dataset)
         values = stored_values(dataset, [(one.frame or 1) - 1 for one in wanted])
         return tuple(_slice(dataset, one, stored, repairs) for one, stored in zip(wanted, values, strict=True))

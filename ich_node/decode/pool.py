@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import resource
 from collections.abc import Callable
-from concurrent.futures import Future, TimeoutError  # noqa: A004  # pebble's futures raise this one, an alias of the built-in since 3.11
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
