@@ -78,7 +78,7 @@ def check_codestreams(dataset: Dataset) -> None:
     """
     rows, columns = int(dataset.Rows), int(dataset.Columns)
     for codestream in generate_frames(dataset.PixelData, number_of_frames=frame_count(dataset)):
-        if _END_OF_IMAGE not in codestream[-8:]:
+        if _END_OF_IMAGE not in codestream.rstrip(b"\x00")[-4:]:
             raise Unreadable(NotAnalysedReason.CANNOT_DECODE, "the compressed image ends early")
         header = codestream_header(codestream)
         if header != CodestreamHeader(rows, columns, 1):
