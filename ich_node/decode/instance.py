@@ -1,0 +1,105 @@
+"""One file → its slices in Hounsfield units. Runs in a child process; a pure function of the file."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+from pydicom import Dataset
+
+from ich_node.decode.codec import repair_jpeg_2000_sign, stored_values
+from ich_node.decode.file import damage_means, read_dataset, read_header
+from ich_node.decode.header import facts_of_instance, frame_count, stored_value_meaning
+from ich_node.decode.hounsfield import to_hounsfield
+from ich_node.decode.limits import DecodeLimits, check_image
+from ich_node.decode.tissue import measure_tissue
+from ich_node.errors import Ineligible, SeriesNotAnalysed, Unreadable
+from ich_node.records import HounsfieldSlice, HounsfieldSlices, InstanceState, NotAnalysedReason, SliceFacts
+
+DeclineSlice = Callable[[SliceFacts], NotAnalysedReason | None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DecodedInstance:
+    """What became of one file."""
+
+    state: InstanceState
+    """DECODED, NOT_NEEDED (its header declines it; no pixel was decoded) or UNREADABLE."""
+    facts: tuple[SliceFacts, ...] = ()
+    """Of every frame whose header could be read; those decoded carry their tissue measure."""
+    slices: HounsfieldSlices = ()
+    """The decoded ones; frames that the header declines are left out."""
+    reason: NotAnalysedReason | None = None
+    detail: str = ""
+
+
+def read_facts(path: Path, limits: DecodeLimits) -> tuple[SliceFacts, ...]:
+    """Read the facts of every frame from the header; no pixel is touched.
+
+    Raises:
+        Unreadable: no DICOM file, or a damaged one.
+    """
+    return _facts(read_header(path, limits), limits)
+
+
+def read_slices(path: Path, limits: DecodeLimits) -> HounsfieldSlices:
+    """Decode every frame of a file into Hounsfield units, whatever it shows.
+
+    Raises:
+        Unreadable: the reason says whether the file, its size or its pixel data are at fault.
+    """
+    header = read_header(path, limits)
+    return _decode(path, header, _facts(header, limits), limits)
+
+
+def read_instance(path: Path, limits: DecodeLimits, decline: DeclineSlice) -> DecodedInstance:
+    """Decode a file unless ``decline`` gives a reason against its header; expected faults become part of the answer."""
+    facts: tuple[SliceFacts, ...] = ()
+    try:
+        header = read_header(path, limits)
+        facts = _facts(header, limits)
+        slices = _decode(path, header, _wanted(facts, decline), limits)
+    except Ineligible as declined:
+        return DecodedInstance(InstanceState.NOT_NEEDED, facts, reason=declined.reason, detail=declined.detail)
+    except SeriesNotAnalysed as failed:
+        return DecodedInstance(InstanceState.UNREADABLE, facts, reason=failed.reason, detail=failed.detail)
+    return DecodedInstance(InstanceState.DECODED, _with_measures(facts, slices), slices)
+
+
+def _facts(header: Dataset, limits: DecodeLimits) -> tuple[SliceFacts, ...]:
+    with damage_means(NotAnalysedReason.NOT_DICOM):
+        frames = frame_count(header)
+        if frames > limits.max_frames:
+            raise Unreadable(NotAnalysedReason.TOO_LARGE, f"{frames} frames")
+        return facts_of_instance(header)
+
+
+def _wanted(facts: tuple[SliceFacts, ...], decline: DeclineSlice) -> tuple[SliceFacts, ...]:
+    reasons = [decline(one) for one in facts]
+    wanted = tuple(one for one, reason in zip(facts, reasons, strict=True) if reason is None)
+    if not wanted:
+        raise Ineligible(next(reason for reason in reasons if reason))
+    return wanted
+
+
+def _decode(path: Path, header: Dataset, wanted: Sequence[SliceFacts], limits: DecodeLimits) -> HounsfieldSlices:
+    with damage_means(NotAnalysedReason.CANNOT_DECODE):
+        check_image(header, limits)
+    dataset = read_dataset(path)
+    with damage_means(NotAnalysedReason.CANNOT_DECODE):
+        if "PixelData" not in dataset:
+            raise Unreadable(NotAnalysedReason.NO_PIXEL_DATA, "no PixelData, or the file ends within it")
+        repairs = repair_jpeg_2000_sign(dataset)
+        values = stored_values(dataset, [(one.frame or 1) - 1 for one in wanted])
+        return tuple(_slice(dataset, one, stored, repairs) for one, stored in zip(wanted, values, strict=True))
+
+
+def _slice(dataset: Dataset, facts: SliceFacts, stored: NDArray[Any], repairs: tuple[str, ...]) -> HounsfieldSlice:
+    hu, more_repairs = to_hounsfield(stored, stored_value_meaning(dataset, facts.frame))
+    return HounsfieldSlice(replace(facts, tissue=measure_tissue(hu), repairs=repairs + more_repairs), hu)
+
+
+def _with_measures(facts: tuple[SliceFacts, ...], slices: HounsfieldSlices) -> tuple[SliceFacts, ...]:
+    measured = {one.facts.frame: one.facts for one in slices}
+    return tuple(measured.get(one.frame, one) for one in facts)

@@ -1,0 +1,90 @@
+"""Decode in child processes with limits: a crash or a bomb costs one object, never the worker."""
+
+import multiprocessing
+import os
+import resource
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from pebble import ProcessExpired, ProcessPool
+
+from ich_node.decode.instance import DeclineSlice, DecodedInstance, read_instance
+from ich_node.decode.limits import DecodeLimits
+from ich_node.records import InstanceState, NotAnalysedReason
+
+_STOP_WAIT_S = 5.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DecodeTask:
+    """A decode that was handed to a child."""
+
+    future: "Future[DecodedInstance]"
+
+    def done(self) -> bool:
+        """Tell whether `result` would answer at once."""
+        return self.future.done()
+
+    def result(self) -> DecodedInstance:
+        """Wait for the child; its crash or time-out makes this one object unreadable."""
+        try:
+            return self.future.result()
+        except TimeoutError:
+            return DecodedInstance(InstanceState.UNREADABLE, reason=NotAnalysedReason.DECODE_TIMEOUT)
+        except ProcessExpired as crash:
+            detail = f"exit code {crash.exitcode}"
+            return DecodedInstance(InstanceState.UNREADABLE, reason=NotAnalysedReason.DECODE_CRASHED, detail=detail)
+
+
+class DecoderPool:
+    """Child processes that decode files; use it as a context manager.
+
+    Children are spawned, not forked: they hold neither torch nor a thread of the worker. A spawned child imports the
+    program's main module, so that module must import torch late, inside the command that needs it.
+    """
+
+    def __init__(self, limits: DecodeLimits, decline: DeclineSlice, processes: int = 1) -> None:
+        self._limits = limits
+        self._decline = decline
+        self._pool = ProcessPool(
+            max_workers=processes,
+            context=multiprocessing.get_context("spawn"),
+            initializer=_limit_this_process,
+            initargs=(limits.address_space_bytes,),
+        )
+
+    def __enter__(self) -> Self:
+        self._schedule(_warm_up)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.stop()  # type: ignore[no-untyped-call]  # pebble annotates most, not this
+        self._pool.join(timeout=_STOP_WAIT_S)
+
+    def submit(self, path: Path) -> DecodeTask:
+        """Have a child decode one file."""
+        return DecodeTask(self._schedule(read_instance, path, self._limits, self._decline))
+
+    def _schedule(self, function: Callable[..., DecodedInstance], *arguments: object) -> "Future[DecodedInstance]":
+        task: Future[DecodedInstance] = self._pool.schedule(
+            function, args=arguments, timeout=self._limits.seconds_per_object
+        )
+        return task
+
+
+def _warm_up() -> DecodedInstance:
+    """Do nothing in a child: this starts it and its imports, so that it is ready when the first slice arrives."""
+    return DecodedInstance(InstanceState.NOT_NEEDED)
+
+
+def _limit_this_process(address_space_bytes: int) -> None:
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_AS, (address_space_bytes, address_space_bytes))
+    # C libraries print on stdout, where `ich-node score --json` writes nothing but JSON.
+    os.dup2(2, 1)
