@@ -12,19 +12,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
 
 from ich_node.completeness import assess_completeness
 from ich_node.decode import DecodedInstance, position_along_normal_mm
-from ich_node.eligibility import head_expected, series_ineligibility, slice_ineligibility
+from ich_node.eligibility import head_expected, series_ineligibility
 from ich_node.errors import ReportError
-from ich_node.model import Engine, ModelBundle, load_bundle, open_engine, run_sequence_head
+from ich_node.model.bundle import ModelBundle, load_bundle
+from ich_node.model.engine import Engine, EngineName, open_engine, run_sequence_head
 from ich_node.records import (
     Completeness,
     HounsfieldSlice,
     HounsfieldSlices,
-    InstanceState,
     ModelIdentity,
     NotAnalysedReason,
     PlaneScore,
@@ -39,7 +40,7 @@ from ich_node.records import (
     StudyContext,
     TriageFinding,
 )
-from ich_node.report import build_reports
+from ich_node.report.structured_report import build_reports
 from ich_node.triage import not_analysed, triage_series
 from ich_node.windowing import Windowing
 
@@ -70,7 +71,12 @@ class Analysis:
 
 
 def open_model(
-    directory: Path, engine: str = "auto", *, threads: int = 0, show_untrained: bool = False, cache: Path | None = None
+    directory: Path,
+    engine: EngineName = "auto",
+    *,
+    threads: int = 0,
+    show_untrained: bool = False,
+    cache: Path | None = None,
 ) -> Model:
     """Load a bundle, its hashes checked, and make it ready to score.
 
@@ -103,11 +109,7 @@ def score_slices(slices: HounsfieldSlices, model: Model) -> PlaneScores:
 
 def scored_instance(instance_id: int, decoded: DecodedInstance, planes: PlaneScores) -> ScoredInstance:
     """Say what became of an instance: scored, not needed, or unreadable with the reason."""
-    if decoded.reason is None:
-        return ScoredInstance(instance_id, InstanceState.DECODED, decoded.facts, planes)
-    declined = any(slice_ineligibility(one) is decoded.reason for one in decoded.facts)
-    state = InstanceState.NOT_NEEDED if declined else InstanceState.UNREADABLE
-    return ScoredInstance(instance_id, state, decoded.facts, (), decoded.reason, decoded.detail)
+    return ScoredInstance(instance_id, decoded.state, decoded.facts, planes, decoded.reason, decoded.detail)
 
 
 def _batches(slices: HounsfieldSlices, size: int) -> Iterator[HounsfieldSlices]:
@@ -115,7 +117,7 @@ def _batches(slices: HounsfieldSlices, size: int) -> Iterator[HounsfieldSlices]:
         yield slices[start : start + size]
 
 
-def _plane(one: HounsfieldSlice, logits: np.ndarray, embedding: np.ndarray) -> PlaneScore:
+def _plane(one: HounsfieldSlice, logits: NDArray[np.float32], embedding: NDArray[np.float32]) -> PlaneScore:
     return PlaneScore(
         sop_instance_uid=one.facts.sop_instance_uid,
         frame=one.facts.frame,

@@ -7,15 +7,15 @@ import hashlib
 import threading
 import uuid
 from collections.abc import Sequence
-from concurrent.futures import Future
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from ich_node.config import Config
 from ich_node.database import Database, open_database, prepare_database
-from ich_node.decode import DecodedInstance, DecodeLimits, DecoderPool
+from ich_node.decode import DecodeLimits, DecoderPool, DecodeTask
 from ich_node.durable import sync_directory, write_durably
+from ich_node.eligibility import slice_ineligibility
 from ich_node.errors import ModelError, ReportError
 from ich_node.job_queue import (
     Conclusion,
@@ -105,7 +105,7 @@ class Worker:
 
     def _score(self, jobs: Sequence[SeriesJob]) -> None:
         """Decode in child processes, ahead of the network; save after every micro-batch."""
-        submitted: list[tuple[SeriesJob, StoredInstance, Future[DecodedInstance]]] = []
+        submitted: list[tuple[SeriesJob, StoredInstance, DecodeTask]] = []
         for job in jobs:
             room = _INSTANCES_AT_ONCE - len(submitted)
             for instance in waiting_instances(self._database, job.id, room) if room else ():
@@ -115,13 +115,13 @@ class Worker:
         for start in range(0, len(submitted), size):
             self._score_batch(submitted[start : start + size])
 
-    def _score_batch(self, batch: Sequence[tuple[SeriesJob, StoredInstance, Future[DecodedInstance]]]) -> None:
-        decoded = [(job, instance, future.result()) for job, instance, future in batch]
-        slices = tuple(one for _, _, result in decoded for one in result.slices or ())
+    def _score_batch(self, batch: Sequence[tuple[SeriesJob, StoredInstance, DecodeTask]]) -> None:
+        decoded = [(job, instance, task.result()) for job, instance, task in batch]
+        slices = tuple(one for _, _, result in decoded for one in result.slices)
         planes = score_slices(slices, self._model)
         by_job: dict[int, tuple[SeriesJob, list[ScoredInstance]]] = {}
         for job, instance, result in decoded:
-            mine = planes[: len(result.slices or ())]
+            mine = planes[: len(result.slices)]
             planes = planes[len(mine) :]
             scored = scored_instance(instance.id, result, mine)
             by_job.setdefault(job.id, (job, []))[1].append(scored)
@@ -259,7 +259,10 @@ def run_worker(config: Config) -> None:
     config.state_directory.mkdir(parents=True, exist_ok=True)
     database = open_database(config.database_url, config.database.busy_timeout_s)
     notifier = SystemdNotifier()
-    with stop_on_signals() as stop, DecoderPool(config.decode.processes, decode_limits(config)) as decoder:
+    with (
+        stop_on_signals() as stop,
+        DecoderPool(decode_limits(config), slice_ineligibility, config.decode.processes) as decoder,
+    ):
         installation_uid = prepare_database(database, config.state_directory)
         free_leases_of_the_dead(database)
         model = open_model(
@@ -282,7 +285,7 @@ def decode_limits(config: Config) -> DecodeLimits:
         max_rows=config.decode.maximum_rows,
         max_columns=config.decode.maximum_columns,
         max_frames=config.decode.maximum_frames,
-        seconds=config.decode.timeout_s,
+        seconds_per_object=config.decode.timeout_s,
         address_space_bytes=config.decode.memory_mib * 1024 * 1024,
     )
 

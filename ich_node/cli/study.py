@@ -151,7 +151,7 @@ def _in_words(series: ScoredSeries) -> str:
 
 
 def _model_list(options: argparse.Namespace) -> int:
-    from ich_node.model import MANIFEST, load_bundle
+    from ich_node.model.bundle import MANIFEST, load_bundle
 
     bundles = sorted(path.parent for path in options.directory.glob(f"*/{MANIFEST}"))
     for directory in bundles:
@@ -164,7 +164,7 @@ def _model_list(options: argparse.Namespace) -> int:
 
 
 def _model_verify(options: argparse.Namespace) -> int:
-    from ich_node.model import verify_bundle
+    from ich_node.model.bundle import verify_bundle
 
     faults = verify_bundle(options.directory)
     for fault in faults:
@@ -175,7 +175,8 @@ def _model_verify(options: argparse.Namespace) -> int:
 
 
 def _model_init_untrained(options: argparse.Namespace) -> int:
-    from ich_node.model import MANIFEST, make_untrained_bundle
+    from ich_node.model.bundle import MANIFEST
+    from ich_node.model.untrained import make_untrained_bundle
     from ich_node.phantom import LESIONS, PhantomSettings, draw_volume
 
     if (options.directory / MANIFEST).exists():
@@ -190,7 +191,7 @@ def _model_init_untrained(options: argparse.Namespace) -> int:
         options.directory,
         volumes,
         backbone=options.backbone,
-        size=options.size,
+        size_px=options.size,
         sequence_head=options.sequence_head,
         seed=options.seed,
         name=options.directory.name,

@@ -32,6 +32,9 @@ class DecodedInstance:
     """The decoded ones; frames that the header declines are left out."""
     reason: NotAnalysedReason | None = None
     detail: str = ""
+    study_instance_uid: str = ""
+    """Of the header; empty where it could not be read."""
+    series_instance_uid: str = ""
 
 
 def read_facts(path: Path, limits: DecodeLimits) -> tuple[SliceFacts, ...]:
@@ -56,15 +59,18 @@ def read_slices(path: Path, limits: DecodeLimits) -> HounsfieldSlices:
 def read_instance(path: Path, limits: DecodeLimits, decline: DeclineSlice) -> DecodedInstance:
     """Decode a file unless ``decline`` gives a reason against its header; expected faults become part of the answer."""
     facts: tuple[SliceFacts, ...] = ()
+    uids = {"study_instance_uid": "", "series_instance_uid": ""}
     try:
         header = read_header(path, limits)
+        uids = {"study_instance_uid": str(header.get("StudyInstanceUID") or ""),
+                "series_instance_uid": str(header.get("SeriesInstanceUID") or "")}  # fmt: skip
         facts = _facts(header, limits)
         slices = _decode(path, header, _wanted(facts, decline), limits)
     except Ineligible as declined:
-        return DecodedInstance(InstanceState.NOT_NEEDED, facts, reason=declined.reason, detail=declined.detail)
+        return DecodedInstance(InstanceState.NOT_NEEDED, facts, (), declined.reason, declined.detail, **uids)
     except SeriesNotAnalysed as failed:
-        return DecodedInstance(InstanceState.UNREADABLE, facts, reason=failed.reason, detail=failed.detail)
-    return DecodedInstance(InstanceState.DECODED, _with_measures(facts, slices), slices)
+        return DecodedInstance(InstanceState.UNREADABLE, facts, (), failed.reason, failed.detail, **uids)
+    return DecodedInstance(InstanceState.DECODED, _with_measures(facts, slices), slices, **uids)
 
 
 def _facts(header: Dataset, limits: DecodeLimits) -> tuple[SliceFacts, ...]:
