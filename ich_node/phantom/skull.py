@@ -128,7 +128,7 @@ def draw_holder(canvas: Canvas, plain: tuple[Array, Array, Array], hu: Array) ->
     distance = (np.maximum((ring - 1) * 104, 18 - y) + 0 * z).astype(np.float32)
     blend(hu, canvas.cover(distance), -975.0)
     shell = np.maximum(np.abs(distance + 1.2) - 1.2, 20 - y)
-    blend(hu, canvas.cover(shell), 60.0)
+    blend(hu, canvas.cover(shell), 160.0)
 
 
 def draw_soft_tissue(canvas: Canvas, outline: Array, texture: Array, hu: Array) -> None:
