@@ -8,7 +8,7 @@ import re
 import socket
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -18,6 +18,7 @@ from uuid import uuid4
 
 from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_file_meta_info
 from pydicom.uid import (
     HTJ2K,
     JPEG2000,
@@ -235,6 +236,38 @@ class SmallPacs:
         answer = association.send_c_store(dataset)
         association.release()
         return "Status" in answer and (answer.Status == SUCCESS or answer.Status in WARNINGS)
+
+
+def send_study(
+    files: Iterable[Path], host: str, port: int, called_ae_title: str, calling_ae_title: str = "PACS"
+) -> int:
+    """Send files in one association, each in the transfer syntax it is stored in; return how many were accepted.
+
+    Raises:
+        ConnectionError: no association, or it ended before the last file.
+    """
+    paths = list(files)
+    ae = AE(ae_title=calling_ae_title)
+    ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = ae.connection_timeout = FORWARD_TIMEOUT_S
+    for class_uid, syntax_uid in sorted({_class_and_syntax(path) for path in paths}):
+        ae.add_requested_context(class_uid, syntax_uid)
+    handlers: list[EventHandlerType] = [(evt.EVT_CONN_OPEN, send_without_delay)]
+    association = ae.associate(host, port, ae_title=called_ae_title, evt_handlers=handlers)
+    if not association.is_established:
+        raise ConnectionError(f"no association with {called_ae_title} at {host}:{port}")
+    accepted = 0
+    for path in paths:
+        answer = association.send_c_store(path)
+        if "Status" not in answer:
+            raise ConnectionError(f"{called_ae_title} ended the association after {accepted} objects")
+        accepted += answer.Status == SUCCESS or answer.Status in WARNINGS
+    association.release()
+    return accepted
+
+
+def _class_and_syntax(path: Path) -> tuple[str, str]:
+    meta = read_file_meta_info(path)
+    return str(meta.MediaStorageSOPClassUID), str(meta.TransferSyntaxUID)
 
 
 def send_without_delay(event: Event) -> None:

@@ -1,6 +1,6 @@
 """Plane scores → finding: calibrated probabilities, two thresholds per class, ranked key slices."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
@@ -34,7 +34,7 @@ def triage_series(
     temperature: Mapping[str, float],
     completeness: Completeness,
     *,
-    study_logits: Sequence[float] | None = None,
+    study_logits: ArrayLike | None = None,
     refined_slice_logits: ArrayLike | None = None,
     trained: bool = True,
     show_untrained: bool = False,
@@ -53,7 +53,7 @@ def triage_series(
     if study_logits is None:
         probabilities = _pool(slices)
     else:
-        probabilities = _by_class(_calibrate(np.asarray([study_logits], dtype=np.float64), temperature)[0])
+        probabilities = _by_class(_calibrate(np.asarray(study_logits, dtype=np.float64).reshape(1, -1), temperature)[0])
     triage = _decide(probabilities["any"], thresholds["any"], completeness)
     presence = _presence(probabilities, thresholds, triage, completeness)
     return TriageFinding(

@@ -22,7 +22,7 @@ DEFAULT_BUNDLE = Path("models/ich-irv2")
 
 
 def add_commands(commands: Commands) -> None:
-    """Add score, model, phantom and pacs."""
+    """Add score, model, phantom, pacs and demo."""
     _add_score(commands)
     _add_model(commands)
     phantom = commands.add_parser("phantom", help="write a synthetic head CT as DICOM files")
@@ -37,6 +37,14 @@ def add_commands(commands: Commands) -> None:
     pacs.add_argument("--directory", type=Path, required=True, help="folder to store in")
     pacs.add_argument("--ae-title", default="PACS", help="default PACS")
     pacs.set_defaults(run=_pacs)
+
+    demo = commands.add_parser("demo", help="show the whole node at work beside a small PACS (`make demo`)")
+    demo.add_argument("--data", type=Path, metavar="DIR", help="folder of real DICOM (default: a synthetic head CT)")
+    demo.add_argument("--lesion", choices=_LESIONS[1:], default="subdural", help="of the synthetic head CT")
+    demo.add_argument("--model", type=Path, default=DEFAULT_BUNDLE, metavar="DIR", help=f"default {DEFAULT_BUNDLE}")
+    demo.add_argument("--folder", type=Path, default=Path("var/demo"), metavar="DIR", help="default var/demo")
+    demo.add_argument("--test-model", action="store_true", help="show findings of an untrained model")
+    demo.set_defaults(run=_demo)
 
 
 def _add_score(commands: Commands) -> None:
@@ -235,3 +243,10 @@ def _pacs(options: argparse.Namespace) -> int:
         stop.wait()
         pacs.stop()
     return 0
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from ich_node.demo import DemoSettings, run_demo
+
+    settings = DemoSettings(options.folder, options.model, options.data, options.lesion, options.test_model)
+    return run_demo(settings, Console(highlight=False))

@@ -59,18 +59,20 @@ def read_slices(path: Path, limits: DecodeLimits) -> HounsfieldSlices:
 def read_instance(path: Path, limits: DecodeLimits, decline: DeclineSlice) -> DecodedInstance:
     """Decode a file unless ``decline`` gives a reason against its header; expected faults become part of the answer."""
     facts: tuple[SliceFacts, ...] = ()
-    uids = {"study_instance_uid": "", "series_instance_uid": ""}
+    study_uid, series_uid = "", ""
+    state, detail = InstanceState.DECODED, ""
+    reason: NotAnalysedReason | None = None
+    slices: HounsfieldSlices = ()
     try:
         header = read_header(path, limits)
-        uids = {"study_instance_uid": str(header.get("StudyInstanceUID") or ""),
-                "series_instance_uid": str(header.get("SeriesInstanceUID") or "")}  # fmt: skip
+        study_uid, series_uid = (str(header.get(key) or "") for key in ("StudyInstanceUID", "SeriesInstanceUID"))
         facts = _facts(header, limits)
         slices = _decode(path, header, _wanted(facts, decline), limits)
-    except Ineligible as declined:
-        return DecodedInstance(InstanceState.NOT_NEEDED, facts, (), declined.reason, declined.detail, **uids)
-    except SeriesNotAnalysed as failed:
-        return DecodedInstance(InstanceState.UNREADABLE, facts, (), failed.reason, failed.detail, **uids)
-    return DecodedInstance(InstanceState.DECODED, _with_measures(facts, slices), slices, **uids)
+    except SeriesNotAnalysed as ended:
+        state = InstanceState.NOT_NEEDED if isinstance(ended, Ineligible) else InstanceState.UNREADABLE
+        reason, detail = ended.reason, ended.detail
+    facts = _with_measures(facts, slices)
+    return DecodedInstance(state, facts, slices, reason, detail, study_uid, series_uid)
 
 
 def _facts(header: Dataset, limits: DecodeLimits) -> tuple[SliceFacts, ...]:
