@@ -1,5 +1,7 @@
 """Codes are well-formed, and each scheme that is used is declared."""
 
+from io import BytesIO
+
 import pydicom
 import pytest
 from ct_series import headers, make_request, positive
@@ -52,8 +54,6 @@ def concepts_in(dataset: pydicom.Dataset) -> list[tuple[str, str, str]]:
 
 @pytest.fixture(scope="module")
 def report() -> pydicom.Dataset:
-    from io import BytesIO
-
     evidence = headers(12)
     return pydicom.dcmread(BytesIO(build_reports(make_request(evidence, positive(evidence)))[0].part10))
 

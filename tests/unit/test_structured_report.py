@@ -1,34 +1,29 @@
-"""The report says what the finding says, for every outcome and on every header."""
+"""The report says what the finding says, for every outcome."""
 
-import logging
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
-from io import BytesIO
-from typing import Any
 
-import pydicom
 import pytest
-from ct_series import (
-    CREATED,
-    MODEL,
-    STUDY,
-    headers,
-    incomplete,
-    indeterminate,
-    make_request,
-    negative,
-    not_analysed,
-    positive,
-    untrained,
-)
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from pydicom import Dataset
-from pydicom.datadict import dictionary_VR
-from pydicom.dataelem import RawDataElement
-from pydicom.tag import Tag
+from ct_series import CREATED, MODEL, STUDY, headers, make_request, negative, not_analysed, positive
 from pydicom.uid import EnhancedCTImageStorage
+from report_reading import (
+    CERTAINTY,
+    CONCLUSION,
+    EVIDENCE,
+    FINDING,
+    FINDINGS,
+    KEY_SLICE,
+    PARAMETERS,
+    SUMMARY,
+    TRIAGE,
+    build,
+    class_value,
+    code,
+    groups,
+    items,
+    read,
+    text,
+)
 
 from ich_node import __version__
 from ich_node.errors import ReportError
@@ -40,74 +35,9 @@ from ich_node.records import (
     Presence,
     ReportIdentity,
     ReportRequest,
-    TriageFinding,
 )
 from ich_node.report.identity import device_observer_uid, tracking_uid
 from ich_node.report.structured_report import build_reports
-from ich_node.report.study_attributes import OPTIONAL, TYPE_2
-
-EVIDENCE = headers(12)
-
-GROUP, FINDING, CERTAINTY, KEY_SLICE = "125007", "121071", "111012", "121080"
-CONCLUSION, SUMMARY, TRIAGE, PARAMETERS = "121077", "111017", "triage-category", "111002"
-
-
-def build(finding: TriageFinding, evidence: tuple[Dataset, ...] = EVIDENCE, **changes: Any) -> Dataset:
-    """Build a report and read its preferred encoding back."""
-    return read(build_reports(make_request(evidence, finding, **changes))[0].part10)
-
-
-def read(part10: bytes) -> Dataset:
-    return pydicom.dcmread(BytesIO(part10))
-
-
-def items(container: Dataset, code_value: str) -> list[Dataset]:
-    """Return all content items with this concept, at any depth."""
-    return [item for item in _walk(container) if item.ConceptNameCodeSequence[0].CodeValue == code_value]
-
-
-def code(container: Dataset, code_value: str) -> str:
-    (item,) = items(container, code_value)
-    return str(item.ConceptCodeSequence[0].CodeValue)
-
-
-def text(container: Dataset, code_value: str) -> str:
-    (item,) = items(container, code_value)
-    return str(item.TextValue)
-
-
-def groups(report: Dataset) -> dict[str, Dataset]:
-    """Return the measurement groups by the hemorrhage class they name in their tracking identifier."""
-    return {text(group, "112039").removeprefix("ich-node "): group for group in items(report, GROUP)}
-
-
-def class_value(group: Dataset) -> str:
-    """Return the coded value of the qualitative evaluation, the last CODE item with a class as its concept."""
-    (value,) = (
-        item.ConceptCodeSequence[0].CodeMeaning
-        for item in group.ContentSequence
-        if item.ValueType == "CODE"
-        and item.RelationshipType == "CONTAINS"
-        and item.ConceptNameCodeSequence[0].CodeValue != FINDING
-    )
-    return str(value)
-
-
-def _walk(container: Dataset) -> Iterator[Dataset]:
-    for item in container.get("ContentSequence", ()):
-        yield item
-        yield from _walk(item)
-
-
-FINDINGS = {
-    "positive": positive(EVIDENCE),
-    "indeterminate": indeterminate(EVIDENCE),
-    "negative": negative(EVIDENCE),
-    "incomplete": incomplete(EVIDENCE),
-    "incomplete positive": replace(positive(EVIDENCE), completeness=Completeness((Gap(1.0, 9.0),))),
-    "not analysed": not_analysed(),
-    "untrained": untrained(EVIDENCE),
-}
 
 
 @pytest.mark.parametrize(
@@ -366,122 +296,6 @@ def test_times_are_written_in_the_zone_of_the_images() -> None:
     assert (report.ContentDate, report.ContentTime) == ("20260303", "013000.000000")
     assert report.TimezoneOffsetFromUTC == "+0200"
     assert "16:04:51.120+02:00" in items(report, "processing-step")[0].TextValue
-
-
-# -------------------------------------------------------------------------------------- patient and study
-
-
-def test_patient_and_study_agree_with_the_images() -> None:
-    report = build(FINDINGS["positive"])
-    for keyword in (*TYPE_2, "IssuerOfPatientID", "StudyDescription", "PatientAge", "StudyInstanceUID"):
-        assert report[keyword] == EVIDENCE[0][keyword]
-
-
-@pytest.mark.parametrize(
-    ("character_set", "name"),
-    [
-        ("ISO_IR 100", "Müller^Jörg"),
-        ("ISO_IR 192", "Łukasz^Žofie=山田^太郎"),
-        (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎=やまだ^たろう"),
-        (["ISO 2022 IR 6", "ISO 2022 IR 149"], "Hong^Gildong=洪^吉洞=홍^길동"),
-        ("GB18030", "Wang^XiaoDong=王^小东"),
-        (None, "Doe^Jane"),
-    ],
-)
-def test_the_character_set_of_the_images_is_kept_and_names_have_the_same_bytes(
-    character_set: str | list[str] | None, name: str
-) -> None:
-    evidence = headers(12, SpecificCharacterSet=character_set, PatientName=name, StudyDescription=name[:20])
-    result = build_reports(make_request(evidence, FINDINGS["positive"]))[0]
-    report = read(result.part10)
-    assert report.get("SpecificCharacterSet") == evidence[0].get("SpecificCharacterSet")
-    assert str(report.PatientName) == name
-    untouched = headers(1, SpecificCharacterSet=character_set, PatientName=name)[0]
-    assert read(result.part10).get_item("PatientName").value == untouched.get_item("PatientName").value
-
-
-def test_a_name_in_an_undeclared_character_set_keeps_its_bytes() -> None:
-    evidence = headers(12, SpecificCharacterSet=None)
-    tag = Tag("PatientName")
-    for header in evidence:
-        header[tag] = RawDataElement(tag, "PN", 10, b"M\xfcller^Eva", 0, False, True)
-    report = build(FINDINGS["positive"], evidence)
-    assert report.get_item("PatientName").value.rstrip(b" ") == b"M\xfcller^Eva"
-
-
-def test_an_unknown_character_set_is_replaced_by_utf_8() -> None:
-    evidence = headers(12)
-    tag = Tag("SpecificCharacterSet")
-    for header in evidence:
-        header[tag] = RawDataElement(tag, "CS", 8, b"KLINGON ", 0, False, True)
-    assert build(FINDINGS["positive"], evidence).SpecificCharacterSet == "ISO_IR 192"
-
-
-def test_missing_type_2_attributes_are_written_empty() -> None:
-    evidence = headers(12, **dict.fromkeys(TYPE_2))
-    report = build(FINDINGS["positive"], evidence)
-    assert all(keyword in report and not report[keyword].value for keyword in TYPE_2)
-    assert "SeriesDate" not in report
-
-
-@pytest.mark.parametrize(
-    ("keyword", "value", "written"),
-    [
-        ("PatientAge", "66", None),
-        ("PatientBirthDate", "19.11.1960", ""),
-        ("StudyDate", "yesterday", ""),
-        ("PatientSex", "W", ""),
-        ("StudyDescription", "x" * 80, None),
-        ("PatientWeight", "heavy", None),
-        ("PatientIdentityRemoved", "YES", None),
-    ],
-)
-def test_a_value_without_a_valid_form_is_left_out_or_empty(keyword: str, value: str, written: str | None) -> None:
-    evidence = headers(12)
-    tag = Tag(keyword)
-    for header in evidence:
-        header[tag] = RawDataElement(tag, dictionary_VR(tag), len(value), value.encode(), 0, False, True)
-    report = build(FINDINGS["positive"], evidence)
-    assert (str(report[keyword].value or "") if keyword in report else None) == written
-
-
-@pytest.mark.parametrize(("keyword", "value"), [("PatientID", "P" * 70), ("AccessionNumber", "A" * 20)])
-def test_what_a_pacs_matches_on_is_kept_even_when_it_is_too_long(keyword: str, value: str) -> None:
-    report = build(FINDINGS["positive"], headers(12, **{keyword: value}))
-    assert report.get_item(keyword).value.decode() == value
-
-
-def test_the_request_that_the_images_name_is_referenced() -> None:
-    attributes = Dataset()
-    attributes.RequestedProcedureID, attributes.RequestedProcedureDescription = "RP1", "CT head"
-    (item,) = build(FINDINGS["positive"], headers(12, RequestAttributesSequence=[attributes])).ReferencedRequestSequence
-    assert (item.RequestedProcedureID, item.AccessionNumber, item.StudyInstanceUID) == ("RP1", "ACC0001", STUDY)
-    assert "ReferencedRequestSequence" not in build(FINDINGS["positive"])
-
-
-def test_every_image_that_was_read_is_evidence() -> None:
-    (study,) = build(FINDINGS["positive"]).CurrentRequestedProcedureEvidenceSequence
-    (series,) = study.ReferencedSeriesSequence
-    uids = [item.ReferencedSOPInstanceUID for item in series.ReferencedSOPSequence]
-    assert uids == [header.SOPInstanceUID for header in EVIDENCE]
-
-
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.dictionaries(st.sampled_from([*TYPE_2, *OPTIONAL, "TimezoneOffsetFromUTC"]), st.binary(max_size=90)))
-def test_no_bytes_in_a_header_make_a_report_fail(values: dict[str, bytes]) -> None:
-    evidence = headers(1)
-    for keyword, value in values.items():
-        tag = Tag(keyword)
-        evidence[0][tag] = RawDataElement(tag, dictionary_VR(tag), len(value), value, 0, False, True)
-    report = build(not_analysed(), evidence)
-    assert report.StudyInstanceUID == STUDY
-
-
-def test_an_odd_value_is_never_quoted_in_a_log(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.DEBUG)
-    build(FINDINGS["positive"], headers(12, PatientAge="secret", PatientID="P" * 70, StudyDate="secret"))
-    assert "secret" not in caplog.text
-    assert "PPPP" not in caplog.text
 
 
 def test_words_that_the_character_set_cannot_hold_are_replaced() -> None:
