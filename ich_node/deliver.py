@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
+from pydicom.uid import UID
 from pynetdicom import AE, evt
 from pynetdicom import _config as pynetdicom_config
 from pynetdicom.association import Association
 from pynetdicom.events import Event
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at run time
 
+from ich_node import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from ich_node.errors import DestinationRefuses, DestinationUnavailable
 from ich_node.records import DeliveryObject, Destination
 
@@ -121,6 +123,8 @@ def echo(destination: Destination, ae_title: str, patience: Patience) -> None:
 def _application_entity(ae_title: str, patience: Patience) -> AE:
     pynetdicom_config.LOG_HANDLER_LEVEL = "none"
     entity = AE(ae_title=ae_title)
+    entity.implementation_class_uid = UID(IMPLEMENTATION_CLASS_UID)
+    entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME
     entity.connection_timeout = patience.connect_s
     entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = patience.response_s
     return entity

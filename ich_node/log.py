@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import logging
 import sys
-import traceback
+import threading
 from datetime import UTC, datetime
+from traceback import extract_tb
+from types import TracebackType
 from typing import Any, Final
 
 _OWN: Final = "ich_node"
@@ -54,6 +56,14 @@ def start_logging(level: str = "INFO", role: str = "") -> None:
     for name in ("pynetdicom", "pydicom"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     logging.captureWarnings(capture=True)
+    sys.excepthook = _log_uncaught
+    threading.excepthook = lambda uncaught: _log_uncaught(uncaught.exc_type, uncaught.exc_value, uncaught.exc_traceback)
+
+
+def _log_uncaught(_kind: type[BaseException], error: BaseException | None, traceback_: TracebackType | None) -> None:
+    """Log what ends a process or thread: the exception's type and its call stack, never its text."""
+    stack = [f"{frame.filename.rsplit('/', 1)[-1]}:{frame.lineno} {frame.name}" for frame in extract_tb(traceback_)]
+    EventLog("uncaught").error("ended by an error nobody expected", error, stack=stack[-12:])
 
 
 class _JsonLines(logging.Formatter):
@@ -81,7 +91,7 @@ def _event_of(record: logging.LogRecord) -> str:
 
 def _describe(error: BaseException) -> dict[str, str]:
     ours = type(error).__module__.startswith(_OWN)
-    last = traceback.extract_tb(error.__traceback__)[-1:]
+    last = extract_tb(error.__traceback__)[-1:]
     where = f"{last[0].filename.rsplit('/', 1)[-1]}:{last[0].lineno}" if last else ""
     return {"error": type(error).__name__, "where": where} | ({"detail": str(error)} if ours else {})
 

@@ -195,7 +195,7 @@ def report(
     Raises:
         ReportError: not one of the image files has a readable header.
     """
-    now = datetime.now(UTC)
+    now = datetime.now(UTC).astimezone()  # local: where the CT states no zone, its own times are local too
     context = StudyContext(identity.study_instance_uid, _read_headers(image_files, finding))
     return build_reports(ReportRequest(identity, context, finding, model, (*steps, Step("report built", now)), now))
 

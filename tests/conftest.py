@@ -1,6 +1,7 @@
 """What tests of every kind share."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,3 +14,33 @@ def shared_data() -> Path:
     if not (root / "data").is_dir():
         pytest.skip("real data (../shared/data) is absent")
     return root / "data"
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained bundle with a small backbone at 64 px: quick, and its scores differ between slices."""
+    from ich_node.model.untrained import make_untrained_bundle
+    from ich_node.phantom import LESIONS, PhantomSettings, draw_volume
+
+    directory = tmp_path_factory.mktemp("models") / "tiny"
+    heads = [draw_volume(PhantomSettings(lesion=one, slices=8, rows=64, slice_spacing_mm=16)) for one in (None, *LESIONS)]
+    make_untrained_bundle(directory, heads, backbone="test_resnet", size_px=64, name="tiny")
+    return directory
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_bundle: Path):
+    """The tiny bundle, open on the torch engine, findings shown as those of a test model."""
+    from ich_node.pipeline import open_model
+
+    return open_model(tiny_bundle, "torch", threads=1, show_untrained=True)
+
+
+@pytest.fixture(scope="session")
+def decoder() -> Iterator[object]:
+    """One pool of decoding children for the whole session: each takes a second to start."""
+    from ich_node.decode import DecodeLimits, DecoderPool
+    from ich_node.eligibility import slice_ineligibility
+
+    with DecoderPool(DecodeLimits(), slice_ineligibility) as pool:
+        yield pool

@@ -56,7 +56,11 @@ class Database:
 
 def open_database(url: str, busy_timeout_s: float = 30.0) -> Database:
     """Open a database. SQLite runs with a write-ahead log and ``synchronous=FULL``: a commit survives a power cut."""
-    engine = create_engine(url, connect_args={"timeout": busy_timeout_s, "check_same_thread": False})
+    engine = create_engine(
+        url,
+        connect_args={"timeout": busy_timeout_s, "check_same_thread": False},
+        hide_parameters=True,  # values must not reach a log by way of an error's text
+    )
     event.listen(engine, "connect", _prepare_connection)
     event.listen(engine, "begin", _begin)
     return Database(engine, busy_timeout_s)

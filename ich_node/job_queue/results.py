@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import Connection, exists, func, insert, select, update
+from sqlalchemy.orm import aliased
 
 from ich_node.database import Database, DeliveryRow, InstanceRow, PlaneRow, ResultRow, SeriesRow, StudyRow
 from ich_node.records import (
@@ -144,14 +145,16 @@ def _settle(connection: Connection, series_id: int, conclusion: Conclusion) -> N
 
 def unreported_studies(database: Database, limit: int = 10) -> list[UnreportedStudy]:
     """List studies that end without a result although a head CT was to be expected, and that nobody was told of."""
-    open_series = exists().where(SeriesRow.study_id == StudyRow.id, SeriesRow.state.in_(_OPEN))
-    concluded = exists().where(SeriesRow.study_id == StudyRow.id, SeriesRow.state == SeriesState.CONCLUDED)
+    any_series = aliased(SeriesRow)
+    unsettled = exists().where(
+        any_series.study_id == StudyRow.id, any_series.state.in_((*_OPEN, SeriesState.CONCLUDED))
+    )
     with database.reading() as connection:
         rows = connection.execute(
             select(StudyRow.id, StudyRow.study_instance_uid, StudyRow.revision, SeriesRow.id.label("series_id"),
                    SeriesRow.reason, SeriesRow.detail, SeriesRow.calling_ae_title, SeriesRow.remote_address)
             .join(SeriesRow, SeriesRow.study_id == StudyRow.id)
-            .where(StudyRow.reported_at.is_(None), SeriesRow.head_expected, ~open_series, ~concluded)
+            .where(StudyRow.reported_at.is_(None), SeriesRow.head_expected, ~unsettled)
             .order_by(SeriesRow.id)
             .limit(limit)
         ).all()  # fmt: skip

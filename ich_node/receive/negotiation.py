@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Final, Literal
 
 from pynetdicom import build_context
+from pynetdicom.events import Event
+from pynetdicom.pdu_primitives import SOPClassCommonExtendedNegotiation
 from pynetdicom.presentation import AllStoragePresentationContexts, PresentationContext
-from pynetdicom.service_class import StorageServiceClass
-from pynetdicom.sop_class import Verification, register_uid, uid_to_service_class  # type: ignore[attr-defined]  # made at run time
+from pynetdicom.service_class import ServiceClass, StorageServiceClass
+from pynetdicom.sop_class import Verification, uid_to_service_class  # type: ignore[attr-defined]  # made at run time
 
 from ich_node.config import PeerSettings
 from ich_node.records import ANALYSED_SOP_CLASSES
@@ -33,9 +34,7 @@ TRANSFER_SYNTAXES: Final = {
 """What we take, by preference. Never deflated: a megabyte on the wire may become gigabytes (PS3.5 A.5)."""
 
 _ONLY_UNCOMPRESSED: Final = ["1.2.840.10008.1.2.1", "1.2.840.10008.1.2"]
-_STANDARD_ROOT: Final = "1.2.840.10008."
-_UID: Final = re.compile(r"[0-9.]{1,64}")
-_MOST_PRIVATE_CLASSES: Final = 1000
+_STORAGE_SERVICE_CLASS_UID: Final = "1.2.840.10008.4.2"
 
 Accept = Literal["all", "ct"]
 
@@ -46,14 +45,12 @@ def known_storage_classes() -> list[str]:
 
 
 class Negotiation:
-    """Decide on associations. Keeps the private SOP Classes that were accepted so far."""
+    """Decide on associations."""
 
     def __init__(self, peers: Sequence[PeerSettings], *, allow_any: bool, accept: Accept) -> None:
         self._peers = tuple(peers)
         self._allow_any = allow_any
         self._accept = accept
-        self._storage = set(known_storage_classes()) | set(ANALYSED_SOP_CLASSES)
-        self._private: set[str] = set()
 
     def admits(self, calling_ae_title: str, remote_address: str) -> bool:
         """Say whether this peer may associate: on the allow-list, or everybody may."""
@@ -70,21 +67,22 @@ class Negotiation:
         return contexts + [build_context(uid, list(TRANSFER_SYNTAXES)) for uid in wanted]
 
     def _is_accepted_storage(self, uid: str) -> bool:
-        if self._accept == "ct":
-            return uid in ANALYSED_SOP_CLASSES
-        return uid in self._storage or uid in self._private or self._adopt_private(uid)
+        return uid in ANALYSED_SOP_CLASSES if self._accept == "ct" else is_storage(uid)
 
-    def _adopt_private(self, uid: str) -> bool:
-        """Take an unknown class for a storage class: a PACS that forwards a study sends whatever is in it.
 
-        pynetdicom serves registered classes only; how many are registered is bounded, for each costs memory.
-        """
-        unknown_standard = uid.startswith(f"{_STANDARD_ROOT}5.1.4.1.1.")
-        private = not uid.startswith(_STANDARD_ROOT)
-        if not _UID.fullmatch(uid) or not (private or unknown_standard) or len(self._private) >= _MOST_PRIVATE_CLASSES:
-            return False
-        if unknown_standard and uid_to_service_class(uid).__name__ not in ("ServiceClass", "StorageServiceClass"):
-            return False
-        register_uid(uid, f"Private_{uid.replace('.', '_')}", StorageServiceClass)
-        self._private.add(uid)
-        return True
+def is_storage(uid: str) -> bool:
+    """Take a class for storage that is one, or that no known service claims: private ones, and newer than we are."""
+    return uid_to_service_class(uid) in (StorageServiceClass, ServiceClass)
+
+
+def serve_as_storage(event: Event) -> dict[str, SOPClassCommonExtendedNegotiation]:
+    """Have classes that pynetdicom does not know served as storage, in this association only (PS3.7 D.3.3.6)."""
+    items = {}
+    for context in event.assoc.requestor.requested_contexts:
+        uid = str(context.abstract_syntax)
+        if uid_to_service_class(uid) is ServiceClass:
+            item = SOPClassCommonExtendedNegotiation()
+            item.sop_class_uid = uid
+            item.service_class_uid = _STORAGE_SERVICE_CLASS_UID
+            items[uid] = item
+    return items

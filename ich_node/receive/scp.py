@@ -9,6 +9,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any, Final, cast
 
+from pydicom.uid import UID
 from pynetdicom import AE, evt
 from pynetdicom import _config as pynetdicom_config
 from pynetdicom.dimse_primitives import C_STORE
@@ -16,6 +17,7 @@ from pynetdicom.events import Event
 from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at run time
 
+from ich_node import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from ich_node.config import Config
 from ich_node.database import Database, open_database, prepare_database
 from ich_node.errors import DatabaseBusy, SpoolFull, StartError
@@ -23,7 +25,7 @@ from ich_node.job_queue import known_paths, look_up, register_instance, release_
 from ich_node.log import EventLog
 from ich_node.receive import statuses
 from ich_node.receive.data_set import Identity, RefusedDataSet, check_agreement, identify
-from ich_node.receive.negotiation import Negotiation
+from ich_node.receive.negotiation import Negotiation, serve_as_storage
 from ich_node.receive.spool import Spool, file_head, split_file
 from ich_node.receive.transport import Server
 from ich_node.records import ANALYSED_SOP_CLASSES, ReceivedInstance, Reception
@@ -94,6 +96,7 @@ class Receiver:
                 ae_title=settings.ae_title,
                 evt_handlers=[
                     (evt.EVT_REQUESTED, self.on_requested),
+                    (evt.EVT_SOP_COMMON, serve_as_storage),
                     (evt.EVT_C_STORE, self.on_store),
                     (evt.EVT_RELEASED, self.on_released),
                     (evt.EVT_CONN_CLOSE, self.on_closed),
@@ -113,6 +116,8 @@ class Receiver:
         pynetdicom_config.LOG_HANDLER_LEVEL = "none"
         entity = AE(ae_title=self._config.node.ae_title)
         entity.require_called_aet = True
+        entity.implementation_class_uid = UID(IMPLEMENTATION_CLASS_UID)
+        entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME
         entity.maximum_pdu_size = self._config.receiver.maximum_pdu_kib * 1024
         entity.maximum_associations = self._config.receiver.maximum_associations
         entity.acse_timeout = _ASSOCIATION_TIMEOUT_S

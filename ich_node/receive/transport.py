@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from socketserver import BaseServer
 
 from pynetdicom.transport import ThreadedAssociationServer
 
@@ -18,3 +19,8 @@ class Server(ThreadedAssociationServer):
         connection, address = super().get_request()
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return connection, address
+
+    def shutdown(self) -> None:
+        """Stop listening. pynetdicom's own form expects a server that its AE started."""
+        BaseServer.shutdown(self)
+        self.server_close()

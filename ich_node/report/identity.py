@@ -3,14 +3,9 @@
 from typing import Final
 from uuid import UUID, uuid5
 
-from ich_node import __version__
 from ich_node.records import ReportIdentity
 
 _NAMESPACE: Final = UUID("e2ed5332-a288-40f4-8681-2826ba5554f1")
-
-IMPLEMENTATION_CLASS_UID: Final = "2.25.48246165380590166438638276888043836522"
-"""Of this software, in the file meta information of every object (PS3.7 D.3.3.2)."""
-IMPLEMENTATION_VERSION_NAME: Final = f"ICH_NODE_{__version__}"[:16]
 
 
 def result_sop_instance_uid(identity: ReportIdentity, kind: str, encoding: str) -> str:

@@ -17,14 +17,12 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
 )
 
-from ich_node import __version__
+from ich_node import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, __version__
 from ich_node.errors import ReportError
 from ich_node.records import ReportRequest, ResultObject
 from ich_node.report import codes, wording
 from ich_node.report.content import MANUFACTURER, MODEL_NAME, report_content
 from ich_node.report.identity import (
-    IMPLEMENTATION_CLASS_UID,
-    IMPLEMENTATION_VERSION_NAME,
     device_serial_number,
     result_series_instance_uid,
     result_sop_instance_uid,
