@@ -8,6 +8,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -125,8 +126,9 @@ def _keep(model: Any, path: Path) -> None:
         _mark(path).write_text(fingerprint)
     except (OSError, RuntimeError) as error:  # OpenVINO reports a full disk as RuntimeError
         _LOG.warning("cannot keep the converted model in %s: %s", path.parent, error)
-        part.unlink(missing_ok=True)
-        part.with_suffix(".bin").unlink(missing_ok=True)
+        for leftover in (part, part.with_suffix(".bin")):
+            with suppress(OSError):
+                leftover.unlink()
 
 
 def _mark(path: Path) -> Path:
