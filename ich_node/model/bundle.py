@@ -23,6 +23,7 @@ from ich_node.records import ClassThresholds, ModelIdentity
 MANIFEST: Final = "manifest.json"
 MODEL_CARD: Final = "MODEL_CARD.md"
 SHARD_BYTES: Final = 50_000_000
+"""Largest weight file; only a single tensor above it gets a larger file, for itself."""
 
 _NETWORK: Final = "slice-network"
 _HEAD: Final = "sequence-head"
@@ -164,9 +165,13 @@ def _read_checked(path: Path, sha256: str) -> bytes:
 
 def _parse_weights(path: Path, content: bytes) -> State:
     try:
-        return safetensors.torch.load(content)
+        state: State = safetensors.torch.load(content)
     except SafetensorError as error:
         raise ModelError(f"{path}: no safetensors file ({error}); restore the model folder") from None
+    broken = [name for name, tensor in state.items() if not tensor.isfinite().all()]
+    if broken:
+        raise ModelError(f"{path}: {broken[0]} holds NaN or infinity; make the model anew")
+    return state
 
 
 def _part_state(states: dict[str, State], path: Path) -> State:

@@ -58,7 +58,7 @@ class Engine:
         """
         if not len(images):
             return np.zeros((0, 6), np.float32), np.zeros((0, self.weight.shape[1]), np.float32)
-        embeddings = np.concatenate([self._embed_padded(batch) for batch in images.split(self.batch_size)])
+        embeddings = np.concatenate([self._embed_padded(batch) for batch in torch.split(images, self.batch_size)])
         logits = embeddings @ self.weight.T + self.bias
         if not (np.isfinite(logits).all() and np.isfinite(embeddings).all()):
             raise ModelError(f"the model gave NaN or infinity on {self.name} ({self.device}); run `ich-node doctor`")
@@ -147,7 +147,7 @@ def _open_cuda(bundle: ModelBundle) -> Engine:
     if not torch.cuda.is_available():
         raise ModelError("engine cuda: there is no CUDA device here; set [model] engine to auto")
     device = torch.device("cuda", torch.cuda.current_device())
-    backbone = build_network(bundle).backbone.to(device, memory_format=torch.channels_last)
+    backbone = build_network(bundle).backbone.to(device).to(memory_format=torch.channels_last)
 
     def embed(images: Tensor) -> Floats:
         with torch.inference_mode(), torch.autocast("cuda", torch.bfloat16):

@@ -8,6 +8,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -58,16 +59,13 @@ def compile_backbone(
         batch_size: Of the fixed shape.
     """
     core = openvino.Core()
-    model = None
-    cached = None
-    if cache_directory is not None:
+    shape = [batch_size, 3, size_px, size_px]
+    if cache_directory is None:
+        model = _convert(make_backbone(), shape)
+    else:
         version = openvino.get_version().split("-")[0]
         cached = cache_directory / f"{cache_key}-{batch_size}x{size_px}-openvino-{version}.xml"
-        model = _read_cached(core, cached)
-    if model is None:
-        model = _convert(make_backbone(), [batch_size, 3, size_px, size_px])
-        if cached is not None:
-            _keep(model, cached)
+        model = _read_cached(core, cached) or _convert_and_keep(make_backbone(), shape, cached)
     precision = "bf16" if _has_bf16() else "f32"
     settings = {
         "INFERENCE_PRECISION_HINT": precision,
@@ -86,6 +84,12 @@ def _convert(backbone: nn.Module, shape: list[int]) -> Any:
         exported = torch.export.export(backbone, (torch.zeros(shape),))
     model = openvino.convert_model(exported)
     model.reshape(shape)
+    return model
+
+
+def _convert_and_keep(backbone: nn.Module, shape: list[int], path: Path) -> Any:
+    model = _convert(backbone, shape)
+    _keep(model, path)
     return model
 
 
@@ -125,8 +129,9 @@ def _keep(model: Any, path: Path) -> None:
         _mark(path).write_text(fingerprint)
     except (OSError, RuntimeError) as error:  # OpenVINO reports a full disk as RuntimeError
         _LOG.warning("cannot keep the converted model in %s: %s", path.parent, error)
-        part.unlink(missing_ok=True)
-        part.with_suffix(".bin").unlink(missing_ok=True)
+        for leftover in (part, part.with_suffix(".bin")):
+            with suppress(OSError):
+                leftover.unlink()
 
 
 def _mark(path: Path) -> Path:

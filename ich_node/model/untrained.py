@@ -2,7 +2,7 @@
 
 Random weights in evaluation mode give the same answer to everything, which would blind every test of order and
 parity. So the running statistics of the batch normalisation are taken from one pass over phantoms, and the last
-layer is scaled until its scores spread over them.
+layer reads the directions in which their embeddings differ most, scaled so that its scores spread.
 """
 
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ich_node.errors import ModelError
 from ich_node.model.bundle import write_bundle
-from ich_node.model.manifest import Manifest
+from ich_node.model.manifest import Manifest, Thresholds
 from ich_node.model.network import DEFAULT_BACKBONE, SequenceHead, SequenceHeadSettings, SliceNetwork
 from ich_node.records import HEMORRHAGE_CLASSES
 from ich_node.windowing import Preprocessing, Windowing
@@ -25,7 +25,7 @@ SPREAD: Final = 0.1
 """The probability of ``any`` differs by at least this much over the phantom."""
 
 _MOST_SLICES: Final = 16
-_SLICE_SPACING_MM: Final = 5.0
+_DIRECTIONS: Final = 3
 
 
 def make_untrained_bundle(
@@ -66,7 +66,7 @@ def make_untrained_bundle(
         "preprocessing": preprocessing,
         "sequence_head": settings if head else None,
         "temperature": dict.fromkeys(HEMORRHAGE_CLASSES, 1.0),
-        "thresholds": dict.fromkeys(HEMORRHAGE_CLASSES, {"low": 0.4, "high": 0.6}),
+        "thresholds": dict.fromkeys(HEMORRHAGE_CLASSES, Thresholds(low=0.4, high=0.6)),
         "thresholds_basis": "nothing: the model is not trained, the numbers only exercise the three answers",
     }
     return write_bundle(directory, fields, network.state_dict(), head.state_dict() if head else None)
@@ -91,13 +91,10 @@ def _settle_network(network: SliceNetwork, series: list[Tensor]) -> tuple[SliceN
     images = torch.cat(series)
     network.eval()
     _take_statistics(network, images)
-    embeddings = torch.cat([network.forward_features(image) for image in images.split(1)])
-    logits = network.forward_head(embeddings)
-    scale, shift = _standardise(logits)
-    network.classifier.weight.mul_(scale.unsqueeze(1))
-    network.classifier.bias.mul_(scale).add_(shift)
+    embeddings = torch.cat([network.forward_features(image) for image in torch.split(images, 1)])
+    _settle_layer(network.classifier, embeddings)
     _demand_spread(network.forward_head(embeddings))
-    return network, list(embeddings.split([len(part) for part in series]))
+    return network, list(torch.split(embeddings, [len(part) for part in series]))
 
 
 def _take_statistics(network: nn.Module, images: Tensor) -> None:
@@ -115,22 +112,24 @@ def _take_statistics(network: nn.Module, images: Tensor) -> None:
 
 def _settle_head(head: SequenceHead, embeddings: list[Tensor]) -> SequenceHead:
     head.eval()
-    logits = torch.cat([head(part, torch.arange(len(part)) * _SLICE_SPACING_MM)[0] for part in embeddings])
-    scale, shift = _standardise(logits)
-    for layer in (head.direct, head.refine):
-        layer.weight.mul_(scale.unsqueeze(1))
-        layer.bias.mul_(scale)
-    head.direct.bias.add_(shift)
+    _settle_layer(head.direct, head.norm(torch.cat(embeddings)))
     return head
 
 
-def _standardise(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Scale and shift that give the logits (slices, 6) of each class mean 0 and standard deviation 1."""
-    deviation = logits.std(dim=0)
-    if not (deviation > 1e-6 * logits.abs().amax(dim=0)).all():
+def _settle_layer(layer: nn.Linear, features: Tensor) -> None:
+    """Make a layer whose outputs have mean 0 and standard deviation 1 over these features (slices, features).
+
+    Each output is a random mixture of the three principal directions. Any direction would do but for rounding: random
+    ones see little of what differs and all of what bfloat16 adds (0.07 in probability instead of 0.002, measured).
+    """
+    centred = features - features.mean(dim=0)
+    principal = torch.linalg.svd(centred, full_matrices=False).Vh[:_DIRECTIONS]
+    rows = torch.randn(layer.out_features, len(principal)) @ principal
+    deviation = (centred @ rows.T).std(dim=0)
+    if not (deviation > 1e-4 * features.abs().amax()).all():
         raise ModelError("the slices of the phantoms look all the same to the network; draw heads that differ")
-    scale = 1 / deviation
-    return scale, -logits.mean(dim=0) * scale
+    layer.weight.copy_(rows / deviation.unsqueeze(1))
+    layer.bias.copy_(-(layer.weight @ features.mean(dim=0)))
 
 
 def _demand_spread(logits: Tensor) -> None:
