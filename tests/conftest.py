@@ -23,7 +23,9 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from ich_node.phantom import LESIONS, PhantomSettings, draw_volume
 
     directory = tmp_path_factory.mktemp("models") / "tiny"
-    heads = [draw_volume(PhantomSettings(lesion=one, slices=8, rows=64, slice_spacing_mm=16)) for one in (None, *LESIONS)]
+    heads = [
+        draw_volume(PhantomSettings(lesion=one, slices=8, rows=64, slice_spacing_mm=16)) for one in (None, *LESIONS)
+    ]
     make_untrained_bundle(directory, heads, backbone="test_resnet", size_px=64, name="tiny")
     return directory
 

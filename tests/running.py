@@ -35,7 +35,9 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def settings(state: Path, model: Path, *, destinations: Iterable[tuple[str, int]] = (), **sections: Any) -> dict[str, Any]:
+def settings(
+    state: Path, model: Path, *, destinations: Iterable[tuple[str, int]] = (), **sections: Any
+) -> dict[str, Any]:
     """Values of a configuration for tests: loopback, small times, findings of the test model shown.
 
     ``sections`` are merged over them: ``settings(..., series={"quiet_s": 1})``.
@@ -222,7 +224,9 @@ def as_toml(values: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def storescu(paths: Iterable[Path], port: int, *options: str, called: str = "ICH_NODE") -> subprocess.CompletedProcess[str]:
+def storescu(
+    paths: Iterable[Path], port: int, *options: str, called: str = "ICH_NODE"
+) -> subprocess.CompletedProcess[str]:
     """Send files or folders with dcmtk's storescu; ``-R`` proposes what the files need and no more."""
     command = [STORESCU, "-R", "-aec", called, *options, "+sd", "+r", "127.0.0.1", str(port), *map(str, paths)]
     environment = os.environ | {"TCP_NODELAY": "1"}
