@@ -114,7 +114,11 @@ def _make_images(folder: Path) -> dict[str, tuple[str, int]]:
 
 
 def _one_run(
-    start: Callable[[Path], Iterator[Receiving]], folder: Path, images: Path, sent: dict[str, tuple[str, int]], count: int
+    start: Callable[[Path], Iterator[Receiving]],
+    folder: Path,
+    images: Path,
+    sent: dict[str, tuple[str, int]],
+    count: int,
 ) -> Run:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()

@@ -15,7 +15,9 @@ def print_table(title: str, head: Sequence[str], rows: Sequence[Sequence[object]
     """Print a Markdown table with aligned columns."""
     cells = [[str(cell) for cell in row] for row in (head, *rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
-    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in cells]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in cells
+    ]
     rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
     print(f"\n{title}\n\n" + "\n".join([lines[0], rule, *lines[1:]]), flush=True)
 
