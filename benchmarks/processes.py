@@ -86,6 +86,12 @@ def cpu_seconds(pid: int) -> float:
     return sum(int(value) for value in fields[11:15]) / _TICKS_PER_S
 
 
+def tree_cpu_seconds(pid: int) -> float:
+    """Processor time of a process and its children, running or ended."""
+    children = psutil.Process(pid).children(recursive=True)
+    return sum(cpu_seconds(one) for one in [pid, *(child.pid for child in children)])
+
+
 def peak_resident_mib(pid: int) -> float:
     """The most memory that a process has held so far (VmHWM)."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
