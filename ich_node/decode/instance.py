@@ -75,6 +75,11 @@ def read_instance(path: Path, limits: DecodeLimits, decline: DeclineSlice) -> De
     return DecodedInstance(state, facts, slices, reason, detail, study_uid, series_uid)
 
 
+def read_header_only(path: Path, limits: DecodeLimits) -> DecodedInstance:
+    """Say what the header tells of a file whose pixels cannot be had."""
+    return read_instance(path, limits, lambda _: NotAnalysedReason.CANNOT_DECODE)
+
+
 def _facts(header: Dataset, limits: DecodeLimits) -> tuple[SliceFacts, ...]:
     with damage_means(NotAnalysedReason.NOT_DICOM):
         frames = frame_count(header)

@@ -22,6 +22,7 @@ from ich_node.records import (
 )
 
 _RANK = {None: 0, Triage.NEGATIVE: 1, Triage.INDETERMINATE: 2, Triage.POSITIVE: 3}
+_WITHOUT_RESULT = (SeriesState.NOT_ANALYSED, SeriesState.FAILED)
 _OPEN = (SeriesState.RECEIVING, SeriesState.COMPLETE)
 
 
@@ -154,7 +155,8 @@ def unreported_studies(database: Database, limit: int = 10) -> list[UnreportedSt
             select(StudyRow.id, StudyRow.study_instance_uid, StudyRow.revision, SeriesRow.id.label("series_id"),
                    SeriesRow.reason, SeriesRow.detail, SeriesRow.calling_ae_title, SeriesRow.remote_address)
             .join(SeriesRow, SeriesRow.study_id == StudyRow.id)
-            .where(StudyRow.reported_at.is_(None), SeriesRow.head_expected, ~unsettled)
+            .where(StudyRow.reported_at.is_(None), SeriesRow.head_expected, SeriesRow.state.in_(_WITHOUT_RESULT),
+                   ~unsettled)
             .order_by(SeriesRow.id)
             .limit(limit)
         ).all()  # fmt: skip
