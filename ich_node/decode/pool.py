@@ -31,7 +31,7 @@ class DecodeTask:
         return self.future.done()
 
     def result(self) -> DecodedInstance:
-        """Wait for the child; its crash or time-out makes this one object unreadable, by its pixels only if possible."""
+        """Wait for the child; its crash or time-out makes this one object unreadable, with the header's facts."""
         try:
             return self.future.result()
         except TimeoutError:

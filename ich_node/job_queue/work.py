@@ -30,16 +30,18 @@ _OPEN = (SeriesState.RECEIVING, SeriesState.COMPLETE)
 def claim_series(database: Database, owner: str, *, lease_s: float, max_wait_s: float, limit: int) -> list[SeriesJob]:
     """Take the lease of up to ``limit`` series that have slices waiting or are due, the longest waiting first.
 
-    A lease that ran out counts as a failed attempt of its holder; after three, the series is FAILED.
+    A lease that ran out counts as a failed attempt of its holder; after three, the series is FAILED. A series with
+    failed attempts is handed out alone, so that it takes no other down with it.
     """
     now = time.time()
     with database.reading() as connection:  # most polls find nothing: they need not queue for the write lock
         if not connection.execute(_claimable(now).limit(1)).first():
             return []
     with database.writing() as connection:
-        rows = connection.execute(_claimable(now).limit(limit)).all()
+        rows = list(connection.execute(_claimable(now).limit(limit)).all())
+        suspects = [row for row in rows if row.attempts or row.lease_owner is not None]
         jobs = []
-        for row in rows:
+        for row in suspects[:1] or rows:
             attempts = row.attempts + (row.lease_owner is not None)
             if attempts >= MAXIMUM_ATTEMPTS:
                 _give_up(connection, row.id, attempts, "the worker died on it or failed three times")
