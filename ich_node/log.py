@@ -53,11 +53,16 @@ def start_logging(level: str = "INFO", role: str = "") -> None:
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
     logging.getLogger(_OWN).setLevel(level)
+    silence_libraries()
+    sys.excepthook = _log_uncaught
+    threading.excepthook = lambda uncaught: _log_uncaught(uncaught.exc_type, uncaught.exc_value, uncaught.exc_traceback)
+
+
+def silence_libraries() -> None:
+    """Keep the DICOM libraries from writing messages, which quote values from headers."""
     for name in ("pynetdicom", "pydicom"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     logging.captureWarnings(capture=True)
-    sys.excepthook = _log_uncaught
-    threading.excepthook = lambda uncaught: _log_uncaught(uncaught.exc_type, uncaught.exc_value, uncaught.exc_traceback)
 
 
 def _log_uncaught(_kind: type[BaseException], error: BaseException | None, traceback_: TracebackType | None) -> None:

@@ -1,5 +1,6 @@
 """Decode in child processes with limits: a crash or a bomb costs one object, never the worker."""
 
+import logging
 import multiprocessing
 import os
 import resource
@@ -96,5 +97,6 @@ def _warm_up() -> DecodedInstance:
 def _limit_this_process(address_space_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (address_space_bytes, address_space_bytes))
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # its messages quote header values
     # C libraries print on stdout, where `ich-node score --json` writes nothing but JSON.
     os.dup2(2, 1)
