@@ -253,6 +253,8 @@ def _study_of_series(connection: Connection, series_id: int) -> Any:
 def _speaks(study: Any, series_id: int, triage: Triage | None) -> bool:
     if study.revision == 0 or study.rests_on_series_id == series_id:
         return True
+    if study.triage is None and study.reason != NotAnalysedReason.UNTRAINED_MODEL.name:
+        return True  # so far it was only told why there is no result
     known = Triage(study.triage) if study.triage else None
     return _RANK[triage] > _RANK[known]
 
