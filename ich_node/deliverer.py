@@ -115,7 +115,6 @@ def run_deliverer(config: Config) -> None:
     Raises:
         StartError: the node cannot run here.
     """
-    config.state_directory.mkdir(parents=True, exist_ok=True)
     database = open_database(config.database_url, config.database.busy_timeout_s)
     notifier = SystemdNotifier()
     with stop_on_signals() as stop:

@@ -42,7 +42,6 @@ def serve(config: Config, config_path: Path, roles: tuple[str, ...] = ROLES) -> 
     Raises:
         StartError: the database cannot be used.
     """
-    config.state_directory.mkdir(parents=True, exist_ok=True)
     database = open_database(config.database_url, config.database.busy_timeout_s)
     prepare_database(database, config.state_directory)
     database.close()

@@ -259,7 +259,6 @@ def run_worker(config: Config) -> None:
         ModelError: the model bundle is missing or altered.
         StartError: the node cannot run here.
     """
-    config.state_directory.mkdir(parents=True, exist_ok=True)
     database = open_database(config.database_url, config.database.busy_timeout_s)
     notifier = SystemdNotifier()
     with (

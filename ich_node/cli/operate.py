@@ -46,7 +46,6 @@ def add_commands(commands: Commands) -> None:
 
 
 def _open(config: Config) -> Database:
-    config.state_directory.mkdir(parents=True, exist_ok=True)
     database = open_database(config.database_url, config.database.busy_timeout_s)
     prepare_database(database, config.state_directory)
     return database

@@ -52,13 +52,15 @@ def register_instance(
             return Reception.DUPLICATE, series_id
         if known is not None:
             _restore(connection, known.id, received)
+            _touch(connection, series_id, now)
             return Reception.KEPT_ONLY, series_id
         superseded = _supersede(connection, series_id, received.sop_instance_uid)
         wanted = analysed and not dormant
         _add(connection, series_id, received, now, InstanceState.RECEIVED if wanted else InstanceState.NOT_NEEDED)
+        _touch(connection, series_id, now)
         if dormant:
             return Reception.KEPT_ONLY, series_id
-        _reopen(connection, series_id, now, now + max_wait_s)
+        _reopen(connection, series_id, now + max_wait_s)
         return (Reception.VERSION if superseded else Reception.NEW), series_id
 
 
@@ -151,8 +153,12 @@ def _restore(connection: Connection, instance_id: int, received: ReceivedInstanc
     connection.execute(update(InstanceRow).where(InstanceRow.id == instance_id).values(values))
 
 
-def _reopen(connection: Connection, series_id: int, now: float, due_at: float) -> None:
+def _touch(connection: Connection, series_id: int, now: float) -> None:
+    """Note the arrival: the quiet time and the days of retention count from here."""
     connection.execute(update(SeriesRow).where(SeriesRow.id == series_id).values(last_received_at=now))
+
+
+def _reopen(connection: Connection, series_id: int, due_at: float) -> None:
     connection.execute(
         update(SeriesRow)
         .where(SeriesRow.id == series_id, SeriesRow.state != SeriesState.QUARANTINED)

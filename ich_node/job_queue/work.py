@@ -38,10 +38,9 @@ def claim_series(database: Database, owner: str, *, lease_s: float, max_wait_s: 
         if not connection.execute(_claimable(now).limit(1)).first():
             return []
     with database.writing() as connection:
-        rows = list(connection.execute(_claimable(now).limit(limit)).all())
-        suspects = [row for row in rows if row.attempts or row.lease_owner is not None]
+        rows = _apart(connection.execute(_claimable(now).limit(limit)).all())
         jobs = []
-        for row in suspects[:1] or rows:
+        for row in rows:
             attempts = row.attempts + (row.lease_owner is not None)
             if attempts >= MAXIMUM_ATTEMPTS:
                 _give_up(connection, row.id, attempts, "the worker died on it or failed three times")
@@ -50,6 +49,17 @@ def claim_series(database: Database, owner: str, *, lease_s: float, max_wait_s: 
             connection.execute(update(SeriesRow).where(SeriesRow.id == row.id).values(values))
             jobs.append(_job(row, attempts, now, max_wait_s))
         return jobs
+
+
+def _apart(rows: Sequence[Any]) -> Sequence[Any]:
+    """Take a series that failed before by itself: should it kill its worker, no other is counted as failed with it."""
+    if rows and _has_failed(rows[0]):
+        return rows[:1]
+    return [row for row in rows if not _has_failed(row)]
+
+
+def _has_failed(row: Any) -> bool:
+    return row.attempts > 0 or row.lease_owner is not None
 
 
 def _claimable(now: float) -> Any:
@@ -115,13 +125,22 @@ def save_scores(
     with database.writing() as connection:
         if not _renew(connection, job.id, owner, lease_s):
             return False
+        replaced = _replaced(connection, [one.instance_id for one in scored])
         for one in scored:
+            if one.instance_id in replaced:
+                continue
             _save_instance(connection, one)
             connection.execute(delete(PlaneRow).where(PlaneRow.instance_id == one.instance_id))
             rows = [_plane_values(job.id, one.instance_id, plane, model_sha256) for plane in one.planes]
             if rows:
                 connection.execute(insert(PlaneRow), rows)
         return True
+
+
+def _replaced(connection: Connection, instance_ids: Sequence[int]) -> set[int]:
+    """Tell which instances were sent again with other bytes while these were scored: nothing may rest on them."""
+    older = select(InstanceRow.id).where(InstanceRow.id.in_(instance_ids), ~InstanceRow.current)
+    return set(connection.execute(older).scalars())
 
 
 def _save_instance(connection: Connection, one: ScoredInstance) -> None:
@@ -225,6 +244,8 @@ def fail_attempt(database: Database, job: SeriesJob, owner: str, error: str, *, 
     """Count a failed attempt. True: it was the last one, and the series is FAILED."""
     with database.writing() as connection:
         mine = _is_mine(job.id, owner)
+        if not connection.execute(select(SeriesRow.id).where(mine)).first():
+            return False  # another works on it now, or it was queued again
         attempts = job.attempts + 1
         if attempts < MAXIMUM_ATTEMPTS:
             values = {"attempts": attempts, "not_before": time.time() + retry_s, "detail": error}
@@ -232,8 +253,7 @@ def fail_attempt(database: Database, job: SeriesJob, owner: str, error: str, *, 
                 update(SeriesRow).where(mine).values(values | {"lease_owner": None, "lease_expires_at": None})
             )
             return False
-        if connection.execute(select(SeriesRow.id).where(mine)).first():
-            _give_up(connection, job.id, attempts, error)
+        _give_up(connection, job.id, attempts, error)
         return True
 
 
