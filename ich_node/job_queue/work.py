@@ -35,14 +35,14 @@ def claim_series(database: Database, owner: str, *, lease_s: float, max_wait_s: 
     """
     now = time.time()
     with database.reading() as connection:  # most polls find nothing: they need not queue for the write lock
-        if not connection.execute(_claimable(now).limit(1)).first():
+        if not connection.execute(_claimable(owner, now).limit(1)).first():
             return []
     with database.writing() as connection:
-        rows = list(connection.execute(_claimable(now).limit(limit)).all())
-        suspects = [row for row in rows if row.attempts or row.lease_owner is not None]
+        rows = list(connection.execute(_claimable(owner, now).limit(limit)).all())
+        suspects = [row for row in rows if row.attempts or row.lease_owner not in (None, owner)]
         jobs = []
         for row in suspects[:1] or rows:
-            attempts = row.attempts + (row.lease_owner is not None)
+            attempts = row.attempts + (row.lease_owner not in (None, owner))
             if attempts >= MAXIMUM_ATTEMPTS:
                 _give_up(connection, row.id, attempts, "the worker died on it or failed three times")
                 continue
@@ -52,7 +52,7 @@ def claim_series(database: Database, owner: str, *, lease_s: float, max_wait_s: 
         return jobs
 
 
-def _claimable(now: float) -> Any:
+def _claimable(owner: str, now: float) -> Any:
     waiting = exists().where(
         InstanceRow.series_id == SeriesRow.id, InstanceRow.state == InstanceState.RECEIVED, InstanceRow.current
     )
@@ -62,7 +62,12 @@ def _claimable(now: float) -> Any:
         .where(
             SeriesRow.state.in_(_OPEN),
             SeriesRow.not_before <= now,
-            or_(SeriesRow.lease_expires_at.is_(None), SeriesRow.lease_expires_at < now),
+            # who claims holds nothing: a lease of its own is left from when the database was locked
+            or_(
+                SeriesRow.lease_expires_at.is_(None),
+                SeriesRow.lease_expires_at < now,
+                SeriesRow.lease_owner == owner,
+            ),
             or_(SeriesRow.due_at <= now, waiting),
         )
         .order_by(SeriesRow.first_received_at)
