@@ -16,7 +16,7 @@ from ich_node.database import Database, open_database, prepare_database
 from ich_node.decode import DecodeLimits, DecoderPool, DecodeTask
 from ich_node.durable import sync_directory, write_durably
 from ich_node.eligibility import slice_ineligibility
-from ich_node.errors import IchNodeError, ModelError, ReportError
+from ich_node.errors import DatabaseBusy, IchNodeError, ModelError, ReportError
 from ich_node.job_queue import (
     Conclusion,
     SavedObject,
@@ -82,7 +82,11 @@ class Worker:
     def run(self, stop: threading.Event, notifier: SystemdNotifier) -> None:
         """Work until told to stop; an idle worker looks for work ten times a second."""
         while not stop.is_set():
-            busy = self.step()
+            try:
+                busy = self.step()
+            except DatabaseBusy as error:  # what was being worked on is claimed again
+                log.error("the database stays locked; trying again", error)
+                busy = False
             notifier.alive()
             if not busy:
                 stop.wait(_POLL_S)

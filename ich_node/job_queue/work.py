@@ -35,13 +35,13 @@ def claim_series(database: Database, owner: str, *, lease_s: float, max_wait_s: 
     """
     now = time.time()
     with database.reading() as connection:  # most polls find nothing: they need not queue for the write lock
-        if not connection.execute(_claimable(now).limit(1)).first():
+        if not connection.execute(_claimable(owner, now).limit(1)).first():
             return []
     with database.writing() as connection:
-        rows = _apart(connection.execute(_claimable(now).limit(limit)).all())
+        rows = _apart(connection.execute(_claimable(owner, now).limit(limit)).all(), owner)
         jobs = []
         for row in rows:
-            attempts = row.attempts + (row.lease_owner is not None)
+            attempts = row.attempts + _was_left(row, owner)
             if attempts >= MAXIMUM_ATTEMPTS:
                 _give_up(connection, row.id, attempts, "the worker died on it or failed three times")
                 continue
@@ -51,18 +51,23 @@ def claim_series(database: Database, owner: str, *, lease_s: float, max_wait_s: 
         return jobs
 
 
-def _apart(rows: Sequence[Any]) -> Sequence[Any]:
+def _apart(rows: Sequence[Any], owner: str) -> Sequence[Any]:
     """Take a series that failed before by itself: should it kill its worker, no other is counted as failed with it."""
-    if rows and _has_failed(rows[0]):
+    if rows and _has_failed(rows[0], owner):
         return rows[:1]
-    return [row for row in rows if not _has_failed(row)]
+    return [row for row in rows if not _has_failed(row, owner)]
 
 
-def _has_failed(row: Any) -> bool:
-    return row.attempts > 0 or row.lease_owner is not None
+def _has_failed(row: Any, owner: str) -> bool:
+    return row.attempts > 0 or _was_left(row, owner)
 
 
-def _claimable(now: float) -> Any:
+def _was_left(row: Any, owner: str) -> bool:
+    """Its holder vanished. A lease of our own is left from when the database was locked, and is no failure."""
+    return row.lease_owner not in (None, owner)
+
+
+def _claimable(owner: str, now: float) -> Any:
     waiting = exists().where(
         InstanceRow.series_id == SeriesRow.id, InstanceRow.state == InstanceState.RECEIVED, InstanceRow.current
     )
@@ -72,7 +77,12 @@ def _claimable(now: float) -> Any:
         .where(
             SeriesRow.state.in_(_OPEN),
             SeriesRow.not_before <= now,
-            or_(SeriesRow.lease_expires_at.is_(None), SeriesRow.lease_expires_at < now),
+            # who claims holds nothing: a lease of its own is left from when the database was locked
+            or_(
+                SeriesRow.lease_expires_at.is_(None),
+                SeriesRow.lease_expires_at < now,
+                SeriesRow.lease_owner == owner,
+            ),
             or_(SeriesRow.due_at <= now, waiting),
         )
         .order_by(SeriesRow.first_received_at)
