@@ -181,8 +181,8 @@ def test_a_job_that_fails_three_times_ends_failed_and_is_visible(database: Datab
 
 def test_a_job_that_kills_its_worker_three_times_ends_failed(database: Database) -> None:
     receive(database, received(1))
-    for _ in range(3):
-        assert len(claim(database, "worker that dies")) == 1
+    for life in range(3):
+        assert len(claim(database, f"worker in its life {life}")) == 1
         expire_leases(database)
     assert claim(database, "b") == []
     assert [row.state for row in rows(database, SeriesRow)] == [SeriesState.FAILED]
@@ -191,14 +191,15 @@ def test_a_job_that_kills_its_worker_three_times_ends_failed(database: Database)
 def test_series_claimed_together_with_a_poison_job_do_not_fail_with_it(database: Database) -> None:
     receive(database, *(received(1, study=study) for study in range(5)))
     poison = 1
-    for _ in range(30):
-        jobs = claim(database, "worker")
+    for life in range(30):
+        worker = f"worker in its life {life}"
+        jobs = claim(database, worker)
         if any(job.id == poison for job in jobs):
             expire_leases(database)  # it died
             continue
         for job in jobs:
-            score(database, job, "worker")
-        release_lease(database, [job.id for job in jobs], "worker")
+            score(database, job, worker)
+        release_lease(database, [job.id for job in jobs], worker)
     states = {row.id: row.state for row in rows(database, SeriesRow)}
     assert states == {1: "FAILED", 2: "RECEIVING", 3: "RECEIVING", 4: "RECEIVING", 5: "RECEIVING"}
     assert {row.attempts for row in rows(database, SeriesRow) if row.id != poison} == {0}
