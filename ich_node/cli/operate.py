@@ -51,7 +51,6 @@ def add_commands(commands: Commands) -> None:
 def _open(config: Config) -> Database:
     from ich_node.database import open_database, prepare_database
 
-    config.state_directory.mkdir(parents=True, exist_ok=True)
     database = open_database(config.database_url, config.database.busy_timeout_s)
     prepare_database(database, config.state_directory)
     return database

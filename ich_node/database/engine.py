@@ -11,8 +11,9 @@ from typing import Any, TypeVar, cast
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
-from ich_node.errors import DatabaseBusy
+from ich_node.errors import DatabaseBusy, SpoolFull
 
+_FULL = "database or disk is full"
 _LOCKED = ("database is locked", "database table is locked", "database schema is locked")
 
 Result = TypeVar("Result")
@@ -47,7 +48,7 @@ class Database:
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """Give a connection that sees one consistent state. Writing on it is a programmer's mistake."""
-        with _busy_is_named(), self.engine.begin() as connection:
+        with _troubles_are_named(), self.engine.begin() as connection:
             yield connection
 
     @contextmanager
@@ -56,13 +57,15 @@ class Database:
 
         Raises:
             DatabaseBusy: the database stayed locked for ``busy_timeout_s``.
+            SpoolFull: there is no room for what was written.
         """
         if not self._turn.acquire(timeout=self._busy_timeout_s):
             raise DatabaseBusy("other threads kept the database busy")
         try:
-            writer = self.engine.connect().execution_options(ich_writer=True)
-            with _busy_is_named(), writer as connection, connection.begin():
-                yield connection
+            with _troubles_are_named(), self.engine.connect() as connection:
+                connection.execution_options(ich_writer=True)
+                with connection.begin():
+                    yield connection
         finally:
             self._turn.release()
 
@@ -148,10 +151,12 @@ def _begin(connection: Connection) -> None:
 
 
 @contextmanager
-def _busy_is_named() -> Iterator[None]:
+def _troubles_are_named() -> Iterator[None]:
     try:
         yield
     except OperationalError as error:
         if any(text in str(error.orig) for text in _LOCKED):
             raise DatabaseBusy("the database stayed locked") from error
+        if _FULL in str(error.orig):
+            raise SpoolFull("no space left for the database") from error
         raise

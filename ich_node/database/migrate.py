@@ -5,30 +5,29 @@ from __future__ import annotations
 import time
 import uuid
 from pathlib import Path
-from typing import Final
 
 from filelock import FileLock, Timeout
-from sqlalchemy import Connection, insert, inspect, select, text
+from sqlalchemy import Connection, insert, inspect, select
 from sqlalchemy.exc import DatabaseError
 
 from ich_node.database.engine import Database
-from ich_node.database.tables import InstallationRow
+from ich_node.database.tables import SCHEMA, InstallationRow
 from ich_node.errors import StartError
 
-_LONGEST_MIGRATION_S: Final = 600.0
-_VERSIONS: Final = Path(__file__).parent / "migrations" / "versions"
+_LONGEST_MIGRATION_S = 600.0
 
 
 def prepare_database(database: Database, state_directory: Path) -> str:
-    """Check, migrate and identify the database. The first process does it, the others wait.
+    """Check, migrate and identify the database; make the state folder. The first process does it, the others wait.
 
     Returns:
         The installation UID, made at the first start.
 
     Raises:
-        StartError: the database is damaged, or was written by a newer version.
+        StartError: the database is damaged, or was written by a newer version; or the state folder cannot be written.
     """
     try:
+        state_directory.mkdir(parents=True, exist_ok=True)
         with FileLock(state_directory / "migrate.lock", timeout=_LONGEST_MIGRATION_S):
             check_integrity(database)
             with database.writing() as connection:
@@ -38,6 +37,8 @@ def prepare_database(database: Database, state_directory: Path) -> str:
         raise StartError("another process has been migrating the database for 10 minutes") from None
     except DatabaseError as error:
         raise StartError(f"the database cannot be opened: {error.orig}; see docs/operation.md") from error
+    except OSError as error:
+        raise StartError(f"the state folder {state_directory} cannot be written: {error.strerror}") from error
 
 
 def check_integrity(database: Database) -> None:
@@ -56,33 +57,28 @@ def check_integrity(database: Database) -> None:
 
 
 def _migrate(connection: Connection) -> None:
-    known = known_schemas()
-    current = _current_schema(connection)
-    if current == known[-1]:
+    current = _schema_of(connection)
+    if current == SCHEMA:
         return
-    if current is not None and current not in known:
-        raise StartError(
-            f"the database has schema {current}, which is newer than this program ({known[-1]}): upgrade it"
-        )
-    from alembic import command  # late: only who migrates needs it, and it takes half a second and 10 MiB
+    # Only here: a process that finds the schema as it should be does without 10 MiB of Alembic.
+    from alembic import command
     from alembic.config import Config as AlembicConfig
+    from alembic.script import ScriptDirectory
 
     settings = AlembicConfig()
     settings.set_main_option("script_location", "ich_node.database:migrations")
     settings.attributes["connection"] = connection
+    script = ScriptDirectory.from_config(settings)
+    known = {revision.revision for revision in script.walk_revisions()}
+    if current is not None and current not in known:
+        raise StartError(f"the database has schema {current}, which is newer than this program ({SCHEMA}): upgrade it")
     command.upgrade(settings, "head")
 
 
-def known_schemas() -> list[str]:
-    """List the revisions of this program, the oldest first: each migration's file begins with its number."""
-    return sorted(path.name.split("_")[0] for path in _VERSIONS.glob("[0-9]*.py"))
-
-
-def _current_schema(connection: Connection) -> str | None:
+def _schema_of(connection: Connection) -> str | None:
     if not inspect(connection).has_table("alembic_version"):
         return None
-    revision: str | None = connection.execute(text("select version_num from alembic_version")).scalar()
-    return revision
+    return connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
 
 
 def _identify(connection: Connection) -> str:

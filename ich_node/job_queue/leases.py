@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+from pathlib import Path
 
-import psutil
 from sqlalchemy import select, update
 
 from ich_node.database import Database, DeliveryRow, SeriesRow
@@ -13,9 +13,8 @@ from ich_node.records import DeliveryState
 
 
 def new_owner() -> str:
-    """Name this process: host, process number and the moment it began, so that a reused number is told apart."""
-    began = psutil.Process().create_time()
-    return f"{socket.gethostname()}:{os.getpid()}:{began:.2f}"
+    """Name this process: host, process number and when it began, so that a reused number is told apart."""
+    return f"{socket.gethostname()}:{os.getpid()}:{_began(os.getpid())}"
 
 
 def free_leases_of_the_dead(database: Database) -> int:
@@ -48,6 +47,12 @@ def _is_dead(owner: str) -> bool:
     if host != socket.gethostname():
         return False
     try:
-        return f"{psutil.Process(int(number)).create_time():.2f}" != began
-    except psutil.NoSuchProcess:
+        return _began(int(number)) != began
+    except (FileNotFoundError, ProcessLookupError):
         return True
+
+
+def _began(process: int) -> str:
+    """When a process began, in clock ticks since the machine started: setting the clock does not move it (proc(5))."""
+    after_name = Path(f"/proc/{process}/stat").read_text(errors="replace").rpartition(")")[2]
+    return after_name.split()[19]

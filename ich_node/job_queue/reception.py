@@ -80,12 +80,14 @@ def _register(
         return Reception.DUPLICATE, series_id
     if known is not None:
         _restore(connection, known.id, received)
+        _touch(connection, series_id, now)
         return Reception.KEPT_ONLY, series_id
     older = [one.id for one in versions if one.series_id == series_id and one.current]
     _supersede(connection, older)
     wanted = analysed and not dormant
     _add(connection, series_id, received, now, InstanceState.RECEIVED if wanted else InstanceState.NOT_NEEDED)
     if dormant:
+        _touch(connection, series_id, now)
         return Reception.KEPT_ONLY, series_id
     _reopen(connection, series_id, now, now + max_wait_s)
     return (Reception.VERSION if older else Reception.NEW), series_id
@@ -166,4 +168,9 @@ def _restore(connection: Connection, instance_id: int, received: ReceivedInstanc
 def _reopen(connection: Connection, series_id: int, now: float, due_at: float) -> None:
     reopened = connection.execute(_REOPEN_SERIES, {"series_id": series_id, "now": now, "due": due_at})
     if not reopened.rowcount:
-        connection.execute(update(SeriesRow).where(SeriesRow.id == series_id).values(last_received_at=now))
+        _touch(connection, series_id, now)
+
+
+def _touch(connection: Connection, series_id: int, now: float) -> None:
+    """Note the arrival: the quiet time and the days of retention count from here."""
+    connection.execute(update(SeriesRow).where(SeriesRow.id == series_id).values(last_received_at=now))

@@ -6,7 +6,6 @@ import errno
 import hashlib
 import threading
 from collections import defaultdict
-from pathlib import Path
 from typing import Any, Final, cast
 
 from pydicom.uid import UID
@@ -261,7 +260,6 @@ def run_receiver(config: Config) -> None:
     Raises:
         StartError: the node cannot run here.
     """
-    Path(config.state_directory).mkdir(parents=True, exist_ok=True)
     database = open_database(config.database_url, config.database.busy_timeout_s)
     notifier = SystemdNotifier()
     with stop_on_signals() as stop:
