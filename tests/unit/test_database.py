@@ -121,7 +121,7 @@ _CLAIM_AND_RECEIVE = """
     claimed = []
     for study in range(15):
         receive(database, received(1, study=1000 * number + study))
-        claimed += [job.id for job in claim(database, f"process {number}", limit=3)]
+        claimed += [job.id for job in claim(database, f"process {number}, {study}", limit=3)]
     print(*claimed)
 """
 
