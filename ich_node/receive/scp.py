@@ -117,6 +117,8 @@ class Receiver:
         pynetdicom_config.LOG_REQUEST_IDENTIFIERS = False
         pynetdicom_config.LOG_RESPONSE_IDENTIFIERS = False
         pynetdicom_config.LOG_HANDLER_LEVEL = "none"
+        # a UID that is too long is answered 0xA900; by itself pynetdicom would abort the whole study's association
+        pynetdicom_config.VALIDATORS["UI"] = lambda _uid: (True, "")
         entity = AE(ae_title=self._config.node.ae_title)
         entity.require_called_aet = True
         entity.implementation_class_uid = UID(IMPLEMENTATION_CLASS_UID)

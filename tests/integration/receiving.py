@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import socket
 import subprocess
 import warnings
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ import pytest
 from pydicom import Dataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
@@ -115,6 +116,8 @@ def association(
     for uid, syntaxes in contexts or ((CT, [ExplicitVRLittleEndian]),):
         entity.add_requested_context(uid, syntaxes)
     established = entity.associate("127.0.0.1", port, ae_title=called)
+    if established.is_established:
+        established.dul.socket.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     try:
         yield established
     finally:
@@ -129,7 +132,7 @@ def store_bytes(
     request = C_STORE()
     request.MessageID, request.Priority = 1, 2
     request.AffectedSOPClassUID = class_uid
-    request.AffectedSOPInstanceUID = instance_uid or str(ct_slice(1).SOPInstanceUID)
+    request._affected_sop_instance_uid = UID(instance_uid or ct_slice(1).SOPInstanceUID)  # past the toolkit's checks
     request.DataSet = BytesIO(content) if content is not None else None
     to._reactor_checkpoint.clear()
     try:
