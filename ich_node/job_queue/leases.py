@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+from pathlib import Path
 
-import psutil
 from sqlalchemy import select, update
 
 from ich_node.database import Database, DeliveryRow, SeriesRow
@@ -13,9 +13,8 @@ from ich_node.records import DeliveryState
 
 
 def new_owner() -> str:
-    """Name this process: host, process number and the moment it began, so that a reused number is told apart."""
-    began = psutil.Process().create_time()
-    return f"{socket.gethostname()}:{os.getpid()}:{began:.2f}"
+    """Name this process: host, process number and when it began, so that a reused number is told apart."""
+    return f"{socket.gethostname()}:{os.getpid()}:{_began(os.getpid())}"
 
 
 def free_leases_of_the_dead(database: Database) -> int:
@@ -44,10 +43,26 @@ def free_leases_of_the_dead(database: Database) -> int:
 
 
 def _is_dead(owner: str) -> bool:
+    """Tell whether a process of this host is gone. In doubt it lives: then its lease runs out."""
     host, number, began = owner.rsplit(":", 2)
     if host != socket.gethostname():
         return False
     try:
-        return f"{psutil.Process(int(number)).create_time():.2f}" != began
-    except psutil.NoSuchProcess:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
         return True
+    except PermissionError:  # somebody else's: the number was given to another process, or the owner was
+        pass
+    return _began(int(number)) not in (began, None)
+
+
+def _began(number: int) -> str | None:
+    """When a process began, in clock ticks since the boot (proc(5), stat, field 22): no change of the clock alters it.
+
+    None where it cannot be seen: systemd's ``ProtectProc=`` with ``PrivateUsers=`` hides units from one another.
+    """
+    try:
+        stat = Path(f"/proc/{number}/stat").read_text()
+    except OSError:
+        return None
+    return stat.rpartition(")")[2].split()[19]
