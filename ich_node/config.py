@@ -17,25 +17,39 @@ from ich_node.errors import ConfigError
 DEFAULT_PATHS: Final = (Path("config/ich-node.toml"), Path("/etc/ich-node/ich-node.toml"))
 
 _AE_TITLE = re.compile(r"[\x20-\x5b\x5d-\x7e]{1,16}")
+_WITH_PASSWORD = re.compile(r"://[^/@]*@")
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,32}")
 _HOST_NAME = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?")
 
 
 def _ae_title(value: str) -> str:
     """Check an application entity title (PS3.5 Table 6.2-1, VR AE)."""
     if not _AE_TITLE.fullmatch(value) or not value.strip():
-        raise ValueError("an AE title is 1 to 16 ASCII characters, without backslash, not only spaces (PS3.5 AE)")
+        raise ValueError("must be 1 to 16 ASCII characters, without backslash, not only spaces (PS3.5 AE)")
     return value.strip()
 
 
 def _host(value: str) -> str:
-    if not _HOST_NAME.fullmatch(value) and not _is_network(value):
-        raise ValueError("a host name or an IP address")
+    if not _HOST_NAME.fullmatch(value) and not (_is_network(value) and "/" not in value):
+        raise ValueError("must be a host name or an IP address")
+    return value
+
+
+def _name(value: str) -> str:
+    if not _NAME.fullmatch(value):
+        raise ValueError("must be 1 to 32 letters, digits, - or _")
     return value
 
 
 def _address(value: str) -> str:
     if not _is_network(value):
-        raise ValueError("an IP address such as 10.1.2.3, or a network such as 10.1.2.0/24")
+        raise ValueError("must be an IP address such as 10.1.2.3, or a network such as 10.1.2.0/24")
+    return value
+
+
+def _folder(value: Path) -> Path:
+    if not value.parts or "\0" in str(value):
+        raise ValueError("must be the path of a folder")
     return value
 
 
@@ -50,14 +64,16 @@ def _is_network(value: str) -> bool:
 AETitle = Annotated[str, AfterValidator(_ae_title)]
 Host = Annotated[str, AfterValidator(_host)]
 Address = Annotated[str, AfterValidator(_address)]
+Folder = Annotated[Path, Field(strict=False), AfterValidator(_folder)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Days = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,32}$")]
+Name = Annotated[str, AfterValidator(_name)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, hide_input_in_errors=False)
+    # strict: a port of "11112" or an allow_any of "yes" is a slip, and slips are not guessed at
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, strict=True)
 
 
 class NodeSettings(_Section):
@@ -66,7 +82,7 @@ class NodeSettings(_Section):
     ae_title: AETitle = "ICH_NODE"
     bind: Host = "0.0.0.0"  # noqa: S104 - a DICOM receiver listens on the network; peers are on an allow-list
     port: Port = 11112
-    state_directory: Path = Path("var")
+    state_directory: Folder = Path("var")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
 
@@ -91,7 +107,7 @@ class SeriesSettings(_Section):
 class ModelSettings(_Section):
     """``[model]``: what scores the slices, and on what."""
 
-    directory: Path = Path("models/ich-irv2")
+    directory: Folder = Path("models/ich-irv2")
     engine: Literal["auto", "cuda", "openvino", "torch"] = "auto"
     threads: Annotated[int, Field(ge=0, le=256)] = 0
     show_findings_of_untrained_model: bool = False
@@ -114,7 +130,7 @@ class PeerSettings(_Section):
     ae_title: AETitle
     address: Address
     return_port: Port | None = None
-    destinations: tuple[Name, ...] | None = None
+    destinations: Annotated[tuple[Name, ...], Field(strict=False)] | None = None
 
     def matches(self, ae_title: str, remote_address: str) -> bool:
         """Say whether a caller is this peer: AE title and address must both fit."""
@@ -153,7 +169,7 @@ class DatabaseSettings(_Section):
     def _supported(cls, value: str) -> str:
         if value and not value.startswith("sqlite:///"):
             raise ValueError(
-                "empty (SQLite in the state folder) or sqlite:///PATH; other databases are not supported yet"
+                "must be empty (SQLite in the state folder) or sqlite:///PATH; other databases are not supported yet"
             )
         return value
 
@@ -177,8 +193,8 @@ class Config(_Section):
     delivery: DeliverySettings = DeliverySettings()
     database: DatabaseSettings = DatabaseSettings()
     retention: RetentionSettings = RetentionSettings()
-    peer: tuple[PeerSettings, ...] = ()
-    destination: tuple[DestinationSettings, ...] = ()
+    peer: Annotated[tuple[PeerSettings, ...], Field(strict=False)] = ()
+    destination: Annotated[tuple[DestinationSettings, ...], Field(strict=False)] = ()
 
     @property
     def state_directory(self) -> Path:
@@ -236,14 +252,15 @@ def _faults_between_keys(values: dict[str, Any]) -> list[str]:
     """Name what no single key shows. Looks at raw values, so that it speaks even where single keys are wrong."""
     peers, destinations = _tables(values, "peer"), _tables(values, "destination")
     faults = []
-    names = [str(destination.get("name")) for destination in destinations]
+    names = [one["name"] for one in destinations if isinstance(one.get("name"), str)]
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         faults.append(f"destination.name: must differ; given more than once: {', '.join(repeated)}")
     for number, peer in enumerate(peers):
-        if unknown := sorted({str(name) for name in peer.get("destinations") or ()} - set(names)):
+        chosen = peer.get("destinations")
+        if unknown := [name for name in chosen if name not in names] if isinstance(chosen, list) else []:
             known = ", ".join(names) or "none"
             faults.append(f"peer.{number}.destinations = {unknown}: unknown destination; known: {known}")
-    if not peers and not _section(values, "receiver").get("allow_any"):
+    if not values.get("peer") and _section(values, "receiver").get("allow_any") in (None, False):
         faults.append("peer: nobody may send; add a [[peer]] with ae_title and address, or receiver.allow_any = true")
     series = SeriesSettings.model_construct(**_section(values, "series"))
     if _is_number(series.quiet_s) and _is_number(series.max_wait_s) and series.max_wait_s < series.quiet_s:
@@ -271,10 +288,18 @@ def _describe(details: ErrorDetails) -> str:
         return f"{key}: unknown key; allowed: {', '.join(_allowed_keys(details['loc'][:-1]))}"
     if details["type"] == "missing":
         return f"{key}: missing"
-    message = details["msg"].removeprefix("Value error, ")
     given = details["input"]
-    shown = "" if isinstance(given, dict | BaseModel) else f" = {given!r}"
-    return f"{key}{shown}: {message}"
+    shown = "" if isinstance(given, dict | list | BaseModel) else f" = {_WITH_PASSWORD.sub('://***@', repr(given))}"
+    return f"{key}{shown}: {_what_is_allowed(details)}"
+
+
+def _what_is_allowed(details: ErrorDetails) -> str:
+    section = details["loc"][0] if details["loc"] else ""
+    if details["type"] == "model_type":
+        return f"must be a table: [[{section}]]" if len(details["loc"]) > 1 else f"must be a table: [{section}]"
+    if details["type"] == "tuple_type":
+        return "must be a list of names" if len(details["loc"]) > 1 else f"must be tables: [[{section}]]"
+    return details["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
 
 
 def _allowed_keys(location: tuple[int | str, ...]) -> list[str]:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from ich_node.config import Config
 from ich_node.database import Database, open_database, prepare_database
 from ich_node.deliver import Patience, StoreOutcome, Verdict, associate, is_warning, store
-from ich_node.errors import DestinationRefuses, DestinationUnavailable
+from ich_node.errors import DatabaseBusy, DestinationRefuses, DestinationUnavailable
 from ich_node.housekeeping import start_housekeeping
 from ich_node.job_queue import (
     DeliveryRules,
     claim_deliveries,
     free_leases_of_the_dead,
     mark_delivered,
+    mark_lost,
     mark_refused,
     mark_unreached,
     new_owner,
@@ -28,6 +30,8 @@ from ich_node.service import SystemdNotifier, stop_on_signals
 _POLL_S = 0.1
 _SPARE_LEASE_S = 60.0
 _MOST_AT_ONCE = 20
+_DESTINATIONS_AT_ONCE = 8
+_GONE = "the report's file is gone; ich-node requeue makes a new report"
 
 log = EventLog("deliver")
 
@@ -37,7 +41,6 @@ class Deliverer:
 
     def __init__(self, config: Config, database: Database, alive: Callable[[], None] = lambda: None) -> None:
         self._alive = alive
-        """Called after every answer or time-out of a destination."""
         self._config = config
         self._database = database
         self._owner = new_owner()
@@ -53,32 +56,51 @@ class Deliverer:
         self._lease_s = _SPARE_LEASE_S + settings.connect_timeout_s + settings.response_timeout_s * (_MOST_AT_ONCE + 2)
 
     def run(self, stop: threading.Event) -> None:
-        """Deliver until told to stop."""
-        while not stop.is_set():
-            busy = self.step()
-            self._alive()
-            if not busy:
-                stop.wait(_POLL_S)
+        """Deliver until told to stop, to several destinations at once: one that hangs holds up no other."""
+        sending: dict[str, Future[None]] = {}
+        with ThreadPoolExecutor(_DESTINATIONS_AT_ONCE, "deliver") as threads:
+            while not stop.is_set():
+                self._alive()
+                try:
+                    busy = self._send_what_is_due(sending, threads)
+                except DatabaseBusy as error:  # what was being sent is claimed and sent again
+                    log.error("the database stays locked; trying again", error)
+                    busy = False
+                if not busy:
+                    stop.wait(_POLL_S)
+
+    def _send_what_is_due(self, sending: dict[str, Future[None]], threads: ThreadPoolExecutor) -> bool:
+        for name in [name for name, future in sending.items() if future.done()]:
+            sending.pop(name).result()
+        deliveries = self._claim(sending) if len(sending) < _DESTINATIONS_AT_ONCE else []
+        if deliveries:
+            sending[deliveries[0].destination.name] = threads.submit(self._deliver, deliveries)
+        return bool(deliveries)
 
     def step(self) -> bool:
         """Deliver what is due at one destination, in one association; False where nothing is due."""
-        deliveries = claim_deliveries(
-            self._database, self._owner, self._config.state_directory, lease_s=self._lease_s, limit=_MOST_AT_ONCE
-        )
+        deliveries = self._claim(())
         if deliveries:
             self._deliver(deliveries)
         return bool(deliveries)
 
-    def _deliver(self, deliveries: list[Delivery]) -> None:
-        destination = deliveries[0].destination
-        classes = list(dict.fromkeys(one.sop_class_uid for delivery in deliveries for one in delivery.objects))
-        left = list(deliveries)
+    def _claim(self, busy: Collection[str]) -> list[Delivery]:
+        state = self._config.state_directory
+        return claim_deliveries(
+            self._database, self._owner, state, lease_s=self._lease_s, limit=_MOST_AT_ONCE, busy=busy
+        )
+
+    def _deliver(self, deliveries: Sequence[Delivery]) -> None:
+        left = [delivery for delivery in deliveries if self._has_its_files(delivery)]
+        if not left:
+            return
+        destination = left[0].destination
+        classes = list(dict.fromkeys(one.sop_class_uid for delivery in left for one in delivery.objects))
         try:
             with associate(destination, self._config.node.ae_title, classes, self._patience) as association:
                 while left:
                     outcome = store(association, left[0].objects)
                     self._note(left.pop(0), outcome)
-                    self._alive()
         except DestinationRefuses as error:
             self._pause(left, str(error))
         except DestinationUnavailable as error:
@@ -86,11 +108,19 @@ class Deliverer:
                 state = mark_unreached(self._database, delivery, self._owner, str(error), self._rules)
                 _log_failure(delivery, state, str(error))
 
+    def _has_its_files(self, delivery: Delivery) -> bool:
+        """Bury a delivery whose report was deleted; another try would not bring it back."""
+        if delivery.objects and all(one.path.is_file() for one in delivery.objects):
+            return True
+        mark_lost(self._database, delivery, self._owner, _GONE)
+        _log_failure(delivery, DeliveryState.DEAD, _GONE)
+        return False
+
     def _note(self, delivery: Delivery, outcome: StoreOutcome) -> None:
         status = outcome.dimse_status
         text = f"status 0x{status:04X}"
         if outcome.verdict is Verdict.DELIVERED:
-            warning = text if is_warning(status) else ""
+            warning = f"warning 0x{status:04X}" if is_warning(status) else ""
             mark_delivered(self._database, delivery, self._owner, outcome.sop_instance_uid, status, warning)
             log.info("delivered", **_fields(delivery), status=f"0x{status:04X}")
         elif outcome.verdict is Verdict.TRY_AGAIN:
@@ -115,7 +145,6 @@ def run_deliverer(config: Config) -> None:
     Raises:
         StartError: the node cannot run here.
     """
-    config.state_directory.mkdir(parents=True, exist_ok=True)
     database = open_database(config.database_url, config.database.busy_timeout_s)
     notifier = SystemdNotifier()
     with stop_on_signals() as stop:

@@ -31,6 +31,7 @@ def write_durably(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
         sync_directory(path.parent)
     except OSError as error:
         part.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)  # renamed, but not for sure
         if error.errno in _NO_ROOM:
             raise SpoolFull("no space left on the disk") from error
         raise

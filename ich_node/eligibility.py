@@ -9,15 +9,8 @@ from typing import Final
 
 import numpy as np
 
-from ich_node.records import NotAnalysedReason, SliceFacts, TissueMeasure
+from ich_node.records import ANALYSED_SOP_CLASSES, NotAnalysedReason, SliceFacts, TissueMeasure
 
-_CT_CLASSES: Final = frozenset(
-    {
-        "1.2.840.10008.5.1.4.1.1.2",  # CT Image Storage
-        "1.2.840.10008.5.1.4.1.1.2.1",  # Enhanced CT Image Storage
-        "1.2.840.10008.5.1.4.1.1.2.2",  # Legacy Converted Enhanced CT Image Storage
-    }
-)
 _SECONDARY_CAPTURE_PREFIX: Final = "1.2.840.10008.5.1.4.1.1.7"
 _LOCALIZER_TYPES: Final = frozenset({"LOCALIZER", "SCOUT", "TOPOGRAM"})
 _REFORMATTED_TYPES: Final = frozenset({"MPR", "CSA MPR", "REFORMATTED", "MIP", "CSA MIP", "MINIP", "PROJECTION IMAGE"})
@@ -44,7 +37,7 @@ _MINIMUM_BRAIN_SLICES: Final = 3
 
 def slice_ineligibility(facts: SliceFacts) -> NotAnalysedReason | None:
     """Say why the header of a slice excludes it, or None. A missing attribute alone excludes nothing but geometry."""
-    if facts.sop_class_uid not in _CT_CLASSES:
+    if facts.sop_class_uid not in ANALYSED_SOP_CLASSES:
         is_capture = facts.sop_class_uid.startswith(_SECONDARY_CAPTURE_PREFIX)
         return NotAnalysedReason.SECONDARY if is_capture else NotAnalysedReason.NOT_CT
     if facts.modality not in ("CT", ""):

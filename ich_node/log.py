@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import sys
 import threading
 from datetime import UTC, datetime
@@ -53,11 +54,18 @@ def start_logging(level: str = "INFO", role: str = "") -> None:
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
     logging.getLogger(_OWN).setLevel(level)
+    silence_libraries()
+    logging.raiseExceptions = False  # or a line that cannot be written would be printed with its arguments
+    sys.excepthook = _log_uncaught
+    sys.unraisablehook = lambda uncaught: _log_uncaught(uncaught.exc_type, uncaught.exc_value, uncaught.exc_traceback)
+    threading.excepthook = lambda uncaught: _log_uncaught(uncaught.exc_type, uncaught.exc_value, uncaught.exc_traceback)
+
+
+def silence_libraries() -> None:
+    """Keep the DICOM libraries from writing messages, which quote values from headers."""
     for name in ("pynetdicom", "pydicom"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     logging.captureWarnings(capture=True)
-    sys.excepthook = _log_uncaught
-    threading.excepthook = lambda uncaught: _log_uncaught(uncaught.exc_type, uncaught.exc_value, uncaught.exc_traceback)
 
 
 def _log_uncaught(_kind: type[BaseException], error: BaseException | None, traceback_: TracebackType | None) -> None:
@@ -78,7 +86,7 @@ class _JsonLines(logging.Formatter):
             "role": self._role,
             "event": _event_of(record),
         }
-        line |= {key: _shorten(value) for key, value in getattr(record, "fields", {}).items()}
+        line |= {key: _writable(value) for key, value in getattr(record, "fields", {}).items()}
         return json.dumps(line, default=str)
 
 
@@ -96,5 +104,7 @@ def _describe(error: BaseException) -> dict[str, str]:
     return {"error": type(error).__name__, "where": where} | ({"detail": str(error)} if ours else {})
 
 
-def _shorten(value: Any) -> Any:
+def _writable(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)  # JSON has no NaN
     return value[:_LONGEST_FIELD] if isinstance(value, str) else value

@@ -20,6 +20,8 @@ ROLES: Final = ("receive", "work", "deliver")
 EXIT_CONFIGURATION: Final = 78
 _LONGEST_PAUSE_S = 30.0
 _STEADY_S = 60.0
+_START_S = 120.0
+"""A role that cannot run stops the whole node this long; later the receiver must not fall with the model."""
 _GRACE_S = 45.0
 
 log = EventLog("serve")
@@ -40,7 +42,6 @@ def serve(config: Config, config_path: Path, roles: tuple[str, ...] = ROLES) -> 
     Raises:
         StartError: the database cannot be used.
     """
-    config.state_directory.mkdir(parents=True, exist_ok=True)
     database = open_database(config.database_url, config.database.busy_timeout_s)
     prepare_database(database, config.state_directory)
     database.close()
@@ -63,16 +64,20 @@ def _start(role: str, config_path: Path) -> _Child:
 
 
 def _watch(children: list[_Child], config_path: Path, stop: threading.Event, notifier: SystemdNotifier) -> int:
+    began = time.monotonic()
+    running = list(children)
     while not stop.wait(0.2):
         notifier.alive()
-        for child in children:
+        for child in list(running):
             status = child.process.poll()
-            if status is None:
-                continue
-            if status == EXIT_CONFIGURATION:
+            if status == EXIT_CONFIGURATION and time.monotonic() - began < _START_S:
                 log.error("role cannot run with this configuration or model; stopping", role_name=child.role)
                 return EXIT_CONFIGURATION
-            _restart_when_due(child, config_path, status)
+            if status == EXIT_CONFIGURATION:
+                log.error("role stopped and stays down; the others go on", role_name=child.role)
+                running.remove(child)
+            elif status is not None:
+                _restart_when_due(child, config_path, status)
     return 0
 
 

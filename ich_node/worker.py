@@ -16,7 +16,7 @@ from ich_node.database import Database, open_database, prepare_database
 from ich_node.decode import DecodeLimits, DecoderPool, DecodeTask
 from ich_node.durable import sync_directory, write_durably
 from ich_node.eligibility import slice_ineligibility
-from ich_node.errors import ModelError, ReportError
+from ich_node.errors import DatabaseBusy, IchNodeError, ModelError, ReportError
 from ich_node.job_queue import (
     Conclusion,
     SavedObject,
@@ -61,6 +61,8 @@ _SERIES_AT_ONCE = 8
 _INSTANCES_AT_ONCE = 16
 _RETRY_S = 5.0
 
+_Submitted = tuple[StoredInstance, DecodeTask]
+
 log = EventLog("work")
 
 
@@ -80,7 +82,11 @@ class Worker:
     def run(self, stop: threading.Event, notifier: SystemdNotifier) -> None:
         """Work until told to stop; an idle worker looks for work ten times a second."""
         while not stop.is_set():
-            busy = self.step()
+            try:
+                busy = self.step()
+            except DatabaseBusy as error:  # what was being worked on is claimed again
+                log.error("the database stays locked; trying again", error)
+                busy = False
             notifier.alive()
             if not busy:
                 stop.wait(_POLL_S)
@@ -96,54 +102,55 @@ class Worker:
         )
         if not jobs:
             return self._tell_not_analysed()
-        self._score(jobs)
-        worked = [job.id for job in jobs if not job.due or self._guarded(job)]
+        submitted = self._submit(jobs)
+        worked = [job.id for job in jobs if self._guarded(job, submitted[job.id])]
         release_lease(self._database, worked, self._owner)
         return True
 
-    # ------------------------------------------------------------------------ while slices arrive
-
-    def _score(self, jobs: Sequence[SeriesJob]) -> None:
-        """Decode in child processes, ahead of the network; save after every micro-batch."""
-        submitted: list[tuple[SeriesJob, StoredInstance, DecodeTask]] = []
-        for job in jobs:
-            room = _INSTANCES_AT_ONCE - len(submitted)
-            for instance in waiting_instances(self._database, job.id, room) if room else ():
-                path = self._config.state_directory / instance.path
-                submitted.append((job, instance, self._decoder.submit(path)))
-        size = max(1, self._model.engine.batch_size)
-        for start in range(0, len(submitted), size):
-            self._score_batch(submitted[start : start + size])
-
-    def _score_batch(self, batch: Sequence[tuple[SeriesJob, StoredInstance, DecodeTask]]) -> None:
-        decoded = [(job, instance, task.result()) for job, instance, task in batch]
-        slices = tuple(one for _, _, result in decoded for one in result.slices)
-        planes = score_slices(slices, self._model)
-        by_job: dict[int, tuple[SeriesJob, list[ScoredInstance]]] = {}
-        for job, instance, result in decoded:
-            mine = planes[: len(result.slices)]
-            planes = planes[len(mine) :]
-            scored = scored_instance(instance.id, result, mine)
-            by_job.setdefault(job.id, (job, []))[1].append(scored)
-            _log_instance(job, scored)
-        for job, results in by_job.values():
-            sha256 = self._model.identity.sha256
-            save_scores(self._database, job, self._owner, results, model_sha256=sha256, lease_s=_LEASE_S)
-
-    # ------------------------------------------------------------------- when a series has arrived
-
-    def _guarded(self, job: SeriesJob) -> bool:
-        """Conclude a series; one that cannot be concluded never stops the others."""
+    def _guarded(self, job: SeriesJob, submitted: Sequence[_Submitted]) -> bool:
+        """Score and conclude a series; one that fails never stops the others, and after three attempts is FAILED."""
         try:
-            self._conclude(job)
+            self._score(job, submitted)
+            if job.due:
+                self._conclude(job)
         except ModelError:
             raise
         except Exception as error:  # noqa: BLE001 - one of the two broad catches: a poison job ends FAILED and visible
-            what = f"{type(error).__name__}: {error}" if isinstance(error, ReportError) else type(error).__name__
+            what = f"{type(error).__name__}: {error}" if isinstance(error, IchNodeError) else type(error).__name__
             final = fail_attempt(self._database, job, self._owner, what, retry_s=_RETRY_S)
             log.error("series failed" if final else "series will be tried again", error, series=job.id)
             return False
         return True
+
+    # ------------------------------------------------------------------------ while slices arrive
+
+    def _submit(self, jobs: Sequence[SeriesJob]) -> dict[int, list[_Submitted]]:
+        """Have children decode what waits, ahead of the network."""
+        submitted: dict[int, list[_Submitted]] = {}
+        room = _INSTANCES_AT_ONCE
+        for job in jobs:
+            waiting = waiting_instances(self._database, job.id, room) if room else []
+            submitted[job.id] = [(one, self._decoder.submit(self._file(one))) for one in waiting]
+            room -= len(waiting)
+        return submitted
+
+    def _score(self, job: SeriesJob, submitted: Sequence[_Submitted]) -> None:
+        """Score slices as their decoding ends; save after every micro-batch."""
+        size = max(1, self._model.engine.batch_size)
+        for start in range(0, len(submitted), size):
+            decoded = [(instance, task.result()) for instance, task in submitted[start : start + size]]
+            planes = score_slices(tuple(one for _, result in decoded for one in result.slices), self._model)
+            scored = []
+            for instance, result in decoded:
+                mine, planes = planes[: len(result.slices)], planes[len(result.slices) :]
+                scored.append(scored_instance(instance.id, result, mine))
+                _log_instance(job, scored[-1])
+            sha256 = self._model.identity.sha256
+            if not save_scores(self._database, job, self._owner, scored, model_sha256=sha256, lease_s=_LEASE_S):
+                log.warning("lease lost while scoring; another worker has the series", series=job.id)
+                return
+
+    # ------------------------------------------------------------------- when a series has arrived
 
     def _conclude(self, job: SeriesJob) -> None:
         if not close_series(self._database, job, self._owner, lease_s=_LEASE_S):
@@ -256,7 +263,6 @@ def run_worker(config: Config) -> None:
         ModelError: the model bundle is missing or altered.
         StartError: the node cannot run here.
     """
-    config.state_directory.mkdir(parents=True, exist_ok=True)
     database = open_database(config.database_url, config.database.busy_timeout_s)
     notifier = SystemdNotifier()
     with (

@@ -6,11 +6,20 @@ from io import BytesIO
 from typing import Any
 
 import pydicom
-from ct_series import headers, incomplete, indeterminate, make_request, negative, not_analysed, positive, untrained
 from pydicom import Dataset
 
 from ich_node.records import Completeness, Gap, TriageFinding
 from ich_node.report.structured_report import build_reports
+from tests.ct_series import (
+    headers,
+    incomplete,
+    indeterminate,
+    make_request,
+    negative,
+    not_analysed,
+    positive,
+    untrained,
+)
 
 EVIDENCE = headers(12)
 

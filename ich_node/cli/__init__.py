@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from ich_node import __version__
 from ich_node.cli import node, operate, study
 from ich_node.errors import ConfigError, IchNodeError, ModelError
+from ich_node.log import silence_libraries
 
 EXIT_FAILURE = 1
 EXIT_CONFIGURATION = 78
@@ -18,6 +19,7 @@ EXIT_CONFIGURATION = 78
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
     options = build_parser().parse_args(arguments)
+    silence_libraries()
     try:
         status: int = options.run(options)
     except (ConfigError, ModelError) as error:

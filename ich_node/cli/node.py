@@ -52,6 +52,7 @@ def _serve(options: argparse.Namespace) -> int:
 
 
 def _receive(options: argparse.Namespace) -> int:
+    _decode_nothing()
     from ich_node.receive import run_receiver
 
     config = read_config(options)
@@ -70,12 +71,19 @@ def _work(options: argparse.Namespace) -> int:
 
 
 def _deliver(options: argparse.Namespace) -> int:
+    _decode_nothing()
     from ich_node.deliverer import run_deliverer
 
     config = read_config(options)
     start_logging(config.node.log_level, "deliver")
     run_deliverer(config)
     return 0
+
+
+def _decode_nothing() -> None:
+    """Keep GDCM out of roles that decode no pixel: pydicom loads it wherever it is installed, and it takes 30 MiB."""
+    sys.modules["gdcm"] = None  # type: ignore[assignment]  # Python's own way to say "not to be imported"
+    import pydicom  # noqa: F401 - first of all: reading its dictionary takes another 30 MiB for a moment
 
 
 def _check_config(options: argparse.Namespace) -> int:

@@ -7,14 +7,17 @@ import dataclasses
 import json
 import sys
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
 from ich_node.cli.node import Commands, read_config, with_config
 from ich_node.config import Config
-from ich_node.database import Database, open_database, prepare_database
-from ich_node.queries import DeliveryStatus, NodeStatus, SeriesStatus, StudyStatus, node_status
+
+if TYPE_CHECKING:
+    from ich_node.database import Database
+    from ich_node.queries import DeliveryStatus, NodeStatus, SeriesStatus, StudyStatus
 
 _SHORT_UID = 20
 
@@ -46,13 +49,16 @@ def add_commands(commands: Commands) -> None:
 
 
 def _open(config: Config) -> Database:
-    config.state_directory.mkdir(parents=True, exist_ok=True)
+    from ich_node.database import open_database, prepare_database
+
     database = open_database(config.database_url, config.database.busy_timeout_s)
     prepare_database(database, config.state_directory)
     return database
 
 
 def _status(options: argparse.Namespace) -> int:
+    from ich_node.queries import node_status
+
     config = read_config(options)
     status = node_status(_open(config), limit=options.limit, uid=options.uid)
     if options.uid and not status.studies:

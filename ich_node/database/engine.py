@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, cast
 
 from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
-from ich_node.errors import DatabaseBusy
+from ich_node.errors import DatabaseBusy, SpoolFull
 
+_FULL = "database or disk is full"
 _LOCKED = ("database is locked", "database table is locked", "database schema is locked")
+
+Result = TypeVar("Result")
+
+
+@dataclass(slots=True, eq=False)
+class _Piece:
+    """A thread's part of a transaction that several threads share."""
+
+    work: Callable[[Connection], Any]
+    result: Any = None
+    committed: bool = False
+    busy: DatabaseBusy | None = None
+    settled: threading.Event = field(default_factory=threading.Event)
 
 
 class Database:
@@ -27,11 +42,13 @@ class Database:
         self._busy_timeout_s = busy_timeout_s
         self._turn = threading.Lock()
         """Threads of one process queue here: SQLite's own waiting polls, and polls unfairly."""
+        self._pieces: list[_Piece] = []
+        self._pieces_lock = threading.Lock()
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """Give a connection that sees one consistent state. Writing on it is a programmer's mistake."""
-        with _busy_is_named(), self.engine.begin() as connection:
+        with _troubles_are_named(), self.engine.begin() as connection:
             yield connection
 
     @contextmanager
@@ -40,15 +57,65 @@ class Database:
 
         Raises:
             DatabaseBusy: the database stayed locked for ``busy_timeout_s``.
+            SpoolFull: there is no room for what was written.
         """
         if not self._turn.acquire(timeout=self._busy_timeout_s):
             raise DatabaseBusy("other threads kept the database busy")
         try:
-            writer = self.engine.connect().execution_options(ich_writer=True)
-            with _busy_is_named(), writer as connection, connection.begin():
-                yield connection
+            with _troubles_are_named(), self.engine.connect() as connection:
+                connection.execution_options(ich_writer=True)
+                with connection.begin():
+                    yield connection
         finally:
             self._turn.release()
+
+    def write_together(self, work: Callable[[Connection], Result]) -> Result:
+        """Write in one transaction with the threads that wait meanwhile, and return when it is committed.
+
+        One flush of the disk then serves them all. Where one piece of work fails, all are undone and each thread
+        tries its own alone; so it must do nothing but use the connection.
+
+        Raises:
+            DatabaseBusy: the database stayed locked for ``busy_timeout_s``.
+        """
+        piece = _Piece(work)
+        with self._pieces_lock:
+            self._pieces.append(piece)
+            leads = len(self._pieces) == 1
+        if leads:
+            self._write_pieces()
+        piece.settled.wait()
+        if piece.committed:
+            return cast(Result, piece.result)
+        if piece.busy is not None:
+            raise DatabaseBusy("the database stayed locked") from piece.busy
+        with self.writing() as connection:
+            return work(connection)
+
+    def _write_pieces(self) -> None:
+        """Lead: do the work of every thread that has come by the time we hold the write lock."""
+        pieces: list[_Piece] = []
+        try:
+            with self.writing() as connection:
+                pieces = self._take_pieces()
+                for piece in pieces:
+                    piece.result = piece.work(connection)
+            for piece in pieces:
+                piece.committed = True
+        except DatabaseBusy as busy:
+            pieces = pieces or self._take_pieces()
+            for piece in pieces:
+                piece.busy = busy
+        except SQLAlchemyError:
+            pass  # undone: each thread tries alone, and the one whose work fails gets its own error
+        finally:
+            for piece in pieces or self._take_pieces():
+                piece.settled.set()
+
+    def _take_pieces(self) -> list[_Piece]:
+        with self._pieces_lock:
+            pieces, self._pieces = self._pieces, []
+        return pieces
 
     def close(self) -> None:
         self.engine.dispose()
@@ -84,10 +151,12 @@ def _begin(connection: Connection) -> None:
 
 
 @contextmanager
-def _busy_is_named() -> Iterator[None]:
+def _troubles_are_named() -> Iterator[None]:
     try:
         yield
     except OperationalError as error:
         if any(text in str(error.orig) for text in _LOCKED):
             raise DatabaseBusy("the database stayed locked") from error
+        if _FULL in str(error.orig):
+            raise SpoolFull("no space left for the database") from error
         raise

@@ -6,31 +6,28 @@ import time
 import uuid
 from pathlib import Path
 
-from alembic import command
-from alembic.config import Config as AlembicConfig
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from filelock import FileLock, Timeout
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, insert, inspect, select
 from sqlalchemy.exc import DatabaseError
 
 from ich_node.database.engine import Database
-from ich_node.database.tables import InstallationRow
+from ich_node.database.tables import SCHEMA, InstallationRow
 from ich_node.errors import StartError
 
 _LONGEST_MIGRATION_S = 600.0
 
 
 def prepare_database(database: Database, state_directory: Path) -> str:
-    """Check, migrate and identify the database. The first process does it, the others wait.
+    """Check, migrate and identify the database; make the state folder. The first process does it, the others wait.
 
     Returns:
         The installation UID, made at the first start.
 
     Raises:
-        StartError: the database is damaged, or was written by a newer version.
+        StartError: the database is damaged, or was written by a newer version; or the state folder cannot be written.
     """
     try:
+        state_directory.mkdir(parents=True, exist_ok=True)
         with FileLock(state_directory / "migrate.lock", timeout=_LONGEST_MIGRATION_S):
             check_integrity(database)
             with database.writing() as connection:
@@ -40,6 +37,8 @@ def prepare_database(database: Database, state_directory: Path) -> str:
         raise StartError("another process has been migrating the database for 10 minutes") from None
     except DatabaseError as error:
         raise StartError(f"the database cannot be opened: {error.orig}; see docs/operation.md") from error
+    except OSError as error:
+        raise StartError(f"the state folder {state_directory} cannot be written: {error.strerror}") from error
 
 
 def check_integrity(database: Database) -> None:
@@ -58,18 +57,28 @@ def check_integrity(database: Database) -> None:
 
 
 def _migrate(connection: Connection) -> None:
+    current = _schema_of(connection)
+    if current == SCHEMA:
+        return
+    # Only here: a process that finds the schema as it should be does without 10 MiB of Alembic.
+    from alembic import command
+    from alembic.config import Config as AlembicConfig
+    from alembic.script import ScriptDirectory
+
     settings = AlembicConfig()
     settings.set_main_option("script_location", "ich_node.database:migrations")
     settings.attributes["connection"] = connection
     script = ScriptDirectory.from_config(settings)
-    current = MigrationContext.configure(connection).get_current_revision()
-    head = script.get_current_head()
-    if current == head:
-        return
     known = {revision.revision for revision in script.walk_revisions()}
     if current is not None and current not in known:
-        raise StartError(f"the database has schema {current}, which is newer than this program ({head}): upgrade it")
+        raise StartError(f"the database has schema {current}, which is newer than this program ({SCHEMA}): upgrade it")
     command.upgrade(settings, "head")
+
+
+def _schema_of(connection: Connection) -> str | None:
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
 
 
 def _identify(connection: Connection) -> str:

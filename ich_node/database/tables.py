@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import JSON, ForeignKey, Index, LargeBinary, String, Text, UniqueConstraint, text
+from sqlalchemy import JSON, ForeignKey, Index, LargeBinary, String, Text, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+SCHEMA: Final = "0001"
+"""The newest migration: what these tables are."""
 
 _UID = String(64)
 _STATE = String(16)
@@ -50,7 +53,8 @@ class SeriesRow(Base):
     __table_args__ = (
         UniqueConstraint("study_id", "series_instance_uid"),
         Index("series_by_state", "state", "due_at"),
-        Index("series_leased", "lease_owner", sqlite_where=text("lease_owner is not null")),
+        Index("series_by_head_expected", "head_expected", "state"),
+        Index("series_by_lease_owner", "lease_owner"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -86,8 +90,7 @@ class InstanceRow(Base):
     __tablename__ = "instance"
     __table_args__ = (
         UniqueConstraint("sop_instance_uid", "sha256"),
-        Index("instance_by_series", "series_id"),
-        Index("instance_waiting", "series_id", sqlite_where=text("state = 'RECEIVED' and current")),
+        Index("instance_by_series", "series_id", "state"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)

@@ -65,7 +65,7 @@ def read_instance(path: Path, limits: DecodeLimits, decline: DeclineSlice) -> De
     slices: HounsfieldSlices = ()
     try:
         header = read_header(path, limits)
-        study_uid, series_uid = (str(header.get(key) or "") for key in ("StudyInstanceUID", "SeriesInstanceUID"))
+        study_uid, series_uid = _uids(header)
         facts = _facts(header, limits)
         slices = _decode(path, header, _wanted(facts, decline), limits)
     except SeriesNotAnalysed as ended:
@@ -73,6 +73,16 @@ def read_instance(path: Path, limits: DecodeLimits, decline: DeclineSlice) -> De
         reason, detail = ended.reason, ended.detail
     facts = _with_measures(facts, slices)
     return DecodedInstance(state, facts, slices, reason, detail, study_uid, series_uid)
+
+
+def read_header_only(path: Path, limits: DecodeLimits) -> DecodedInstance:
+    """Say what the header tells of a file whose pixels cannot be had."""
+    return read_instance(path, limits, lambda _: NotAnalysedReason.CANNOT_DECODE)
+
+
+def _uids(header: Dataset) -> tuple[str, str]:
+    with damage_means(NotAnalysedReason.NOT_DICOM):
+        return str(header.get("StudyInstanceUID") or ""), str(header.get("SeriesInstanceUID") or "")
 
 
 def _facts(header: Dataset, limits: DecodeLimits) -> tuple[SliceFacts, ...]:

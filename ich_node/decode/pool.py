@@ -1,18 +1,19 @@
 """Decode in child processes with limits: a crash or a bomb costs one object, never the worker."""
 
+import logging
 import multiprocessing
 import os
 import resource
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from pebble import ProcessExpired, ProcessPool
 
-from ich_node.decode.instance import DeclineSlice, DecodedInstance, read_instance
+from ich_node.decode.instance import DeclineSlice, DecodedInstance, read_header_only, read_instance
 from ich_node.decode.limits import DecodeLimits
 from ich_node.records import InstanceState, NotAnalysedReason
 
@@ -24,20 +25,27 @@ class DecodeTask:
     """A decode that was handed to a child."""
 
     future: "Future[DecodedInstance]"
+    read_header: "Callable[[], Future[DecodedInstance]]"
 
     def done(self) -> bool:
         """Tell whether `result` would answer at once."""
         return self.future.done()
 
     def result(self) -> DecodedInstance:
-        """Wait for the child; its crash or time-out makes this one object unreadable."""
+        """Wait for the child; its crash or time-out makes this one object unreadable, with the header's facts."""
         try:
             return self.future.result()
         except TimeoutError:
-            return DecodedInstance(InstanceState.UNREADABLE, reason=NotAnalysedReason.DECODE_TIMEOUT)
+            return self._by_header(NotAnalysedReason.DECODE_TIMEOUT, "")
         except ProcessExpired as crash:
-            detail = f"exit code {crash.exitcode}"
-            return DecodedInstance(InstanceState.UNREADABLE, reason=NotAnalysedReason.DECODE_CRASHED, detail=detail)
+            return self._by_header(NotAnalysedReason.DECODE_CRASHED, f"exit code {crash.exitcode}")
+
+    def _by_header(self, reason: NotAnalysedReason, detail: str) -> DecodedInstance:
+        try:
+            header = self.read_header().result()
+        except (TimeoutError, ProcessExpired):
+            return DecodedInstance(InstanceState.UNREADABLE, reason=reason, detail=detail)
+        return replace(header, state=InstanceState.UNREADABLE, reason=reason, detail=detail)
 
 
 class DecoderPool:
@@ -69,7 +77,10 @@ class DecoderPool:
 
     def submit(self, path: Path) -> DecodeTask:
         """Have a child decode one file."""
-        return DecodeTask(self._schedule(read_instance, path, self._limits, self._decline))
+        return DecodeTask(
+            self._schedule(read_instance, path, self._limits, self._decline),
+            lambda: self._schedule(read_header_only, path, self._limits),
+        )
 
     def _schedule(self, function: Callable[..., DecodedInstance], *arguments: object) -> "Future[DecodedInstance]":
         task: Future[DecodedInstance] = self._pool.schedule(
@@ -86,5 +97,6 @@ def _warm_up() -> DecodedInstance:
 def _limit_this_process(address_space_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (address_space_bytes, address_space_bytes))
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # its messages quote header values
     # C libraries print on stdout, where `ich-node score --json` writes nothing but JSON.
     os.dup2(2, 1)

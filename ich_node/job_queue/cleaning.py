@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from sqlalchemy import delete, exists, select, update
 
 from ich_node.database import Database, DeliveryRow, InstanceRow, PlaneRow, ResultRow, SeriesRow, StudyRow
-from ich_node.records import DeliveryState, SeriesState
+from ich_node.records import DeliveryState, InstanceState, NotAnalysedReason, SeriesState
 
 _UNSENT = (DeliveryState.PENDING, DeliveryState.SENDING, DeliveryState.HELD)
 _SETTLED = (SeriesState.CONCLUDED, SeriesState.NOT_ANALYSED, SeriesState.FAILED, SeriesState.REJECTED)
@@ -55,6 +55,10 @@ def forget_files(database: Database, files: Sequence[StoredFile]) -> None:
         connection.execute(delete(PlaneRow).where(PlaneRow.instance_id.in_(ids)))
         connection.execute(update(SeriesRow).where(SeriesRow.id.in_(series)).values(images_deleted_at=time.time()))
         connection.execute(update(InstanceRow).where(InstanceRow.id.in_(ids)).values(path=None))
+        # what still waited for a decoder (its series FAILED) will never get there
+        undecoded = update(InstanceRow).where(InstanceRow.id.in_(ids), InstanceRow.state == InstanceState.RECEIVED)
+        gone = {"state": InstanceState.NOT_NEEDED, "reason": NotAnalysedReason.IMAGES_DELETED.name}
+        connection.execute(undecoded.values(gone))
 
 
 def expired_results(database: Database, *, before: float, limit: int = 500) -> list[StoredFile]:

@@ -62,7 +62,7 @@ def _began(number: int) -> str | None:
     None where it cannot be seen: systemd's ``ProtectProc=`` with ``PrivateUsers=`` hides units from one another.
     """
     try:
-        stat = Path(f"/proc/{number}/stat").read_text()
+        stat = Path(f"/proc/{number}/stat").read_text(errors="replace")
     except OSError:
         return None
     return stat.rpartition(")")[2].split()[19]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,20 +36,29 @@ class DeliveryRules:
 
 
 def claim_deliveries(
-    database: Database, owner: str, state_directory: Path, *, lease_s: float, limit: int = 20
+    database: Database,
+    owner: str,
+    state_directory: Path,
+    *,
+    lease_s: float,
+    limit: int = 20,
+    busy: Collection[str] = (),
 ) -> list[Delivery]:
-    """Take the lease of the deliveries of one destination that are to be tried now, the oldest first."""
+    """Take the lease of the deliveries of one destination that are to be tried now, the oldest first.
+
+    Args:
+        busy: names of destinations to leave alone, since an association with them is open.
+    """
     now = time.time()
+    claimable = _claimable(owner, now).where(DeliveryRow.destination.not_in(busy))
     with database.reading() as connection:
-        if not connection.execute(_claimable(now).limit(1)).first():
+        if not connection.execute(claimable.limit(1)).first():
             return []
     with database.writing() as connection:
-        first = connection.execute(_claimable(now).limit(1)).first()
+        first = connection.execute(claimable.limit(1)).first()
         if first is None:
             return []
-        rows = connection.execute(
-            _claimable(now).where(DeliveryRow.destination == first.destination).limit(limit)
-        ).all()
+        rows = connection.execute(claimable.where(DeliveryRow.destination == first.destination).limit(limit)).all()
         connection.execute(
             update(DeliveryRow)
             .where(DeliveryRow.id.in_([row.id for row in rows]))
@@ -63,10 +72,12 @@ def claim_deliveries(
         return [_delivery(connection, row, state_directory) for row in rows]
 
 
-def _claimable(now: float) -> Any:
+def _claimable(owner: str, now: float) -> Any:
+    # who claims has no association with the destination: a lease of its own is left from when the database was locked
+    left_over = or_(DeliveryRow.lease_expires_at < now, DeliveryRow.lease_owner == owner)
     free = or_(
         DeliveryRow.state == DeliveryState.PENDING,
-        and_(DeliveryRow.state == DeliveryState.SENDING, DeliveryRow.lease_expires_at < now),
+        and_(DeliveryRow.state == DeliveryState.SENDING, left_over),
     )
     return (
         select(DeliveryRow, StudyRow.study_instance_uid)
@@ -119,7 +130,7 @@ def mark_delivered(
             "finished_at": time.time(),
         }
         _finish(connection, delivery, owner, values)
-        connection.execute(delete(DestinationRow).where(DestinationRow.name == delivery.destination.name))
+        _end_pause(connection, delivery)
 
 
 def mark_unreached(
@@ -143,6 +154,8 @@ def mark_unreached(
             "finished_at": now if dead else None,
         }
         _finish(connection, delivery, owner, values)
+        if dimse_status is not None:
+            _end_pause(connection, delivery)
     return state
 
 
@@ -165,7 +178,15 @@ def mark_refused(
             "finished_at": now if state == DeliveryState.DEAD else None,
         }
         _finish(connection, delivery, owner, values)
+        _end_pause(connection, delivery)
     return state
+
+
+def mark_lost(database: Database, delivery: Delivery, owner: str, error: str) -> None:
+    """Note that there is nothing left to send: DEAD at once."""
+    with database.writing() as connection:
+        values = {"state": DeliveryState.DEAD, "error": error, "finished_at": time.time()}
+        _finish(connection, delivery, owner, values)
 
 
 def pause_destination(
@@ -189,6 +210,11 @@ def release_deliveries(database: Database, deliveries: Sequence[Delivery], owner
     with database.writing() as connection:
         for delivery in deliveries:
             _finish(connection, delivery, owner, {"state": DeliveryState.PENDING, "attempts": delivery.attempts - 1})
+
+
+def _end_pause(connection: Connection, delivery: Delivery) -> None:
+    """The destination answered a C-STORE, whatever it said: it takes our associations again."""
+    connection.execute(delete(DestinationRow).where(DestinationRow.name == delivery.destination.name))
 
 
 def _finish(connection: Connection, delivery: Delivery, owner: str, values: dict[str, Any]) -> None:

@@ -3,26 +3,52 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import Connection, CursorResult, delete, insert, select, update
+from sqlalchemy import Connection, CursorResult, bindparam, delete, insert, select, update
 
 from ich_node.database import Database, InstanceRow, PlaneRow, ResultRow, SeriesRow, StudyRow
 from ich_node.records import InstanceState, ReceivedInstance, Reception, SeriesState
+
+# Statements that run for every slice are built once: building one takes as long as running it.
+_LOOK_UP: Final = select(
+    select(InstanceRow.id)
+    .where(InstanceRow.sop_instance_uid == bindparam("uid"), InstanceRow.sha256 == bindparam("sha256"))
+    .where(InstanceRow.path.is_not(None))
+    .scalar_subquery(),
+    select(ResultRow.id).where(ResultRow.sop_instance_uid == bindparam("uid")).scalar_subquery(),
+)
+_FIND_SERIES: Final = (
+    select(SeriesRow.id, SeriesRow.images_deleted_at)
+    .join(StudyRow, StudyRow.id == SeriesRow.study_id)
+    .where(StudyRow.study_instance_uid == bindparam("study"), SeriesRow.series_instance_uid == bindparam("series"))
+)
+_FIND_VERSIONS: Final = select(
+    InstanceRow.id, InstanceRow.sha256, InstanceRow.path, InstanceRow.series_id, InstanceRow.current
+).where(InstanceRow.sop_instance_uid == bindparam("uid"))
+_ADD_INSTANCE: Final = insert(InstanceRow)
+_REOPEN_SERIES: Final = (
+    update(SeriesRow)
+    .where(SeriesRow.id == bindparam("series_id"), SeriesRow.state != SeriesState.QUARANTINED)
+    .values(
+        last_received_at=bindparam("now"),
+        state=SeriesState.RECEIVING,
+        due_at=bindparam("due"),
+        attempts=0,
+        not_before=0.0,
+        reason=None,
+        detail=None,
+        closed_at=None,
+    )
+)
 
 
 def look_up(database: Database, sop_instance_uid: str, sha256: str) -> Reception | None:
     """Say whether an object needs no storing, because we made it or hold these very bytes; None where it does."""
     with database.reading() as connection:
-        path = connection.execute(
-            select(InstanceRow.path).where(
-                InstanceRow.sop_instance_uid == sop_instance_uid, InstanceRow.sha256 == sha256
-            )
-        ).scalar()
-        if path is not None:
-            return Reception.DUPLICATE
-        made_here = select(ResultRow.id).where(ResultRow.sop_instance_uid == sop_instance_uid)
-        result_id = connection.execute(made_here).scalar()
+        held, result_id = connection.execute(_LOOK_UP, {"uid": sop_instance_uid, "sha256": sha256}).one()
+    if held is not None:
+        return Reception.DUPLICATE
     if result_id is None:
         return None
     with database.writing() as connection:
@@ -40,26 +66,31 @@ def register_instance(
         max_wait_s: the series is due after this time, unless its association is released before.
         analysed: False for storage classes that are kept but never decoded.
     """
+    return database.write_together(lambda connection: _register(connection, received, max_wait_s, analysed))
+
+
+def _register(
+    connection: Connection, received: ReceivedInstance, max_wait_s: float, analysed: bool
+) -> tuple[Reception, int]:
     now = time.time()
-    with database.writing() as connection:
-        series_id, dormant = _series_of(connection, received, now, now + max_wait_s)
-        known = connection.execute(
-            select(InstanceRow.id, InstanceRow.path).where(
-                InstanceRow.sop_instance_uid == received.sop_instance_uid, InstanceRow.sha256 == received.sha256
-            )
-        ).first()
-        if known is not None and known.path is not None:
-            return Reception.DUPLICATE, series_id
-        if known is not None:
-            _restore(connection, known.id, received)
-            return Reception.KEPT_ONLY, series_id
-        superseded = _supersede(connection, series_id, received.sop_instance_uid)
-        wanted = analysed and not dormant
-        _add(connection, series_id, received, now, InstanceState.RECEIVED if wanted else InstanceState.NOT_NEEDED)
-        if dormant:
-            return Reception.KEPT_ONLY, series_id
-        _reopen(connection, series_id, now, now + max_wait_s)
-        return (Reception.VERSION if superseded else Reception.NEW), series_id
+    series_id, dormant = _series_of(connection, received, now, now + max_wait_s)
+    versions = connection.execute(_FIND_VERSIONS, {"uid": received.sop_instance_uid}).all()
+    known = next((one for one in versions if one.sha256 == received.sha256), None)
+    if known is not None and known.path is not None:
+        return Reception.DUPLICATE, series_id
+    if known is not None:
+        _restore(connection, known.id, received)
+        _touch(connection, series_id, now)
+        return Reception.KEPT_ONLY, series_id
+    older = [one.id for one in versions if one.series_id == series_id and one.current]
+    _supersede(connection, older)
+    wanted = analysed and not dormant
+    _add(connection, series_id, received, now, InstanceState.RECEIVED if wanted else InstanceState.NOT_NEEDED)
+    if dormant:
+        _touch(connection, series_id, now)
+        return Reception.KEPT_ONLY, series_id
+    _reopen(connection, series_id, now, now + max_wait_s)
+    return (Reception.VERSION if older else Reception.NEW), series_id
 
 
 def release_series(database: Database, series_ids: set[int], quiet_s: float) -> None:
@@ -74,14 +105,8 @@ def release_series(database: Database, series_ids: set[int], quiet_s: float) -> 
 
 def _series_of(connection: Connection, received: ReceivedInstance, now: float, due_at: float) -> tuple[int, bool]:
     """Find or make the series. The flag says that its images were deleted: new ones start nothing."""
-    found = connection.execute(
-        select(SeriesRow.id, SeriesRow.images_deleted_at)
-        .join(StudyRow, StudyRow.id == SeriesRow.study_id)
-        .where(
-            StudyRow.study_instance_uid == received.study_instance_uid,
-            SeriesRow.series_instance_uid == received.series_instance_uid,
-        )
-    ).first()
+    uids = {"study": received.study_instance_uid, "series": received.series_instance_uid}
+    found = connection.execute(_FIND_SERIES, uids).first()
     if found is not None:
         return found.id, found.images_deleted_at is not None
     made = connection.execute(
@@ -114,36 +139,25 @@ def _new_id(made: CursorResult[Any]) -> int:
     return int(key[0])
 
 
-def _supersede(connection: Connection, series_id: int, sop_instance_uid: str) -> bool:
-    older = list(
-        connection.execute(
-            select(InstanceRow.id).where(
-                InstanceRow.sop_instance_uid == sop_instance_uid,
-                InstanceRow.series_id == series_id,
-                InstanceRow.current,
-            )
-        ).scalars()
-    )
+def _supersede(connection: Connection, older: list[int]) -> None:
     if older:
         connection.execute(delete(PlaneRow).where(PlaneRow.instance_id.in_(older)))
         connection.execute(update(InstanceRow).where(InstanceRow.id.in_(older)).values(current=False))
-    return bool(older)
 
 
 def _add(connection: Connection, series_id: int, received: ReceivedInstance, now: float, state: InstanceState) -> None:
-    connection.execute(
-        insert(InstanceRow).values(
-            series_id=series_id,
-            sop_instance_uid=received.sop_instance_uid,
-            sop_class_uid=received.sop_class_uid,
-            transfer_syntax_uid=received.transfer_syntax_uid,
-            sha256=received.sha256,
-            size_bytes=received.size_bytes,
-            path=received.path,
-            state=state,
-            received_at=now,
-        )
-    )
+    values = {
+        "series_id": series_id,
+        "sop_instance_uid": received.sop_instance_uid,
+        "sop_class_uid": received.sop_class_uid,
+        "transfer_syntax_uid": received.transfer_syntax_uid,
+        "sha256": received.sha256,
+        "size_bytes": received.size_bytes,
+        "path": received.path,
+        "state": state,
+        "received_at": now,
+    }
+    connection.execute(_ADD_INSTANCE, values)
 
 
 def _restore(connection: Connection, instance_id: int, received: ReceivedInstance) -> None:
@@ -152,17 +166,11 @@ def _restore(connection: Connection, instance_id: int, received: ReceivedInstanc
 
 
 def _reopen(connection: Connection, series_id: int, now: float, due_at: float) -> None:
+    reopened = connection.execute(_REOPEN_SERIES, {"series_id": series_id, "now": now, "due": due_at})
+    if not reopened.rowcount:
+        _touch(connection, series_id, now)
+
+
+def _touch(connection: Connection, series_id: int, now: float) -> None:
+    """Note the arrival: the quiet time and the days of retention count from here."""
     connection.execute(update(SeriesRow).where(SeriesRow.id == series_id).values(last_received_at=now))
-    connection.execute(
-        update(SeriesRow)
-        .where(SeriesRow.id == series_id, SeriesRow.state != SeriesState.QUARANTINED)
-        .values(
-            state=SeriesState.RECEIVING,
-            due_at=due_at,
-            attempts=0,
-            not_before=0.0,
-            reason=None,
-            detail=None,
-            closed_at=None,
-        )
-    )

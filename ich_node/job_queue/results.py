@@ -22,6 +22,7 @@ from ich_node.records import (
 )
 
 _RANK = {None: 0, Triage.NEGATIVE: 1, Triage.INDETERMINATE: 2, Triage.POSITIVE: 3}
+_WITHOUT_RESULT = (SeriesState.NOT_ANALYSED, SeriesState.FAILED)
 _OPEN = (SeriesState.RECEIVING, SeriesState.COMPLETE)
 
 
@@ -154,7 +155,8 @@ def unreported_studies(database: Database, limit: int = 10) -> list[UnreportedSt
             select(StudyRow.id, StudyRow.study_instance_uid, StudyRow.revision, SeriesRow.id.label("series_id"),
                    SeriesRow.reason, SeriesRow.detail, SeriesRow.calling_ae_title, SeriesRow.remote_address)
             .join(SeriesRow, SeriesRow.study_id == StudyRow.id)
-            .where(StudyRow.reported_at.is_(None), SeriesRow.head_expected, ~unsettled)
+            .where(StudyRow.reported_at.is_(None), SeriesRow.head_expected, SeriesRow.state.in_(_WITHOUT_RESULT),
+                   ~unsettled)
             .order_by(SeriesRow.id)
             .limit(limit)
         ).all()  # fmt: skip
@@ -251,6 +253,8 @@ def _study_of_series(connection: Connection, series_id: int) -> Any:
 def _speaks(study: Any, series_id: int, triage: Triage | None) -> bool:
     if study.revision == 0 or study.rests_on_series_id == series_id:
         return True
+    if study.triage is None and study.reason != NotAnalysedReason.UNTRAINED_MODEL.name:
+        return True  # so far it was only told why there is no result
     known = Triage(study.triage) if study.triage else None
     return _RANK[triage] > _RANK[known]
 

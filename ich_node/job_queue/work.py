@@ -30,17 +30,18 @@ _OPEN = (SeriesState.RECEIVING, SeriesState.COMPLETE)
 def claim_series(database: Database, owner: str, *, lease_s: float, max_wait_s: float, limit: int) -> list[SeriesJob]:
     """Take the lease of up to ``limit`` series that have slices waiting or are due, the longest waiting first.
 
-    A lease that ran out counts as a failed attempt of its holder; after three, the series is FAILED.
+    A lease that ran out counts as a failed attempt of its holder; after three, the series is FAILED. A series with
+    failed attempts is handed out alone, so that it takes no other down with it.
     """
     now = time.time()
     with database.reading() as connection:  # most polls find nothing: they need not queue for the write lock
-        if not connection.execute(_claimable(now).limit(1)).first():
+        if not connection.execute(_claimable(owner, now).limit(1)).first():
             return []
     with database.writing() as connection:
-        rows = connection.execute(_claimable(now).limit(limit)).all()
+        rows = _apart(connection.execute(_claimable(owner, now).limit(limit)).all(), owner)
         jobs = []
         for row in rows:
-            attempts = row.attempts + (row.lease_owner is not None)
+            attempts = row.attempts + _was_left(row, owner)
             if attempts >= MAXIMUM_ATTEMPTS:
                 _give_up(connection, row.id, attempts, "the worker died on it or failed three times")
                 continue
@@ -50,7 +51,23 @@ def claim_series(database: Database, owner: str, *, lease_s: float, max_wait_s: 
         return jobs
 
 
-def _claimable(now: float) -> Any:
+def _apart(rows: Sequence[Any], owner: str) -> Sequence[Any]:
+    """Take a series that failed before by itself: should it kill its worker, no other is counted as failed with it."""
+    if rows and _has_failed(rows[0], owner):
+        return rows[:1]
+    return [row for row in rows if not _has_failed(row, owner)]
+
+
+def _has_failed(row: Any, owner: str) -> bool:
+    return row.attempts > 0 or _was_left(row, owner)
+
+
+def _was_left(row: Any, owner: str) -> bool:
+    """Its holder vanished. A lease of our own is left from when the database was locked, and is no failure."""
+    return row.lease_owner not in (None, owner)
+
+
+def _claimable(owner: str, now: float) -> Any:
     waiting = exists().where(
         InstanceRow.series_id == SeriesRow.id, InstanceRow.state == InstanceState.RECEIVED, InstanceRow.current
     )
@@ -60,7 +77,12 @@ def _claimable(now: float) -> Any:
         .where(
             SeriesRow.state.in_(_OPEN),
             SeriesRow.not_before <= now,
-            or_(SeriesRow.lease_expires_at.is_(None), SeriesRow.lease_expires_at < now),
+            # who claims holds nothing: a lease of its own is left from when the database was locked
+            or_(
+                SeriesRow.lease_expires_at.is_(None),
+                SeriesRow.lease_expires_at < now,
+                SeriesRow.lease_owner == owner,
+            ),
             or_(SeriesRow.due_at <= now, waiting),
         )
         .order_by(SeriesRow.first_received_at)
@@ -113,13 +135,22 @@ def save_scores(
     with database.writing() as connection:
         if not _renew(connection, job.id, owner, lease_s):
             return False
+        replaced = _replaced(connection, [one.instance_id for one in scored])
         for one in scored:
+            if one.instance_id in replaced:
+                continue
             _save_instance(connection, one)
             connection.execute(delete(PlaneRow).where(PlaneRow.instance_id == one.instance_id))
             rows = [_plane_values(job.id, one.instance_id, plane, model_sha256) for plane in one.planes]
             if rows:
                 connection.execute(insert(PlaneRow), rows)
         return True
+
+
+def _replaced(connection: Connection, instance_ids: Sequence[int]) -> set[int]:
+    """Tell which instances were sent again with other bytes while these were scored: nothing may rest on them."""
+    older = select(InstanceRow.id).where(InstanceRow.id.in_(instance_ids), ~InstanceRow.current)
+    return set(connection.execute(older).scalars())
 
 
 def _save_instance(connection: Connection, one: ScoredInstance) -> None:
@@ -223,6 +254,8 @@ def fail_attempt(database: Database, job: SeriesJob, owner: str, error: str, *, 
     """Count a failed attempt. True: it was the last one, and the series is FAILED."""
     with database.writing() as connection:
         mine = _is_mine(job.id, owner)
+        if not connection.execute(select(SeriesRow.id).where(mine)).first():
+            return False  # another works on it now, or it was queued again
         attempts = job.attempts + 1
         if attempts < MAXIMUM_ATTEMPTS:
             values = {"attempts": attempts, "not_before": time.time() + retry_s, "detail": error}
@@ -230,8 +263,7 @@ def fail_attempt(database: Database, job: SeriesJob, owner: str, error: str, *, 
                 update(SeriesRow).where(mine).values(values | {"lease_owner": None, "lease_expires_at": None})
             )
             return False
-        if connection.execute(select(SeriesRow.id).where(mine)).first():
-            _give_up(connection, job.id, attempts, error)
+        _give_up(connection, job.id, attempts, error)
         return True
 
 

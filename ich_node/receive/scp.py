@@ -6,7 +6,6 @@ import errno
 import hashlib
 import threading
 from collections import defaultdict
-from pathlib import Path
 from typing import Any, Final, cast
 
 from pydicom.uid import UID
@@ -27,7 +26,7 @@ from ich_node.receive import statuses
 from ich_node.receive.data_set import Identity, RefusedDataSet, check_agreement, identify
 from ich_node.receive.negotiation import Negotiation, serve_as_storage
 from ich_node.receive.spool import Spool, file_head, split_file
-from ich_node.receive.transport import Server
+from ich_node.receive.transport import ConnectionHandler, Server
 from ich_node.records import ANALYSED_SOP_CLASSES, ReceivedInstance, Reception
 from ich_node.service import SystemdNotifier, stop_on_signals
 
@@ -102,6 +101,7 @@ class Receiver:
                     (evt.EVT_CONN_CLOSE, self.on_closed),
                 ],
                 server_class=Server,
+                request_handler=ConnectionHandler,
             )
             return cast(Server, server)
         except OSError as error:
@@ -178,7 +178,7 @@ class Receiver:
         request = cast(C_STORE, event.request)
         if request.DataSet is None:
             raise RefusedDataSet(statuses.CANNOT_UNDERSTAND, "the request holds no data set")
-        encoded = request.DataSet.getbuffer()
+        encoded = request.DataSet.getvalue()  # no copy, unlike getbuffer() when it is read again
         syntax = str(event.context.transfer_syntax)
         identity = identify(encoded, syntax)
         check_agreement(identity, str(request.AffectedSOPClassUID), str(request.AffectedSOPInstanceUID))
@@ -193,7 +193,7 @@ class Receiver:
         return statuses.SUCCESS
 
     def _keep(
-        self, encoded: memoryview, identity: Identity, syntax: str, calling_ae_title: str, address: str
+        self, encoded: bytes, identity: Identity, syntax: str, calling_ae_title: str, address: str
     ) -> tuple[Reception, int | None]:
         sha256 = hashlib.sha256(encoded).hexdigest()
         if known := look_up(self._database, identity.sop_instance_uid, sha256):
@@ -260,7 +260,6 @@ def run_receiver(config: Config) -> None:
     Raises:
         StartError: the node cannot run here.
     """
-    Path(config.state_directory).mkdir(parents=True, exist_ok=True)
     database = open_database(config.database_url, config.database.busy_timeout_s)
     notifier = SystemdNotifier()
     with stop_on_signals() as stop:

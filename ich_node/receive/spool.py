@@ -9,11 +9,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from pydicom.dataset import FileMetaDataset
-from pydicom.filebase import DicomBytesIO
-from pydicom.filewriter import write_file_meta_info
-from pydicom.uid import UID
-
 from ich_node import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from ich_node.durable import PART_SUFFIX, sync_directory, write_durably
 from ich_node.errors import SpoolFull, StartError
@@ -75,18 +70,26 @@ class Spool:
 
 def file_head(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str, source_ae_title: str) -> bytes:
     """Encode preamble, prefix and file meta information (PS3.10 7.1)."""
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = UID(sop_class_uid)
-    meta.MediaStorageSOPInstanceUID = UID(sop_instance_uid)
-    meta.TransferSyntaxUID = UID(transfer_syntax_uid)
-    meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
-    meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
-    meta.SourceApplicationEntityTitle = source_ae_title
-    buffer = DicomBytesIO()
-    buffer.is_little_endian, buffer.is_implicit_VR = True, False
-    buffer.write(_PREAMBLE)
-    write_file_meta_info(buffer, meta)
-    return buffer.getvalue()
+    meta = b"".join(
+        (
+            _element(0x0001, b"OB", b"\x00\x01"),
+            _element(0x0002, b"UI", sop_class_uid.encode()),
+            _element(0x0003, b"UI", sop_instance_uid.encode()),
+            _element(0x0010, b"UI", transfer_syntax_uid.encode()),
+            _element(0x0012, b"UI", IMPLEMENTATION_CLASS_UID.encode()),
+            _element(0x0013, b"SH", IMPLEMENTATION_VERSION_NAME.encode()),
+            _element(0x0016, b"AE", source_ae_title.encode()),
+        )
+    )
+    return _PREAMBLE + _element(0x0000, b"UL", struct.pack("<I", len(meta))) + meta
+
+
+def _element(number: int, vr: bytes, value: bytes) -> bytes:
+    """Encode an element of group 0002 in Explicit VR Little Endian (PS3.5 7.1.2), padded to even length (PS3.5 6.2)."""
+    if len(value) % 2:
+        value += b"\0" if vr == b"UI" else b" "
+    length = struct.pack("<HI", 0, len(value)) if vr == b"OB" else struct.pack("<H", len(value))
+    return struct.pack("<HH", 2, number) + vr + length + value
 
 
 def split_file(part10: bytes) -> tuple[str, memoryview]:

@@ -9,7 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ct_series import (
+from pydicom import Dataset
+
+from ich_node.records import Completeness, Gap, ReportIdentity, TriageFinding
+from ich_node.report.structured_report import build_reports
+from ich_node.report.study_attributes import source_character_set
+from tests.ct_series import (
     as_file,
     ct_slice,
     incomplete,
@@ -21,11 +26,6 @@ from ct_series import (
     read_header,
     untrained,
 )
-from pydicom import Dataset
-
-from ich_node.records import Completeness, Gap, ReportIdentity, TriageFinding
-from ich_node.report.structured_report import build_reports
-from ich_node.report.study_attributes import source_character_set
 
 DSR2HTML = "/usr/bin/dsr2html"
 PIXELMED = Path("/usr/share/java/pixelmed.jar")

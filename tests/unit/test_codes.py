@@ -4,13 +4,13 @@ from io import BytesIO
 
 import pydicom
 import pytest
-from ct_series import headers, make_request, positive
 from highdicom.sr import CodedConcept
 from pydicom.sr.codedict import codes as dicom_codes
 
 from ich_node.records import HEMORRHAGE_CLASSES
 from ich_node.report import codes
 from ich_node.report.structured_report import build_reports
+from tests.ct_series import headers, make_request, positive
 
 CONCEPTS = {name: value for name, value in vars(codes).items() if isinstance(value, CodedConcept)}
 SNOMED_CODES = sorted({concept.value for concept in CONCEPTS.values() if concept.scheme_designator == "SCT"})

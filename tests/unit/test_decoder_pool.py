@@ -81,6 +81,7 @@ def test_a_crash_costs_one_object_and_the_pool_goes_on(pool, tmp_path):
     states = [one.state for one in decoded]
     assert states == [InstanceState.UNREADABLE if number == DEADLY else InstanceState.DECODED for number in numbers]
     assert decoded[2].reason is NotAnalysedReason.DECODE_CRASHED
+    assert [one.instance_number for one in decoded[2].facts] == [DEADLY], "the header is still read"
 
 
 def test_a_damaged_file_is_an_answer_and_not_a_crash(pool, tmp_path):

@@ -4,9 +4,23 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
-from ct_series import CREATED, MODEL, STUDY, headers, make_request, negative, not_analysed, positive
 from pydicom.uid import EnhancedCTImageStorage
-from report_reading import (
+
+from ich_node import __version__
+from ich_node.errors import ReportError
+from ich_node.records import (
+    HEMORRHAGE_CLASSES,
+    Completeness,
+    Gap,
+    NotAnalysedReason,
+    Presence,
+    ReportIdentity,
+    ReportRequest,
+)
+from ich_node.report.identity import device_observer_uid, tracking_uid
+from ich_node.report.structured_report import build_reports
+from tests.ct_series import CREATED, MODEL, STUDY, headers, make_request, negative, not_analysed, positive
+from tests.report_reading import (
     CERTAINTY,
     CONCLUSION,
     EVIDENCE,
@@ -24,20 +38,6 @@ from report_reading import (
     read,
     text,
 )
-
-from ich_node import __version__
-from ich_node.errors import ReportError
-from ich_node.records import (
-    HEMORRHAGE_CLASSES,
-    Completeness,
-    Gap,
-    NotAnalysedReason,
-    Presence,
-    ReportIdentity,
-    ReportRequest,
-)
-from ich_node.report.identity import device_observer_uid, tracking_uid
-from ich_node.report.structured_report import build_reports
 
 
 @pytest.mark.parametrize(

@@ -3,17 +3,17 @@
 import logging
 
 import pytest
-from ct_series import STUDY, headers, make_request, not_analysed
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom import Dataset
 from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
-from report_reading import EVIDENCE, FINDINGS, build, read
 
 from ich_node.report.structured_report import build_reports
 from ich_node.report.study_attributes import OPTIONAL, TYPE_2
+from tests.ct_series import STUDY, headers, make_request, not_analysed
+from tests.report_reading import EVIDENCE, FINDINGS, build, read
 
 
 def test_patient_and_study_agree_with_the_images() -> None:

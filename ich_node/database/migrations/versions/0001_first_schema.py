@@ -128,10 +128,9 @@ def upgrade() -> None:
         sa.UniqueConstraint("study_id", "series_instance_uid"),
     )
     with op.batch_alter_table("series", schema=None) as batch_op:
+        batch_op.create_index("series_by_head_expected", ["head_expected", "state"], unique=False)
+        batch_op.create_index("series_by_lease_owner", ["lease_owner"], unique=False)
         batch_op.create_index("series_by_state", ["state", "due_at"], unique=False)
-        batch_op.create_index(
-            "series_leased", ["lease_owner"], unique=False, sqlite_where=sa.text("lease_owner is not null")
-        )
 
     op.create_table(
         "instance",
@@ -157,10 +156,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("sop_instance_uid", "sha256"),
     )
     with op.batch_alter_table("instance", schema=None) as batch_op:
-        batch_op.create_index("instance_by_series", ["series_id"], unique=False)
-        batch_op.create_index(
-            "instance_waiting", ["series_id"], unique=False, sqlite_where=sa.text("state = 'RECEIVED' and current")
-        )
+        batch_op.create_index("instance_by_series", ["series_id", "state"], unique=False)
 
     op.create_table(
         "plane",

@@ -1,0 +1,29 @@
+"""``python -m benchmarks [receive|latency|decode|report ...]``."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from importlib import import_module
+
+from benchmarks.tables import machine
+
+NAMES = ("receive", "latency", "decode", "report")
+
+
+def main() -> None:
+    """Run the benchmarks that are named, or all."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(NAMES)}; all where none is named")
+    options = parser.parse_args()
+    if unknown := [name for name in options.names if name not in NAMES]:
+        parser.error(f"no such benchmark: {', '.join(unknown)}; one of {', '.join(NAMES)}")
+    print(machine())
+    began = time.monotonic()
+    for name in options.names or NAMES:
+        import_module(f"benchmarks.{name}").measure()
+    print(f"\n{time.monotonic() - began:.0f} s in all")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""What is said of a series."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ich_node.records.images import Completeness
+from ich_node.records.states import NotAnalysedReason, Presence, Triage
+
+
+@dataclass(frozen=True, slots=True)
+class ModelIdentity:
+    """Which model made a result."""
+
+    name: str
+    version: str
+    sha256: str
+    """Of the manifest, which holds the hash of every other file."""
+    trained: bool
+    backbone: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ClassThresholds:
+    """Probability below ``low`` is negative, from ``high`` on positive, between them indeterminate."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class SliceProbability:
+    """Calibrated probabilities of one slice."""
+
+    sop_instance_uid: str
+    frame: int | None
+    position_mm: float
+    probabilities: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class TriageFinding:
+    """What is said of a series: the whole content of its report but for the patient."""
+
+    triage: Triage | None
+    """None: not analysed, or an untrained model; ``reason`` then says why."""
+    presence: dict[str, Presence]
+    """One for each of HEMORRHAGE_CLASSES."""
+    probabilities: dict[str, float]
+    """Of the study, per class; empty where nothing was scored."""
+    thresholds: dict[str, ClassThresholds]
+    slices: tuple[SliceProbability, ...]
+    """In anatomical order, along the slice normal."""
+    key_slices: dict[str, tuple[SliceProbability, ...]]
+    """Per class, best first."""
+    completeness: Completeness = field(default_factory=Completeness)
+    reason: NotAnalysedReason | None = None
+    reason_detail: str = ""
+    test_model: bool = False
+    """The finding comes from a model that is not trained and was shown for a test only."""

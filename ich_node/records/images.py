@@ -1,0 +1,135 @@
+"""Slices in Hounsfield units, and what the network said of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ich_node.records.reception import StoredInstance
+from ich_node.records.states import InstanceState, NotAnalysedReason
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class TissueMeasure:
+    """What the Hounsfield values of one slice consist of; fractions of all pixels, 0 to 1."""
+
+    body_fraction: float
+    """Above -300 HU: head, holder, table."""
+    brain_fraction: float
+    """0 to 80 HU, of the pixels above -300 HU."""
+    bone_fraction: float
+    """Above 300 HU, of the pixels above -300 HU."""
+    lung_or_fat_fraction: float
+    """-950 to -300 HU inside the body's outline, of all pixels inside it: lungs, not paranasal air."""
+    brain_median_hu: float
+    """Median of the pixels from -20 to 150 HU that lie inside bone, else of all such pixels; NaN if none."""
+
+
+@dataclass(frozen=True, slots=True)
+class SliceFacts:
+    """What the header and the pixels tell of one slice or frame. Holds no patient data."""
+
+    sop_instance_uid: str
+    frame: int | None
+    """Frame number from 1 in a multi-frame object, None otherwise (PS3.3 C.7.6.6)."""
+    sop_class_uid: str
+    modality: str
+    image_type: tuple[str, ...]
+    image_position_patient: tuple[float, float, float] | None
+    image_orientation_patient: tuple[float, float, float, float, float, float] | None
+    pixel_spacing_mm: tuple[float, float] | None
+    """Row spacing, column spacing."""
+    slice_thickness_mm: float | None
+    rows: int
+    columns: int
+    instance_number: int | None
+    convolution_kernel: str
+    names_head: bool
+    """A header text (body part, study, series or protocol description) names head, brain, skull ..."""
+    names_other_body_part: bool
+    """A header text names chest, abdomen ... and none names the head."""
+    tissue: TissueMeasure | None
+    repairs: tuple[str, ...] = ()
+    """Named repairs that decoding made, such as "12-bit wrap"."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HounsfieldSlice:
+    """One slice in Hounsfield units with its identity."""
+
+    facts: SliceFacts
+    hu: NDArray[np.float32]
+    """(rows, columns)."""
+
+
+HounsfieldSlices = tuple[HounsfieldSlice, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PlaneScore:
+    """What the slice network said of one plane."""
+
+    sop_instance_uid: str
+    frame: int | None
+    position_mm: float
+    """Along the slice normal."""
+    logits: tuple[float, ...]
+    """Six, in the order of HEMORRHAGE_CLASSES; uncalibrated."""
+    embedding: NDArray[np.float16]
+    """(embedding,)."""
+
+
+PlaneScores = tuple[PlaneScore, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ScoredInstance:
+    """What decoding and scoring made of one stored instance; saved in one transaction."""
+
+    instance_id: int
+    state: InstanceState
+    facts: tuple[SliceFacts, ...] = ()
+    planes: PlaneScores = ()
+    reason: NotAnalysedReason | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SeriesContent:
+    """Everything known of a series when it is to be concluded."""
+
+    facts: tuple[SliceFacts, ...]
+    """Of every slice whose header could be read, analysed or not."""
+    planes: PlaneScores
+    instances: tuple[StoredInstance, ...]
+    """Current instances whose file is there."""
+    unreadable: int = 0
+    declined: tuple[NotAnalysedReason, ...] = ()
+    """Reasons of the slices that are not needed."""
+    waiting: int = 0
+    """Instances not yet decoded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """A stretch along the slice normal where slices are missing."""
+
+    from_mm: float
+    to_mm: float
+
+
+@dataclass(frozen=True, slots=True)
+class Completeness:
+    """Whether the positions of a series leave no gap."""
+
+    gaps: tuple[Gap, ...] = ()
+    unreadable: int = 0
+    """Slices that arrived and could not be decoded."""
+
+    @property
+    def complete(self) -> bool:
+        return not self.gaps and not self.unreadable

@@ -1,0 +1,68 @@
+"""What a report is made of, and what comes out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from ich_node.records.findings import ModelIdentity, TriageFinding
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StudyContext:
+    """The only record that holds patient data: the headers of the images a report rests on."""
+
+    study_instance_uid: str
+    evidence: tuple[Dataset, ...]
+    """Data sets without pixels, read from disk, in anatomical order; at least one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """When something happened on the way from the first slice to the report."""
+
+    name: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ReportIdentity:
+    """What makes the UIDs of a report's objects: the same identity always gives the same UIDs."""
+
+    installation_uid: str
+    """Of this installation, "2.25." and a UUID as a decimal number (PS3.5 B.2)."""
+    study_instance_uid: str
+    revision: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ReportRequest:
+    """All that a report is made of."""
+
+    identity: ReportIdentity
+    study: StudyContext
+    finding: TriageFinding
+    model: ModelIdentity | None
+    """None where no model was asked."""
+    steps: tuple[Step, ...]
+    created_at: datetime
+    """Aware; written as ContentDate, ContentTime and TimezoneOffsetFromUTC."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResultObject:
+    """One DICOM object that the node made."""
+
+    kind: str
+    """"SR"; key objects and images come with later versions."""
+    encoding: str
+    """Name of the SOP class, such as "Comprehensive3DSR"."""
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str
+    part10: bytes
+    """The whole file, with preamble and file meta."""

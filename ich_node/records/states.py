@@ -1,0 +1,105 @@
+"""States that things pass through, and why there is no result. The only ones; see docs/architecture.md."""
+
+from __future__ import annotations
+
+from enum import Enum, StrEnum
+from typing import Final
+
+HEMORRHAGE_CLASSES: Final = (
+    "any",
+    "epidural",
+    "intraparenchymal",
+    "intraventricular",
+    "subarachnoid",
+    "subdural",
+)
+"""Order of every six-vector in this package; a model bundle must declare the same."""
+
+
+CT_IMAGE_STORAGE: Final = "1.2.840.10008.5.1.4.1.1.2"
+ENHANCED_CT_IMAGE_STORAGE: Final = "1.2.840.10008.5.1.4.1.1.2.1"
+LEGACY_CONVERTED_ENHANCED_CT_IMAGE_STORAGE: Final = "1.2.840.10008.5.1.4.1.1.2.2"
+ANALYSED_SOP_CLASSES: Final = (
+    CT_IMAGE_STORAGE,
+    ENHANCED_CT_IMAGE_STORAGE,
+    LEGACY_CONVERTED_ENHANCED_CT_IMAGE_STORAGE,
+)
+"""Instances of every other class are kept, and never decoded."""
+
+
+class InstanceState(StrEnum):
+    """What became of one SOP instance."""
+
+    RECEIVED = "RECEIVED"
+    DECODED = "DECODED"
+    UNREADABLE = "UNREADABLE"
+    NOT_NEEDED = "NOT_NEEDED"
+
+
+class SeriesState(StrEnum):
+    """Where a series stands. A new slice reopens every state but QUARANTINED."""
+
+    RECEIVING = "RECEIVING"
+    COMPLETE = "COMPLETE"
+    CONCLUDED = "CONCLUDED"
+    NOT_ANALYSED = "NOT_ANALYSED"
+    FAILED = "FAILED"
+    QUARANTINED = "QUARANTINED"
+    REJECTED = "REJECTED"
+
+
+class DeliveryState(StrEnum):
+    """Where one outbox row stands."""
+
+    PENDING = "PENDING"
+    SENDING = "SENDING"
+    DELIVERED = "DELIVERED"
+    COMMITTED = "COMMITTED"
+    HELD = "HELD"
+    SUPERSEDED = "SUPERSEDED"
+    DEAD = "DEAD"
+
+
+class Triage(StrEnum):
+    """The answer for a series or a study. There is no answer where it is None."""
+
+    POSITIVE = "positive"
+    INDETERMINATE = "indeterminate"
+    NEGATIVE = "negative"
+
+
+class Presence(StrEnum):
+    """What is said of one hemorrhage class."""
+
+    PRESENT = "present"
+    INDETERMINATE = "indeterminate"
+    ABSENT = "absent"
+    UNDETERMINED = "undetermined"
+
+
+class NotAnalysedReason(Enum):
+    """Why there is no result, in words for the person who asks."""
+
+    text: str
+
+    NOT_CT = "not a CT image"
+    LOCALIZER = "a localizer (scout) image"
+    SECONDARY = "a derived or secondary image, not an original CT slice"
+    NOT_AXIAL = "not axial"
+    TOO_FEW_SLICES = "fewer than 10 slices"
+    NOT_HEAD = "the header names another body part than the head"
+    NO_BRAIN_FOUND = "no brain found: the Hounsfield values cannot be those of a head"
+    NO_PIXEL_DATA = "the object holds no image"
+    GEOMETRY_MISSING = "position or orientation of the slices is missing"
+    CANNOT_DECODE = "the image cannot be decoded"
+    DECODE_CRASHED = "the decoder crashed on this image"
+    DECODE_TIMEOUT = "decoding took longer than allowed"
+    TOO_LARGE = "the image is larger than allowed"
+    NOT_DICOM = "not a DICOM file, or a damaged one"
+    NO_READABLE_SLICE = "no slice of the series could be read"
+    ANALYSIS_FAILED = "the analysis failed"
+    UNTRAINED_MODEL = "untrained model, no finding"
+    IMAGES_DELETED = "the images were deleted after their retention time"
+
+    def __init__(self, text: str) -> None:
+        self.text = text

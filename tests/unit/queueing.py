@@ -1,0 +1,96 @@
+"""A queue on a real SQLite file, and what is put into it."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sqlalchemy import select, update
+
+from ich_node.database import Base, Database, open_database, prepare_database
+from ich_node.job_queue import claim_series, register_instance, save_scores, waiting_instances
+from ich_node.records import (
+    CT_IMAGE_STORAGE,
+    Destination,
+    InstanceState,
+    PlaneScore,
+    ReceivedInstance,
+    Reception,
+    ScoredInstance,
+    SeriesJob,
+)
+
+MODEL = "ab" * 32
+PACS = Destination("pacs", "PACS", "127.0.0.1", 104)
+_numbers = itertools.count(1)
+
+
+def open_queue(folder: Path, busy_timeout_s: float = 30.0) -> Database:
+    """A migrated database in a folder."""
+    database = open_database(f"sqlite:///{folder / 'ich-node.sqlite'}", busy_timeout_s)
+    prepare_database(database, folder)
+    return database
+
+
+def received(number: int, *, study: int = 1, series: int = 1, version: int = 1, **changes: Any) -> ReceivedInstance:
+    """One slice whose bytes are safe; ``version`` stands for its bytes."""
+    uid = f"1.2.{study}.{series}.{number}"
+    values: dict[str, Any] = {
+        "study_instance_uid": f"1.2.{study}",
+        "series_instance_uid": f"1.2.{study}.{series}",
+        "sop_instance_uid": uid,
+        "sop_class_uid": CT_IMAGE_STORAGE,
+        "transfer_syntax_uid": "1.2.840.10008.1.2.1",
+        "modality": "CT",
+        "sha256": f"{uid} {version}",
+        "size_bytes": 1000,
+        "path": f"spool/00/{next(_numbers)}.dcm",
+        "calling_ae_title": "CT1",
+        "remote_address": "10.0.0.1",
+    }
+    return ReceivedInstance(**values | changes)
+
+
+def receive(database: Database, *instances: ReceivedInstance, analysed: bool = True, wait_s: float = 20.0) -> Reception:
+    """Enter instances; give what the last one meant."""
+    meant = [register_instance(database, one, max_wait_s=wait_s, analysed=analysed)[0] for one in instances]
+    return meant[-1]
+
+
+def claim(database: Database, owner: str, *, lease_s: float = 60.0, limit: int = 8) -> list[SeriesJob]:
+    return claim_series(database, owner, lease_s=lease_s, max_wait_s=20.0, limit=limit)
+
+
+def plane(sop_instance_uid: str, position_mm: float = 0.0) -> PlaneScore:
+    return PlaneScore(sop_instance_uid, None, position_mm, (0.0,) * 6, np.zeros(4, np.float16))
+
+
+def score(database: Database, job: SeriesJob, owner: str) -> bool:
+    """Score whatever waits in a series."""
+    scored = [
+        ScoredInstance(one.id, InstanceState.DECODED, (), (plane(one.sop_instance_uid, one.id),))
+        for one in waiting_instances(database, job.id, 1000)
+    ]
+    return save_scores(database, job, owner, scored, model_sha256=MODEL, lease_s=60.0)
+
+
+def rows(database: Database, table: type[Base], **where: Any) -> list[Any]:
+    conditions = [getattr(table, key) == value for key, value in where.items()]
+    with database.reading() as connection:
+        return list(connection.execute(select(table).where(*conditions).order_by(*table.__table__.primary_key)))
+
+
+def change(database: Database, table: type[Base], **values: Any) -> None:
+    """Set columns of every row, as time or a fault would."""
+    with database.writing() as connection:
+        connection.execute(update(table).values(values))
+
+
+def make_due(database: Database) -> None:
+    """Let the quiet time of every series pass."""
+    from ich_node.database import SeriesRow
+
+    change(database, SeriesRow, due_at=time.time() - 1, not_before=0.0)

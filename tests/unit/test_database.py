@@ -1,0 +1,252 @@
+"""The database: durable, one writer at a time without lock errors, migrated once, refused when damaged or newer."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy.exc import IntegrityError, OperationalError
+
+from ich_node.database import Base, Database, InstallationRow, SeriesRow, open_database, prepare_database
+from ich_node.database.tables import SCHEMA
+from ich_node.errors import DatabaseBusy, SpoolFull, StartError
+from tests.unit.queueing import claim, open_queue, receive, received, rows
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    database = open_queue(tmp_path)
+    yield database
+    database.close()
+
+
+def pragma(database: Database, name: str) -> object:
+    with database.reading() as connection:
+        return connection.exec_driver_sql(f"PRAGMA {name}").scalar()
+
+
+def write(database: Database, *statements: str) -> None:
+    with database.writing() as connection:
+        for statement in statements:
+            connection.exec_driver_sql(statement)
+
+
+def run_python(code: str, *arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", textwrap.dedent(code), *arguments]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+# -------------------------------------------------------------------------------------------- durable
+
+
+def test_a_commit_survives_a_power_cut(database: Database) -> None:
+    assert pragma(database, "journal_mode") == "wal"
+    assert pragma(database, "synchronous") == 2  # FULL: the log is synced at every commit
+    assert pragma(database, "foreign_keys") == 1
+
+
+def test_a_writer_takes_the_lock_before_it_reads(database: Database, tmp_path: Path) -> None:
+    other = sqlite3.connect(tmp_path / "ich-node.sqlite", timeout=0, isolation_level=None)
+    with database.writing(), pytest.raises(sqlite3.OperationalError, match="locked"):
+        other.execute("BEGIN IMMEDIATE")
+    other.execute("BEGIN IMMEDIATE")
+    other.close()
+
+
+def test_a_reader_does_not_wait_for_a_writer(database: Database) -> None:
+    with database.writing():
+        assert rows(database, SeriesRow) == []
+
+
+def test_a_reader_cannot_write_past_a_writer(database: Database) -> None:
+    with database.reading() as reading, database.writing():
+        reading.exec_driver_sql("PRAGMA busy_timeout=0")
+        with pytest.raises(OperationalError, match="locked"):
+            reading.exec_driver_sql("DELETE FROM series")
+
+
+def test_a_failed_transaction_leaves_nothing(database: Database) -> None:
+    insert = "INSERT INTO study (study_instance_uid, revision, created_at) VALUES ('1', 0, 0)"
+    with pytest.raises(IntegrityError):
+        write(database, insert, insert)
+    with database.reading() as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM study").scalar() == 0
+
+
+def test_an_error_does_not_quote_values(database: Database) -> None:
+    with pytest.raises(IntegrityError) as caught, database.writing() as connection:
+        connection.exec_driver_sql("INSERT INTO study (study_instance_uid) VALUES (?)", ("Canary^Jane",))
+    assert "Canary" not in str(caught.value)
+
+
+# -------------------------------------------------------------------------------------- many at once
+
+
+def test_eight_threads_claim_each_series_once_without_a_lock_error(tmp_path: Path) -> None:
+    database = open_queue(tmp_path)
+    receive(database, *(received(1, study=study) for study in range(100)))
+    claimed: list[int] = []
+
+    def work(number: int) -> None:
+        own = open_database(f"sqlite:///{tmp_path / 'ich-node.sqlite'}")
+        while jobs := claim(own, f"owner {number}", limit=1):
+            claimed.extend(job.id for job in jobs)
+        own.close()
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(8)))
+    assert sorted(claimed) == sorted(row.id for row in rows(database, SeriesRow))
+    database.close()
+
+
+_CLAIM_AND_RECEIVE = """
+    import sys
+    from pathlib import Path
+    from tests.unit.queueing import claim, open_queue, receive, received
+    number = int(sys.argv[2])
+    database = open_queue(Path(sys.argv[1]))
+    claimed = []
+    for study in range(15):
+        receive(database, received(1, study=1000 * number + study))
+        claimed += [job.id for job in claim(database, f"process {number}", limit=3)]
+    print(*claimed)
+"""
+
+
+def test_four_processes_start_at_once_migrate_once_and_never_claim_the_same(tmp_path: Path) -> None:
+    processes = [run_python(_CLAIM_AND_RECEIVE, str(tmp_path), str(number)) for number in range(4)]
+    ended = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [0] * 4, ended
+    claimed = [int(word) for out, _ in ended for word in out.split()]
+    assert len(claimed) == len(set(claimed))
+    database = open_database(f"sqlite:///{tmp_path / 'ich-node.sqlite'}")
+    assert len(rows(database, SeriesRow)) == 60
+    assert len(rows(database, InstallationRow)) == 1
+    assert {row.lease_owner is not None for row in rows(database, SeriesRow) if row.id in claimed} == {True}
+    database.close()
+
+
+# ----------------------------------------------------------------------------------------------- locked
+
+
+def test_a_database_locked_for_longer_than_we_may_wait_is_busy(tmp_path: Path) -> None:
+    database = open_queue(tmp_path, busy_timeout_s=0.2)
+    other = sqlite3.connect(tmp_path / "ich-node.sqlite", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(DatabaseBusy):
+        receive(database, received(1))
+    other.execute("ROLLBACK")
+    receive(database, received(1))
+    other.close()
+    database.close()
+
+
+def test_threads_that_wait_too_long_for_their_turn_are_told_busy(tmp_path: Path) -> None:
+    database = open_queue(tmp_path, busy_timeout_s=0.2)
+    caught: list[Exception] = []
+
+    def write() -> None:
+        try:
+            receive(database, received(1))
+        except DatabaseBusy as error:
+            caught.append(error)
+
+    with database.writing():
+        (thread := threading.Thread(target=write)).start()
+        thread.join()
+    assert len(caught) == 1
+    database.close()
+
+
+def test_a_database_that_may_not_grow_says_that_there_is_no_room(database: Database) -> None:
+    pages = pragma(database, "page_count")
+    with pytest.raises(SpoolFull):
+        write(database, f"PRAGMA max_page_count={pages}", "CREATE TABLE more AS SELECT randomblob(100000)")
+    assert rows(database, SeriesRow) == []
+
+
+# ------------------------------------------------------------------------------------------- migrations
+
+
+def test_the_tables_are_what_the_migrations_make(database: Database) -> None:
+    with database.reading() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, Base.metadata) == []
+
+
+def test_the_schema_is_the_newest_migration() -> None:
+    script = ScriptDirectory(ROOT / "ich_node/database/migrations")
+    assert script.get_heads() == [SCHEMA]
+
+
+def test_a_newer_schema_is_refused(database: Database, tmp_path: Path) -> None:
+    with database.writing() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(StartError, match="schema 9999, which is newer than this program"):
+        prepare_database(database, tmp_path)
+
+
+def test_preparing_again_changes_nothing(database: Database, tmp_path: Path) -> None:
+    uid = prepare_database(database, tmp_path)
+    assert uid == prepare_database(database, tmp_path)
+    assert uid.startswith("2.25.")
+    assert len(uid) <= 64
+
+
+def test_a_database_that_is_as_it_should_be_needs_no_alembic(database: Database, tmp_path: Path) -> None:
+    code = """
+        import sys
+        from pathlib import Path
+        from tests.unit.queueing import open_queue
+        open_queue(Path(sys.argv[1]))
+        print("alembic" in sys.modules)
+    """
+    assert run_python(code, str(tmp_path)).communicate(timeout=60)[0] == "False\n"
+
+
+# --------------------------------------------------------------------------------------------- damaged
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "ich-node.sqlite").write_bytes(b"not a database at all, but long enough to be one" * 100)
+    with pytest.raises(StartError, match="file is not a database"):
+        open_queue(tmp_path)
+
+
+def test_a_database_damaged_inside_is_refused(tmp_path: Path) -> None:
+    database = open_queue(tmp_path)
+    receive(database, *(received(number) for number in range(300)))
+    with database.reading() as connection:
+        assert connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").scalar() == 0
+    database.close()
+    path = tmp_path / "ich-node.sqlite"
+    content = bytearray(path.read_bytes())
+    for page in range(8 * 4096, len(content), 4096):
+        content[page : page + 200] = b"\xa5" * 200
+    path.write_bytes(content)
+    with pytest.raises(StartError, match="damaged"):
+        open_queue(tmp_path)
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    state = tmp_path / "file" / "state"
+    with pytest.raises(StartError, match=f"the state folder {state} cannot be written: Not a directory"):
+        prepare_database(open_database(f"sqlite:///{state / 'x.sqlite'}"), state)
+
+
+def test_a_database_in_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StartError, match="unable to open database file"):
+        prepare_database(open_database(f"sqlite:///{tmp_path / 'absent' / 'x.sqlite'}"), tmp_path)
