@@ -51,5 +51,5 @@ requirements:  ## pin the newest versions that fit pyproject.toml
 install:  ## as root: user, folders, configuration and systemd units (DESTDIR=folder to look at it first)
 	@scripts/install "$(DESTDIR)" "$(PREFIX)"
 
-clean:  ## remove what the targets made, but for the model
-	rm -rf .venv var build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+clean:  ## remove what the targets made; the model stays, and the state of a node run from here (var/)
+	rm -rf .venv var/demo build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

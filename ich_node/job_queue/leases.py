@@ -43,16 +43,26 @@ def free_leases_of_the_dead(database: Database) -> int:
 
 
 def _is_dead(owner: str) -> bool:
+    """Tell whether a process of this host is gone. In doubt it lives: then its lease runs out."""
     host, number, began = owner.rsplit(":", 2)
     if host != socket.gethostname():
         return False
     try:
-        return _began(int(number)) != began
-    except (FileNotFoundError, ProcessLookupError):
+        os.kill(int(number), 0)
+    except ProcessLookupError:
         return True
+    except PermissionError:  # somebody else's: the number was given to another process, or the owner was
+        pass
+    return _began(int(number)) not in (began, None)
 
 
-def _began(process: int) -> str:
-    """When a process began, in clock ticks since the machine started: setting the clock does not move it (proc(5))."""
-    after_name = Path(f"/proc/{process}/stat").read_text(errors="replace").rpartition(")")[2]
-    return after_name.split()[19]
+def _began(number: int) -> str | None:
+    """When a process began, in clock ticks since the boot (proc(5), stat, field 22): no change of the clock alters it.
+
+    None where it cannot be seen: systemd's ``ProtectProc=`` with ``PrivateUsers=`` hides units from one another.
+    """
+    try:
+        stat = Path(f"/proc/{number}/stat").read_text(errors="replace")
+    except OSError:
+        return None
+    return stat.rpartition(")")[2].split()[19]

@@ -3,3 +3,8 @@
 Of its sibling stages it imports ``windowing`` alone: the manifest holds its settings, and the untrained bundle is
 set up on windowed slices.
 """
+
+import sys
+
+# OpenVINO reports its use to its makers unless this package is absent. A hospital's node calls nobody.
+sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]

@@ -1,0 +1,225 @@
+"""Write the tables of the conformance statement from the code: ``python -m docs.generate`` (``make docs``).
+
+A table stands between ``<!-- generated: NAME -->`` and ``<!-- end of NAME -->``; everything else is written by hand.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from itertools import groupby
+from pathlib import Path
+from typing import Final
+
+from highdicom.sr import CodedConcept
+from pydicom.uid import UID
+
+from ich_node import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, deliver
+from ich_node.config import Config
+from ich_node.receive import negotiation, scp, statuses
+from ich_node.records import ANALYSED_SOP_CLASSES, HEMORRHAGE_CLASSES, Presence, Triage
+from ich_node.report import codes, content, structured_report
+
+CONFORMANCE_STATEMENT: Final = Path(__file__).with_name("conformance-statement.md")
+_VERIFICATION: Final = "1.2.840.10008.1.1"
+_PART: Final = re.compile(r"(<!-- generated: (?P<name>[a-z_]+) -->\n).*?(<!-- end of (?P=name) -->)", re.DOTALL)
+
+_DEFAULT: Final = Config()
+
+_CONFIGURED: Final = (
+    ("`node.ae_title`", "AE title, as SCP and as SCU", _DEFAULT.node.ae_title),
+    ("`node.bind`", "address it listens on", _DEFAULT.node.bind),
+    ("`node.port`", "TCP port it listens on", _DEFAULT.node.port),
+    ("`receiver.maximum_pdu_kib`", "longest PDU it asks peers to send, KiB", _DEFAULT.receiver.maximum_pdu_kib),
+    ("`receiver.maximum_associations`", "associations at the same time", _DEFAULT.receiver.maximum_associations),
+    ("`receiver.idle_timeout_s`", "time-out between messages (ARTIM apart), s", _DEFAULT.receiver.idle_timeout_s),
+    ("`receiver.allow_any`", "anybody may send", str(_DEFAULT.receiver.allow_any).lower()),
+    ("`receiver.accept`", "storage classes accepted: all, or CT only", _DEFAULT.receiver.accept),
+    ("`receiver.reserve_mib`", "space that stays free on the disk, MiB", _DEFAULT.receiver.reserve_mib),
+    ("`delivery.connect_timeout_s`", "SCU: time-out of the connection, s", _DEFAULT.delivery.connect_timeout_s),
+    ("`delivery.response_timeout_s`", "SCU: time-out of ACSE and DIMSE, s", _DEFAULT.delivery.response_timeout_s),
+    ("`delivery.first_retry_s`", "SCU: first pause before another try, s", _DEFAULT.delivery.first_retry_s),
+    ("`delivery.longest_retry_s`", "SCU: longest pause before another try, s", _DEFAULT.delivery.longest_retry_s),
+    ("`delivery.give_up_days`", "SCU: days after which a delivery is DEAD", _DEFAULT.delivery.give_up_days),
+    ("`delivery.refused_tries`", "SCU: refusals after which it is DEAD", _DEFAULT.delivery.refused_tries),
+    ("`delivery.paused_retry_s`", "SCU: pause of a destination that rejects us, s", _DEFAULT.delivery.paused_retry_s),
+)
+
+_AFTERWARDS: Final = {
+    deliver.Verdict.DELIVERED: "Delivered. A warning (Bxxx) is kept and shown by `ich-node status`.",
+    deliver.Verdict.TRY_AGAIN: (
+        f"Tried again with growing pauses, {_DEFAULT.delivery.first_retry_s:g} s to "
+        f"{_DEFAULT.delivery.longest_retry_s:g} s; DEAD after {_DEFAULT.delivery.give_up_days:g} days."
+    ),
+    deliver.Verdict.REFUSED: f"Tried {_DEFAULT.delivery.refused_tries} times, then DEAD: a person must look.",
+}
+
+
+def main() -> int:
+    """Bring the conformance statement up to date; say whether it was not."""
+    before = CONFORMANCE_STATEMENT.read_text()
+    after = generate(before)
+    CONFORMANCE_STATEMENT.write_text(after)
+    sys.stdout.write(f"{CONFORMANCE_STATEMENT.name}: {'unchanged' if before == after else 'tables written anew'}\n")
+    return 0
+
+
+def generate(text: str) -> str:
+    """Replace every generated part of a document."""
+    return _PART.sub(lambda part: f"{part[1]}\n{PARTS[part['name']]()}\n{part[3]}", text)
+
+
+def implementation() -> str:
+    """How this software names itself (PS3.7 D.3.3.2)."""
+    return _table(
+        ("Item", "Value"),
+        [
+            ("Implementation Class UID", f"`{IMPLEMENTATION_CLASS_UID}`"),
+            ("Implementation Version Name", f"`{IMPLEMENTATION_VERSION_NAME}`"),
+        ],
+    )
+
+
+def defaults() -> str:
+    """The configuration parameters of the network, with their defaults."""
+    rows = [(key, what, f"{value:g}" if isinstance(value, float) else value) for key, what, value in _CONFIGURED]
+    rows.append(("fixed", "time-out of an association request (ARTIM), s", f"{scp._ASSOCIATION_TIMEOUT_S:g}"))
+    return _table(("Key", "Meaning", "Default"), rows)
+
+
+def scp_contexts() -> str:
+    """What the SCP accepts, by kind of class."""
+    uncompressed = ", ".join(UID(uid).name for uid in negotiation._ONLY_UNCOMPRESSED)
+    analysed = ", ".join(f"{UID(uid).name} `{uid}`" for uid in ANALYSED_SOP_CLASSES)
+    every = f"the {len(negotiation.TRANSFER_SYNTAXES)} of the table below"
+    known = len(negotiation.known_storage_classes())
+    return _table(
+        ("SOP Class", "Role", "Transfer Syntaxes", "What becomes of it"),
+        [
+            (f"Verification `{_VERIFICATION}`", "SCP", uncompressed, "answered"),
+            (analysed, "SCP", every, "stored, analysed"),
+            (f"the other {known - len(ANALYSED_SOP_CLASSES)} storage classes of annex C", "SCP", every, "stored"),
+            ("private classes, and standard ones newer than this version", "SCP", every, "stored"),
+        ],
+    )
+
+
+def transfer_syntaxes() -> str:
+    """What the SCP accepts for storage, in its order of preference."""
+    return _table(
+        ("Transfer Syntax", "UID"), [(name, f"`{uid}`") for uid, name in negotiation.TRANSFER_SYNTAXES.items()]
+    )
+
+
+def scp_statuses() -> str:
+    """What the SCP answers to a C-STORE."""
+    return _table(
+        ("Status", "Name", "Meaning"),
+        [
+            (f"`{code:04X}`", f"`{_name_of_status(code)}`", meaning)
+            for code, meaning in sorted(statuses.MEANINGS.items(), key=lambda one: one[0])
+        ],
+    )
+
+
+def scu_contexts() -> str:
+    """What the SCU proposes."""
+    syntaxes = ", ".join(UID(uid).name for uid in deliver._UNCOMPRESSED)
+    rows = [
+        (f"{uid.name} `{uid}`", "SCU", syntaxes, str(number))
+        for number, (_, uid) in enumerate(structured_report.ENCODINGS, start=1)
+    ]
+    rows.append((f"Verification `{_VERIFICATION}` (`ich-node doctor` only)", "SCU", syntaxes, ""))
+    return _table(("SOP Class", "Role", "Transfer Syntaxes", "Preference"), rows)
+
+
+def scu_statuses() -> str:
+    """What the SCU does after each C-STORE status, from the function that decides it."""
+    ranges = []
+    for verdict, codes_ in groupby(range(0x10000), key=deliver.judge):
+        members = list(codes_)
+        first, last = members[0], members[-1]
+        shown = f"`{first:04X}`" if first == last else f"`{first:04X}` to `{last:04X}`"
+        ranges.append((shown, verdict))
+    return _table(
+        ("Status", "Behaviour"),
+        [
+            (", ".join(shown for shown, one in ranges if one is verdict), _AFTERWARDS[verdict])
+            for verdict in deliver.Verdict
+        ],
+    )
+
+
+def storage_classes() -> str:
+    """Every storage class that is accepted by name."""
+    rows = [(UID(uid).name, f"`{uid}`") for uid in negotiation.known_storage_classes()]
+    return _table(("Storage SOP Class", "UID"), sorted(rows))
+
+
+def findings() -> str:
+    """The concepts of the six classes."""
+    return _table(
+        ("Class", "Concept", "Finding Site"),
+        [(name, _code(codes.FINDINGS[name]), _code(codes.FINDING_SITES[name])) for name in HEMORRHAGE_CLASSES],
+    )
+
+
+def presences() -> str:
+    """The value of a class."""
+    return _table(("Outcome of the class", "Value"), _values(Presence, content._VALUES))
+
+
+def triage_categories() -> str:
+    """The value of the triage category."""
+    rows = _values(Triage, content._TRIAGE_CATEGORIES)
+    return _table(("Triage", "Value"), [*rows, ("none", _code(content._TRIAGE_CATEGORIES[None]))])
+
+
+def private_codes() -> str:
+    """The codes of the private scheme."""
+    private = {
+        (one.value, one.meaning)
+        for one in vars(codes).values()
+        if isinstance(one, CodedConcept) and one.scheme_designator == codes.PRIVATE_SCHEME
+    }
+    return _table(("Code Value", "Code Meaning"), [(f"`{value}`", meaning) for value, meaning in sorted(private)])
+
+
+def coding_schemes() -> str:
+    """The Coding Scheme Identification Sequence."""
+    rows = [
+        (f"`{item.CodingSchemeDesignator}`", item.CodingSchemeName, f"`{item.get('CodingSchemeUID', '')}`".strip("`"))
+        for item in codes.coding_schemes()
+    ]
+    return _table(("Designator", "Name", "UID"), rows)
+
+
+PARTS: Final[Mapping[str, Callable[[], str]]] = {
+    part.__name__: part
+    for part in (
+        implementation, defaults, scp_contexts, transfer_syntaxes, scp_statuses, scu_contexts, scu_statuses,
+        storage_classes, findings, presences, triage_categories, private_codes, coding_schemes,
+    )
+}  # fmt: skip
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> str:
+    lines = ["| " + " | ".join(map(str, row)) + " |" for row in (head, ("---",) * len(head), *rows)]
+    return "\n".join(lines) + "\n"
+
+
+def _name_of_status(code: int) -> str:
+    return next(name for name, value in vars(statuses).items() if name.isupper() and value == code)
+
+
+def _values(kinds: type[Presence] | type[Triage], values: Mapping[object, CodedConcept]) -> list[tuple[str, str]]:
+    return [(str(kind), _code(values[kind])) for kind in kinds]
+
+
+def _code(concept: CodedConcept) -> str:
+    return f"({concept.value}, {concept.scheme_designator}, “{concept.meaning}”)"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
