@@ -53,7 +53,9 @@ def rows_of(node: NodeProcesses) -> list[tuple[str, str]]:
     return found
 
 
-@pytest.mark.parametrize("answers", [1, 11, 23])
+@pytest.mark.parametrize(
+    "answers", [pytest.param(1, marks=pytest.mark.slow), 11, pytest.param(23, marks=pytest.mark.slow)]
+)
 def test_a_receiver_killed_in_the_middle_of_a_series_has_what_it_answered(node: NodeProcesses, answers: int) -> None:
     slices = [big_slice(number) for number in range(1, 31)]
     hashes = {str(ds.SOPInstanceUID): sha256(encoded(ds)) for ds in slices}
