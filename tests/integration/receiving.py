@@ -116,13 +116,18 @@ def association(
     for uid, syntaxes in contexts or ((CT, [ExplicitVRLittleEndian]),):
         entity.add_requested_context(uid, syntaxes)
     established = entity.associate("127.0.0.1", port, ae_title=called)
-    if established.is_established:
-        established.dul.socket.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection = established.dul.socket.socket if established.is_established else None
+    if connection is not None:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     try:
         yield established
     finally:
         if established.is_established:
             established.release()
+        if connection is not None:  # where the other side vanished, the toolkit leaves our end open
+            established.join(10)
+            established.dul.join(10)
+            connection.close()
 
 
 def store_bytes(

@@ -312,6 +312,7 @@ def test_a_port_in_use_is_named(tmp_path: Path) -> None:
     assert line.startswith(f"ich-node: cannot listen on 127.0.0.1:{port}: Address already in use")
 
 
+@pytest.mark.slow
 def test_an_address_that_is_not_ours_is_named(tmp_path: Path) -> None:
     values = settings(tmp_path / "state", tmp_path)
     values["node"]["bind"] = "203.0.113.7"
@@ -327,7 +328,7 @@ def test_a_state_folder_below_a_file_is_named(tmp_path: Path) -> None:
     assert ended.stderr == (f"ich-node: the state folder {tmp_path}/file/state cannot be written: Not a directory\n")
 
 
-@pytest.mark.parametrize("ready_made", [False, True])
+@pytest.mark.parametrize("ready_made", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_state_folder_that_belongs_to_another_is_named(ready_made: bool) -> None:
     setpriv = shutil.which("setpriv")
     if os.geteuid() != 0 or setpriv is None:
@@ -363,6 +364,7 @@ def test_a_damaged_database_is_named(tmp_path: Path) -> None:
     assert "file is not a database" in ended.stderr
 
 
+@pytest.mark.slow
 def test_a_newer_database_is_named(tmp_path: Path) -> None:
     with running(tmp_path / "state") as node, node.database.writing() as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")

@@ -276,7 +276,9 @@ def test_check_config_does_nothing_else(tmp_path: Path) -> None:
     assert [one.name for one in tmp_path.iterdir()] == ["node.toml"]
 
 
-@pytest.mark.parametrize("role", ["receive", "deliver", "serve"])
+@pytest.mark.parametrize(
+    "role", ["receive", *(pytest.param(role, marks=pytest.mark.slow) for role in ("deliver", "serve"))]
+)
 def test_a_role_with_a_broken_configuration_ends_with_78(tmp_path: Path, role: str) -> None:
     path = tmp_path / "node.toml"
     path.write_text("[node]\nport = 0\n")
