@@ -45,13 +45,18 @@ class SystemdNotifier:
     """Tell systemd (``Type=notify``, ``WatchdogSec``) that we are ready, alive or stopping; silent elsewhere."""
 
     def __init__(self) -> None:
-        self._notifier = sdnotify.SystemdNotifier()
+        # without systemd sdnotify opens a socket and drops it unclosed
+        self._notifier = sdnotify.SystemdNotifier() if os.environ.get("NOTIFY_SOCKET") else None
 
     def ready(self, status: str) -> None:
-        self._notifier.notify(f"READY=1\nSTATUS={status}")
+        self._tell(f"READY=1\nSTATUS={status}")
 
     def alive(self) -> None:
-        self._notifier.notify("WATCHDOG=1")
+        self._tell("WATCHDOG=1")
 
     def stopping(self) -> None:
-        self._notifier.notify("STOPPING=1")
+        self._tell("STOPPING=1")
+
+    def _tell(self, state: str) -> None:
+        if self._notifier is not None:
+            self._notifier.notify(state)

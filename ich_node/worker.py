@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import threading
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from ich_node.database import Database, open_database, prepare_database
 from ich_node.decode import DecodeLimits, DecoderPool, DecodeTask
 from ich_node.durable import sync_directory, write_durably
 from ich_node.eligibility import slice_ineligibility
-from ich_node.errors import DatabaseBusy, IchNodeError, ModelError, ReportError
+from ich_node.errors import DatabaseBusy, IchNodeError, ModelError
 from ich_node.job_queue import (
     Conclusion,
     SavedObject,
@@ -109,18 +109,18 @@ class Worker:
 
     def _guarded(self, job: SeriesJob, submitted: Sequence[_Submitted]) -> bool:
         """Score and conclude a series; one that fails never stops the others, and after three attempts is FAILED."""
-        try:
+
+        def work() -> None:
             self._score(job, submitted)
             if job.due:
                 self._conclude(job)
-        except ModelError:
-            raise
-        except Exception as error:  # noqa: BLE001 - one of the two broad catches: a poison job ends FAILED and visible
-            what = f"{type(error).__name__}: {error}" if isinstance(error, IchNodeError) else type(error).__name__
-            final = fail_attempt(self._database, job, self._owner, what, retry_s=_RETRY_S)
-            log.error("series failed" if final else "series will be tried again", error, series=job.id)
-            return False
-        return True
+
+        if (error := _attempt(work)) is None:
+            return True
+        what = f"{type(error).__name__}: {error}" if isinstance(error, IchNodeError) else type(error).__name__
+        final = fail_attempt(self._database, job, self._owner, what, retry_s=_RETRY_S)
+        log.error("series failed" if final else "series will be tried again", error, series=job.id)
+        return False
 
     # ------------------------------------------------------------------------ while slices arrive
 
@@ -216,18 +216,19 @@ class Worker:
         return bool(studies)
 
     def _report_not_analysed(self, study: UnreportedStudy) -> None:
+        objects: list[SavedObject] = []
+        if error := _attempt(lambda: objects.extend(self._build_not_analysed(study))):
+            log.error("no report on a study without a result; the status tells of it", error, study=study.id)
+        destinations = destinations_for(self._config, study.calling_ae_title, study.remote_address)
+        if report_not_analysed(self._database, study, objects, destinations):
+            log.warning("study not analysed", study=study.id, reason=study.reason.name, reported=bool(objects))
+
+    def _build_not_analysed(self, study: UnreportedStudy) -> tuple[SavedObject, ...]:
         content = load_content(self._database, study.series_id, None)
         finding = not_analysed(study.reason, study.detail, Completeness())
         identity = ReportIdentity(self._installation_uid, study.study_instance_uid, study.revision)
         files = [self._file(one) for one in content.instances]
-        try:
-            objects = self._save(report(identity, finding, files, None, ()))
-        except ReportError as error:
-            log.error("no report on a study without a result", error, study=study.id)
-            objects = ()
-        destinations = destinations_for(self._config, study.calling_ae_title, study.remote_address)
-        if report_not_analysed(self._database, study, objects, destinations):
-            log.warning("study not analysed", study=study.id, reason=study.reason.name, revision=study.revision)
+        return self._save(report(identity, finding, files, None, ()))
 
     # ----------------------------------------------------------------------------------------- files
 
@@ -254,6 +255,17 @@ class Worker:
                 )
             )
         return tuple(saved)
+
+
+def _attempt(work: Callable[[], object]) -> Exception | None:
+    """Do one job and give what went wrong with it, so that a poison job ends visibly and stops no other."""
+    try:
+        work()
+    except (ModelError, DatabaseBusy):  # no fault of the job
+        raise
+    except Exception as error:  # noqa: BLE001 - one of the two broad catches
+        return error
+    return None
 
 
 def run_worker(config: Config) -> None:
@@ -346,4 +358,5 @@ def _log_start(model: Model) -> None:
     log.info("model ready", name=identity.name, version=identity.version, sha256=identity.sha256,
              trained=identity.trained, engine=model.engine.name, device=model.engine.device)  # fmt: skip
     if not identity.trained:
-        log.warning("untrained model, no finding will be reported", name=identity.name)
+        shown = "findings are shown as those of a TEST MODEL" if model.show_untrained else "no finding will be reported"
+        log.warning(f"untrained model, {shown}", name=identity.name)

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydicom.filereader import read_file_meta_info
+
 from ich_node.config import Config, parse_config
 from ich_node.database import Database, open_database, prepare_database
 from ich_node.decode import DecoderPool
@@ -224,10 +226,42 @@ def as_toml(values: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+_PROPOSE = {
+    "1.2.840.10008.1.2": "-xi",
+    "1.2.840.10008.1.2.2": "-xb",
+    "1.2.840.10008.1.2.5": "-xr",
+    "1.2.840.10008.1.2.4.50": "-xy",
+    "1.2.840.10008.1.2.4.51": "-xx",
+    "1.2.840.10008.1.2.4.70": "-xs",
+    "1.2.840.10008.1.2.4.80": "-xt",
+    "1.2.840.10008.1.2.4.81": "-xu",
+    "1.2.840.10008.1.2.4.90": "-xv",
+    "1.2.840.10008.1.2.4.91": "-xw",
+}
+"""Options of storescu; it proposes no compressed syntax by itself."""
+
+
 def storescu(
     paths: Iterable[Path], port: int, *options: str, called: str = "ICH_NODE"
 ) -> subprocess.CompletedProcess[str]:
-    """Send files or folders with dcmtk's storescu; ``-R`` proposes what the files need and no more."""
-    command = [STORESCU, "-R", "-aec", called, *options, "+sd", "+r", "127.0.0.1", str(port), *map(str, paths)]
+    """Send files or folders, all of one transfer syntax, with dcmtk's storescu, as they are."""
+    paths = list(paths)
+    command = [STORESCU, "-R", "-aec", called, *_proposal(paths[0]), *options, "+sd", "+r", "127.0.0.1", str(port)]
     environment = os.environ | {"TCP_NODELAY": "1"}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=LONGEST_S)
+    return subprocess.run(
+        [*command, *map(str, paths)], capture_output=True, text=True, env=environment, check=False, timeout=LONGEST_S
+    )
+
+
+def _proposal(path: Path) -> list[str]:
+    files = [one for one in sorted(path.rglob("*")) if one.is_file()] if path.is_dir() else [path]
+    if not files or not is_dicom(files[0]):
+        return []
+    option = _PROPOSE.get(str(read_file_meta_info(files[0]).TransferSyntaxUID))
+    return [option] if option else []
+
+
+def is_dicom(path: Path) -> bool:
+    """Tell a DICOM file by its prefix (PS3.10 7.1)."""
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, and_, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, delete, exists, func, insert, or_, select, update
 
 from ich_node.database import Database, DeliveryRow, DestinationRow, ResultRow, StudyRow
 from ich_node.job_queue.results import add_deliveries
@@ -249,7 +249,8 @@ def resend(
         wanted = [StudyRow.id == DeliveryRow.study_id, StudyRow.revision == DeliveryRow.revision]
         if study_instance_uid is not None:
             wanted.append(StudyRow.study_instance_uid == study_instance_uid)
-        ids = select(DeliveryRow.id).join(StudyRow, and_(*wanted)).where(DeliveryRow.state != DeliveryState.SENDING)
+        ids = select(DeliveryRow.id).join(StudyRow, and_(*wanted))
+        ids = ids.where(DeliveryRow.state != DeliveryState.SENDING, _report_is_there())
         if dead_only:
             ids = ids.where(DeliveryRow.state == DeliveryState.DEAD)
         if destination is not None:
@@ -261,10 +262,17 @@ def resend(
         return connection.execute(update(DeliveryRow).where(DeliveryRow.id.in_(ids)).values(fresh)).rowcount
 
 
+def _report_is_there() -> ColumnElement[bool]:
+    """Tell studies whose current report can be sent from those whose file went after its days."""
+    return exists().where(
+        ResultRow.study_id == StudyRow.id, ResultRow.revision == StudyRow.revision, ResultRow.path.is_not(None)
+    )
+
+
 def _add_missing(
     connection: Connection, destinations: Sequence[Destination], study_instance_uid: str | None, now: float
 ) -> None:
-    reported = select(StudyRow.id, StudyRow.revision).where(StudyRow.revision > 0)
+    reported = select(StudyRow.id, StudyRow.revision).where(StudyRow.revision > 0, _report_is_there())
     if study_instance_uid is not None:
         reported = reported.where(StudyRow.study_instance_uid == study_instance_uid)
     for study in connection.execute(reported).all():

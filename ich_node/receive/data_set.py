@@ -22,6 +22,10 @@ from ich_node.records import ANALYSED_SOP_CLASSES
 
 _UID: Final = re.compile(r"[0-9.]{1,64}")
 _UNDEFINED_LENGTH: Final = 0xFFFFFFFF
+_END_TAG: Final = 0xFFFFFFFF
+_EXPLICIT_END: Final = b"\xff\xff\xff\xffSH\0\0"
+_IMPLICIT_END: Final = b"\xff\xff\xff\xff\0\0\0\0"
+"""Put behind a data set: who reads whole elements meets it as one, where it ends; cut short, it is swallowed."""
 _ITEM, _SEQUENCE_END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
 _PIXEL_TAGS: Final = (0x7FE00008, 0x7FE00009, 0x7FE00010)
 _WANTED: Final = [
@@ -84,7 +88,7 @@ def identify(encoded: bytes | memoryview, transfer_syntax_uid: str) -> Identity:
             warnings.simplefilter("ignore")  # pydicom's texts quote values
             header, pixels = _read_header(encoded, syntax)
             identity = _identity(header)
-            notes = _check_pixels(header, pixels, encoded, syntax)
+            notes = _faults_of_uids(identity) + _check_pixels(header, pixels, syntax)
     except _UNPARSABLE as error:
         raise RefusedDataSet(statuses.CANNOT_UNDERSTAND, f"not parsable ({type(error).__name__})") from error
     return Identity(*identity, warnings=notes)
@@ -102,23 +106,44 @@ def check_agreement(identity: Identity, sop_class_uid: str, sop_instance_uid: st
 
 
 def _read_header(encoded: bytes | memoryview, syntax: UID) -> tuple[Dataset, _PixelElement | None]:
-    buffer, total = BytesIO(encoded), len(encoded)
+    end, total = _IMPLICIT_END if syntax.is_implicit_VR else _EXPLICIT_END, len(encoded)
+    buffer = BytesIO(b"".join((encoded, end)))
     pixels: list[_PixelElement] = []
+    ends: list[int] = []
 
-    def stop_at_pixels(tag: BaseTag, vr: str | None, length: int) -> bool:
+    def stop_at_pixels_or_end(tag: BaseTag, vr: str | None, length: int) -> bool:
         start = buffer.tell()
-        if length != _UNDEFINED_LENGTH and start + length > total:
+        if tag == _END_TAG:
+            ends.append(start - len(end))
+        elif length != _UNDEFINED_LENGTH and start + length > total:
             raise RefusedDataSet(statuses.CANNOT_UNDERSTAND, "the data set ends inside an element")
-        if tag in _PIXEL_TAGS:
+        elif tag in _PIXEL_TAGS:
             pixels.append(_PixelElement(vr, length, start))
-        return bool(pixels)
+        return bool(ends or pixels)
 
-    header = read_dataset(
-        buffer, syntax.is_implicit_VR, syntax.is_little_endian, stop_when=stop_at_pixels, specific_tags=_WANTED_TAGS
-    )
-    if not pixels and buffer.tell() < total:
+    def read_from(position: int, wanted: list[BaseTag | int]) -> Dataset:
+        buffer.seek(position)
+        return read_dataset(
+            buffer,
+            syntax.is_implicit_VR,
+            syntax.is_little_endian,
+            stop_when=stop_at_pixels_or_end,
+            specific_tags=wanted,
+        )
+
+    header = read_from(0, _WANTED_TAGS)
+    found = pixels[0] if pixels else None
+    while pixels:  # what follows them, too
+        read_from(_end_of(pixels.pop(), encoded), [])
+    if ends != [total]:
         raise RefusedDataSet(statuses.CANNOT_UNDERSTAND, "the data set ends inside an element")
-    return header, pixels[0] if pixels else None
+    return header, found
+
+
+def _end_of(pixels: _PixelElement, encoded: bytes | memoryview) -> int:
+    if pixels.length == _UNDEFINED_LENGTH:
+        return _walk_fragments(encoded, pixels.start)
+    return pixels.start + pixels.length
 
 
 def _identity(header: Dataset) -> tuple[str, str, str, str, str]:
@@ -134,16 +159,18 @@ def _uid(header: Dataset, keyword: str) -> str:
     return value
 
 
-def _check_pixels(
-    header: Dataset, pixels: _PixelElement | None, encoded: bytes | memoryview, syntax: UID
-) -> tuple[str, ...]:
+def _faults_of_uids(uids: tuple[str, ...]) -> tuple[str, ...]:
+    pairs = zip(_WANTED, uids[:4], strict=False)
+    return tuple(f"{keyword} is no valid UID (PS3.5 9.1)" for keyword, uid in pairs if not UID(uid).is_valid)
+
+
+def _check_pixels(header: Dataset, pixels: _PixelElement | None, syntax: UID) -> tuple[str, ...]:
     if pixels is None:
         promised = header.get("Rows") or str(header.get("SOPClassUID")) in ANALYSED_SOP_CLASSES
         if promised and not header.get("PixelDataProviderURL"):
             raise RefusedDataSet(statuses.CANNOT_UNDERSTAND, "the data set ends before its pixel data")
         return ()
     if pixels.length == _UNDEFINED_LENGTH:
-        _walk_fragments(encoded, pixels.start)
         return () if syntax.is_encapsulated else ("fragments in an uncompressed transfer syntax",)
     if syntax.is_encapsulated:
         return ("pixel data of defined length in a compressed transfer syntax",)
@@ -166,15 +193,15 @@ def _expected_bytes(header: Dataset) -> int:
     return math.ceil(values * number("BitsAllocated", 0) / 8)
 
 
-def _walk_fragments(encoded: bytes | memoryview, position: int) -> None:
-    """Follow encapsulated fragments to the sequence delimiter (PS3.5 A.4)."""
+def _walk_fragments(encoded: bytes | memoryview, position: int) -> int:
+    """Follow encapsulated fragments to the sequence delimiter (PS3.5 A.4); return where it ends."""
     total = len(encoded)
     while position + 8 <= total:
         tag = bytes(encoded[position : position + 4])
         (length,) = struct.unpack_from("<I", encoded, position + 4)
         position += 8
         if tag == _SEQUENCE_END:
-            return
+            return position
         if tag != _ITEM or length == _UNDEFINED_LENGTH:
             raise RefusedDataSet(statuses.CANNOT_UNDERSTAND, "the compressed pixel data are damaged")
         position += length

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import struct
 import threading
+import time
 from collections import defaultdict
 from typing import Any, Final, cast
 
@@ -19,7 +21,7 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # m
 from ich_node import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from ich_node.config import Config
 from ich_node.database import Database, open_database, prepare_database
-from ich_node.errors import DatabaseBusy, SpoolFull, StartError
+from ich_node.errors import DatabaseBusy, SpoolFull, StartError, TransientError
 from ich_node.job_queue import known_paths, look_up, register_instance, release_series
 from ich_node.log import EventLog
 from ich_node.receive import statuses
@@ -81,8 +83,9 @@ class Receiver:
         if self._server is None:
             return
         self._server.shutdown()
+        deadline = time.monotonic() + drain_s
         for association in self._server.active_associations:
-            association.join(drain_s)
+            association.join(max(0.0, deadline - time.monotonic()))
         for association in self._server.active_associations:
             association.abort()
         self._server = None
@@ -114,6 +117,8 @@ class Receiver:
         pynetdicom_config.LOG_REQUEST_IDENTIFIERS = False
         pynetdicom_config.LOG_RESPONSE_IDENTIFIERS = False
         pynetdicom_config.LOG_HANDLER_LEVEL = "none"
+        # a UID that is too long is answered 0xA900; by itself pynetdicom would abort the whole study's association
+        pynetdicom_config.VALIDATORS["UI"] = lambda _uid: (True, "")
         entity = AE(ae_title=self._config.node.ae_title)
         entity.require_called_aet = True
         entity.implementation_class_uid = UID(IMPLEMENTATION_CLASS_UID)
@@ -164,7 +169,7 @@ class Receiver:
         if done := mine - elsewhere:
             try:
                 release_series(self._database, done, self._config.series.quiet_s)
-            except DatabaseBusy as error:  # they close at max_wait_s instead
+            except TransientError as error:  # they close at max_wait_s instead
                 log.error("release not noted", error, series=sorted(done))
 
     def on_closed(self, event: Event) -> None:
@@ -237,7 +242,7 @@ class Receiver:
             try:
                 syntax, encoded = split_file(part10)
                 identity = identify(encoded, syntax)
-            except (RefusedDataSet, ValueError) as error:
+            except (RefusedDataSet, ValueError, struct.error) as error:
                 log.error("file without a row cannot be read and stays where it is", error, path=path)
                 continue
             sha256 = hashlib.sha256(encoded).hexdigest()

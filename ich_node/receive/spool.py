@@ -35,6 +35,7 @@ class Spool:
             for number in range(256):
                 (self._root / f"{number:02x}").mkdir(parents=True, exist_ok=True)
             sync_directory(self._root)
+            sync_directory(self._state_directory)
             for part in self._root.glob(f"*/*{PART_SUFFIX}"):
                 part.unlink()
             (probe := self._root / f"probe{PART_SUFFIX}").write_bytes(b"")

@@ -101,7 +101,8 @@ def test_eight_threads_claim_each_series_once_without_a_lock_error(tmp_path: Pat
 
     def work(number: int) -> None:
         own = open_database(f"sqlite:///{tmp_path / 'ich-node.sqlite'}")
-        while jobs := claim(own, f"owner {number}", limit=1):
+        # An owner of its own each time: a worker is handed what it already holds.
+        while jobs := claim(own, f"owner {number}, {len(claimed)} claimed", limit=1):
             claimed.extend(job.id for job in jobs)
         own.close()
 
@@ -120,7 +121,7 @@ _CLAIM_AND_RECEIVE = """
     claimed = []
     for study in range(15):
         receive(database, received(1, study=1000 * number + study))
-        claimed += [job.id for job in claim(database, f"process {number}", limit=3)]
+        claimed += [job.id for job in claim(database, f"process {number}, {study}", limit=3)]
     print(*claimed)
 """
 

@@ -1,0 +1,80 @@
+"""Destinations that are dcmtk's storescp, in the moods that a PACS can have."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from pydicom import dcmread
+
+from tests.outbox import Outbox, outbox
+from tests.running import free_port, wait_for
+
+STORESCP = Path("/usr/bin/storescp")
+pytestmark = [
+    pytest.mark.skipif(not STORESCP.exists(), reason="dcmtk's storescp is not installed"),
+    # pynetdicom 3.0.4 drops the socket of a connection that was refused or cut without closing it
+    pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
+]
+
+
+@contextmanager
+def storescp(port: int, folder: Path, *options: str) -> Iterator[None]:
+    folder.mkdir(exist_ok=True)
+    command = [str(STORESCP), *options, "-od", str(folder), str(port)]
+    process = subprocess.Popen(
+        command, env=os.environ | {"TCP_NODELAY": "1"}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        wait_for(lambda: _listens(port), "storescp listens")
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Iterator[Outbox]:
+    """An outbox with one study and one destination, where nobody listens yet."""
+    with outbox(tmp_path / "state", free_port()) as one:
+        one.add_study()
+        yield one
+
+
+def test_storescp_that_refuses_associations_is_paused_and_delivered_to_when_it_answers(
+    box: Outbox, tmp_path: Path
+) -> None:
+    port = box.config.destination[0].port
+    with storescp(port, tmp_path / "in", "--refuse"):
+        box.deliver_until(lambda: box.status().paused_destinations, "the destination is paused")
+        assert box.status().deliveries == {"PENDING": 1}
+    with storescp(port, tmp_path / "in"):
+        arrives_once(box, tmp_path / "in")
+    assert not box.status().paused_destinations
+
+
+@pytest.mark.parametrize("mood", ["--abort-during", "--abort-after"])
+def test_storescp_that_aborts_gets_the_report_when_it_does_not(box: Outbox, tmp_path: Path, mood: str) -> None:
+    port = box.config.destination[0].port
+    with storescp(port, tmp_path / "in", mood):
+        box.deliver_until(lambda: box.deliveries()[0].attempts >= 2, "two attempts")
+        assert box.deliveries()[0].error
+        assert box.deliveries()[0].state != "DELIVERED"
+    with storescp(port, tmp_path / "in"):
+        arrives_once(box, tmp_path / "in")
+
+
+def arrives_once(box: Outbox, folder: Path) -> None:
+    (delivery,) = box.deliver_until_state("DELIVERED")
+    stored = {str(dcmread(path).SOPInstanceUID) for path in folder.iterdir()}
+    assert stored == {delivery.sop_instance_uid}, "however often it was sent, it is one object"
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0

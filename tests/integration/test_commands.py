@@ -1,0 +1,361 @@
+"""The commands as a person or a script runs them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from pydicom import dcmread
+from pydicom.uid import generate_uid
+
+from ich_node.cli import main
+from ich_node.config import parse_config
+from ich_node.decode import DecoderPool
+from ich_node.errors import ModelError
+from ich_node.pacs import SmallPacs, send_study
+from ich_node.phantom import PhantomSettings, write_series
+from ich_node.pipeline import Model
+from ich_node.records import HEMORRHAGE_CLASSES
+from ich_node.worker import run_worker
+from tests.outbox import Outbox, outbox
+from tests.running import as_toml, free_port, parts_of_a_node, settings, wait_for
+
+ROOT = Path(__file__).parents[2]
+refused_socket = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+"""pynetdicom 3.0.4 drops the socket of a connection that was refused without closing it."""
+
+
+@dataclass
+class Command:
+    """Run a command of the node in this process, with a configuration of its own."""
+
+    config: Path
+    capture: pytest.CaptureFixture[str]
+
+    def __call__(self, *words: str) -> tuple[int, str, str]:
+        """Give exit status, standard output, standard error."""
+        self.capture.readouterr()
+        status = main([*words, "--config", str(self.config)])
+        return status, *self.capture.readouterr()
+
+
+def run(*words: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run a command as a process."""
+    command = [sys.executable, "-m", "ich_node", *map(str, words)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=120, **options)
+
+
+@pytest.fixture
+def command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Command:
+    return Command(tmp_path / "ich-node.toml", capsys)
+
+
+@pytest.fixture
+def box(tmp_path: Path, command: Command) -> Iterator[Outbox]:
+    """An outbox with a destination that is down, and a configuration that names it."""
+    with outbox(tmp_path / "state", free_port()) as one:
+        command.config.write_text(as_toml(json.loads(one.config.model_dump_json(exclude_unset=True))))
+        yield one
+
+
+# ------------------------------------------------------------------------------------------- status
+
+
+def test_status_shows_every_answer_in_words(
+    command: Command, tmp_path: Path, tiny_model: Model, decoder: DecoderPool
+) -> None:
+    with SmallPacs(tmp_path / "pacs") as pacs:
+        values = settings(tmp_path / "state", Path("unused"), destinations=[("pacs", pacs.port)])
+        command.config.write_text(as_toml(values))
+        with parts_of_a_node(values, tiny_model, decoder) as node:
+            uid = str(generate_uid())
+            head = PhantomSettings(slices=12, rows=64, slice_spacing_mm=11, study_instance_uid=uid)
+            files = write_series(tmp_path / "head", head)
+            send_study([*files[:5], *files[6:]], "127.0.0.1", node.receiver.port, "ICH_NODE")
+            node.settle()
+
+            status, text, _ = command("status")
+            assert status == 0
+            assert "series      1 CONCLUDED" in text
+            assert "deliveries  1 DELIVERED" in text
+            assert f"{node.status().studies[0].triage}, incomplete" in flat(text)
+            assert f"…{uid[-20:]}" in flat(text)
+            assert HEMORRHAGE_CLASSES[2] not in text, "details only where one study is asked for"
+
+            status, text, _ = command("status", uid)
+            assert status == 0
+            assert "11 slices, 0 unreadable, INCOMPLETE: gaps at" in flat(text)
+            assert "TEST MODEL" in text
+            assert "intraparenchymal" in text
+            assert "report saved" in text
+            assert "pacs DELIVERED" in flat(text)
+
+            status, text, _ = command("status", "--json")
+            answer = json.loads(text)
+            assert (status, answer["series"]) == (0, {"CONCLUDED": 1})
+            assert answer["studies"][0]["study_instance_uid"] == uid
+            assert answer["studies"][0]["series"][0]["finding"]["gaps_mm"]
+
+
+def test_status_of_an_unknown_study_says_so(command: Command, box: Outbox) -> None:
+    assert command("status", "1.2.3") == (1, "", "ich-node: no study or series 1.2.3 here\n")
+
+
+def test_status_of_an_empty_node_is_short(command: Command, box: Outbox) -> None:
+    assert command("status")[:2] == (0, "series      none\ndeliveries  none\n")
+
+
+@refused_socket
+def test_status_names_what_needs_a_person(command: Command, box: Outbox, tmp_path: Path) -> None:
+    box.add_study()
+    with SmallPacs(tmp_path / "pacs", port=box.config.destination[0].port, accepted_sop_classes=()):
+        box.deliver_until(lambda: box.status().paused_destinations, "the destination is paused")
+    _, text, _ = command("status")
+    assert "destination pacs-0 is paused: the destination accepted no presentation context" in flat(text)
+
+    with SmallPacs(tmp_path / "pacs", port=box.config.destination[0].port, store_status=0xC000):
+        wait_for(lambda: box.deliverer.step() and "DEAD" in box.status().deliveries, "it is dead")
+        _, text, _ = command("status")
+        assert "1 delivery is DEAD and needs a person: ich-node resend --dead" in flat(text)
+        assert "pacs-0 DEAD after" in flat(text)
+        assert "status 0xC000" in flat(text)
+
+
+# -------------------------------------------------------------------------- requeue, resend, doctor
+
+
+@refused_socket
+def test_resend_revives_what_is_dead(command: Command, box: Outbox, tmp_path: Path) -> None:
+    uid = box.add_study()
+    box.age(days=8)
+    box.deliver_until_state("DEAD")
+
+    assert command("resend")[0] == 2
+    assert command("resend", "1.2.3")[:2] == (1, "no report to send again\n")
+    assert command("resend", "--dead", "--destination", "nobody")[0] == 1
+    assert command("resend", "--dead")[:2] == (0, "1 delivery will be sent again\n")
+    with SmallPacs(tmp_path / "pacs", port=box.config.destination[0].port) as pacs:
+        box.deliver_until_state("DELIVERED")
+        assert command("resend", uid)[:2] == (0, "1 delivery will be sent again\n")
+        box.deliver_until_state("DELIVERED")
+        assert list(pacs.received.values()) == [2]
+
+
+def test_requeue_wants_to_know_what(command: Command, box: Outbox) -> None:
+    status, text, error = command("requeue")
+    assert (status, text) == (2, "")
+    assert "name a study or series UID, or --failed" in error
+    uid = box.add_study()
+    status, text, _ = command("requeue", "1.2.3")
+    assert (status, text) == (1, "no such series here, or its images were deleted: send the study again\n")
+    assert command("requeue", uid)[:2] == (0, "1 series queued again\n")
+    assert box.status().series == {"RECEIVING": 1}
+
+
+@refused_socket
+def test_doctor_names_what_is_well_and_what_is_not(command: Command, box: Outbox, tmp_path: Path) -> None:
+    status, text, _ = command("doctor")
+    lines = text.splitlines()
+    assert status == 1
+    assert [line.split(":")[0] for line in lines] == [
+        "ok   disk", "ok   database", "BAD  model", "BAD  destination pacs-0",
+    ]  # fmt: skip
+    assert "manifest.json: there is no model here" in lines[2]
+    assert "no association with 127.0.0.1" in lines[3]
+
+
+def test_doctor_is_content_with_a_whole_node(command: Command, tiny_bundle: Path, tmp_path: Path) -> None:
+    with SmallPacs(tmp_path / "pacs") as pacs:
+        command.config.write_text(as_toml(settings(tmp_path / "s", tiny_bundle, destinations=[("a", pacs.port)])))
+        status, text, _ = command("doctor")
+    assert status == 0, text
+    assert text.count("ok  ") == 4
+    assert "UNTRAINED: it gives no finding" in text
+    assert "PACS at 127.0.0.1" in text
+
+
+def test_check_config_names_every_fault_at_once(command: Command) -> None:
+    command.config.write_text('[node]\nport = 0\nae_title = "THIS IS TOO LONG FOR AN AE"\n[sries]\n')
+    status, text, error = command("check-config")
+    assert (status, text) == (78, "")
+    for fault in ("node.port = 0", "node.ae_title", "sries: unknown key", "peer: nobody may send"):
+        assert fault in error
+
+
+# ------------------------------------------------------------------------------------------- model
+
+
+def test_model_commands(command: Command, tiny_bundle: Path, tmp_path: Path, capsys: Any) -> None:
+    assert main(["model", "list", str(tiny_bundle.parent)]) == 0
+    assert "UNTRAINED" in capsys.readouterr().out
+    assert main(["model", "list", str(tmp_path)]) == 1
+    assert main(["model", "verify", str(tiny_bundle)]) == 0
+    assert capsys.readouterr().out.endswith("every file agrees with its hash\n")
+    made = tmp_path / "made"
+    words = ["model", "init-untrained", str(made), "--backbone", "test_resnet", "--size", "64"]
+    assert main(words) == 0
+    assert main(["model", "verify", str(made)]) == 0
+    before = {path: path.read_bytes() for path in made.iterdir()}
+    assert main(words) == 1
+    assert "nothing was changed" in capsys.readouterr().err
+    assert before == {path: path.read_bytes() for path in made.iterdir()}
+
+
+@pytest.mark.parametrize("altered", ["manifest.json", "slice-network-01-of-01.safetensors"])
+def test_a_worker_with_an_altered_model_file_refuses_to_start(tmp_path: Path, tiny_bundle: Path, altered: str) -> None:
+    bundle = shutil.copytree(tiny_bundle, tmp_path / "model")
+    content = bytearray((bundle / altered).read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    (bundle / altered).write_bytes(content)
+
+    with pytest.raises(ModelError, match=altered):
+        run_worker(parse_config(settings(tmp_path / "state", bundle)))
+
+
+def test_a_worker_without_a_model_exits_78_and_says_which_file(tmp_path: Path, command: Command) -> None:
+    command.config.write_text(as_toml(settings(tmp_path / "state", tmp_path / "gone")))
+    answer = run("work", "--config", command.config)
+    assert answer.returncode == 78
+    assert f"{tmp_path}/gone/manifest.json: there is no model here" in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+# ------------------------------------------------------------------------------------------- score
+
+
+def test_score_prints_nothing_but_json_and_writes_reports(tmp_path: Path, tiny_bundle: Path) -> None:
+    uid = str(generate_uid())
+    files = write_series(
+        tmp_path / "in", PhantomSettings(slices=12, rows=64, slice_spacing_mm=11, study_instance_uid=uid)
+    )
+    (tmp_path / "in" / "notes.txt").write_text("not DICOM")
+    options = ["--json", "--output", tmp_path / "out", "--model", tiny_bundle, "--engine", "torch", "--test-model"]
+
+    answer = run("score", tmp_path / "in", *options, cwd=tmp_path)
+
+    assert answer.returncode == 1, "one file could not be read"
+    assert "notes.txt: not a DICOM file" in answer.stderr
+    (entry,) = json.loads(answer.stdout)
+    assert list(entry) == [
+        "study_instance_uid", "series_instance_uid", "analysed", "not_analysed_reason", "complete", "triage",
+        "probabilities", "thresholds", "slices", "model", "seconds",
+    ]  # fmt: skip
+    assert (entry["study_instance_uid"], entry["analysed"], entry["complete"]) == (uid, True, True)
+    assert entry["triage"] in ("positive", "indeterminate", "negative")
+    assert tuple(entry["probabilities"]) == HEMORRHAGE_CLASSES
+    assert [list(one) for one in entry["slices"]] == [
+        ["sop_instance_uid", "frame", "position_mm", "probabilities"]
+    ] * 12
+    assert [one["sop_instance_uid"] for one in entry["slices"]] == [dcmread(path).SOPInstanceUID for path in files]
+    assert list(entry["model"]) == ["name", "version", "sha256"]
+    (report,) = (tmp_path / "out").iterdir()
+    assert dcmread(report).StudyInstanceUID == uid
+    assert dcmread(report).Modality == "SR"
+
+
+def test_score_without_its_words_is_wrong_usage(command: Command, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["score"])
+    assert command("score", str(tmp_path / "gone"))[::2] == (
+        2, f"ich-node score: {tmp_path / 'gone'}: no such file or folder\n"
+    )  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------ phantom, pacs
+
+
+def test_phantom_writes_a_series(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["phantom", str(tmp_path / "head"), "--lesion", "subdural", "--slices", "3"]) == 0
+    assert capsys.readouterr().out == f"3 slices written to {tmp_path / 'head'}\n"
+    assert len(list((tmp_path / "head").iterdir())) == 3
+
+
+def test_pacs_stores_and_ends_on_a_signal(tmp_path: Path) -> None:
+    port = free_port()
+    command = [sys.executable, "-m", "ich_node", "pacs", "--port", str(port), "--directory", str(tmp_path / "in")]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith(f"PACS listens on port {port}")
+        files = write_series(tmp_path / "head", PhantomSettings(slices=1, rows=32))
+        assert send_study(files, "127.0.0.1", port, "PACS") == 1
+        assert process.stdout.readline().startswith("stored CT ")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+
+
+# ------------------------------------------------------------------------------------------- serve
+
+
+@pytest.fixture
+def serve(tmp_path: Path, tiny_bundle: Path, command: Command) -> Iterator[subprocess.Popen[bytes]]:
+    """``ich-node serve``, whose log is at ``<tmp_path>/log``."""
+    command.config.write_text(as_toml(settings(tmp_path / "state", tiny_bundle)))
+    words = [sys.executable, "-m", "ich_node", "serve", "--config", str(command.config)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(words, stderr=log, env=environment)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_serve_restarts_a_role_that_died_and_sigterm_ends_them_all(
+    serve: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    roles = wait_for(lambda: _roles(tmp_path), "three roles are started")
+    assert set(roles) == {"receive", "work", "deliver"}
+    wait_for(lambda: "receiver ready" in _log(tmp_path), "the receiver is ready")
+
+    os.kill(roles["receive"], signal.SIGKILL)
+    wait_for(lambda: _log(tmp_path).count("receiver ready") == 2, "the receiver is back")
+    fresh = _roles(tmp_path)
+    assert fresh["receive"] != roles["receive"]
+    assert fresh["work"] == roles["work"], "the others were left alone"
+
+    serve.send_signal(signal.SIGTERM)
+    assert serve.wait(60) == 0
+    assert not [pid for pid in fresh.values() if psutil.pid_exists(pid)]
+
+
+def test_the_roles_end_with_a_supervisor_that_was_killed(serve: subprocess.Popen[bytes], tmp_path: Path) -> None:
+    roles = wait_for(lambda: _roles(tmp_path), "three roles are started")
+    wait_for(lambda: "receiver ready" in _log(tmp_path) and "model ready" in _log(tmp_path), "the roles are ready")
+
+    serve.kill()
+    serve.wait()
+
+    wait_for(lambda: not [pid for pid in roles.values() if _runs(pid)], "the roles have ended")
+
+
+def _log(folder: Path) -> str:
+    return (folder / "log").read_text()
+
+
+def _roles(folder: Path) -> dict[str, int] | None:
+    """The process of each role that was started last; None while one is missing."""
+    lines = [json.loads(line) for line in _log(folder).splitlines()]
+    roles = {line["role_name"]: line["pid"] for line in lines if line["event"] == "role started"}
+    return roles if len(roles) == 3 else None
+
+
+def _runs(pid: int) -> bool:
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+def flat(text: str) -> str:
+    """Undo the folding of narrow terminals."""
+    return " ".join(text.split())

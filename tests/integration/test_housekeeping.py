@@ -1,0 +1,268 @@
+"""What is deleted when, and that deleting loses no answer."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydicom.uid import generate_uid
+from sqlalchemy import update
+
+from ich_node import housekeeping
+from ich_node.database import DeliveryRow, InstanceRow, ResultRow, SeriesRow
+from ich_node.decode import DecoderPool
+from ich_node.housekeeping import (
+    delete_expired,
+    remove_strays,
+    rescue_leases,
+    start_housekeeping,
+    watch_disk,
+    watch_silence,
+)
+from ich_node.job_queue import requeue
+from ich_node.pacs import SmallPacs, send_study
+from ich_node.phantom import PhantomSettings, write_series
+from ich_node.pipeline import Model
+from tests.running import PartsOfANode, parts_of_a_node, settings, wait_for
+
+DAY = 86400.0
+
+
+@pytest.fixture
+def node(tmp_path: Path, tiny_model: Model, decoder: DecoderPool) -> Iterator[PartsOfANode]:
+    with SmallPacs(tmp_path / "pacs") as pacs:
+        values = settings(tmp_path / "state", Path("unused"), destinations=[("pacs", pacs.port)])
+        with parts_of_a_node(values, tiny_model, decoder) as one:
+            yield one
+
+
+@pytest.fixture
+def head(tmp_path: Path) -> list[Path]:
+    return write_series(tmp_path / "head", PhantomSettings(lesion="subdural", slices=12, rows=64, slice_spacing_mm=11))
+
+
+@pytest.fixture
+def localizer(tmp_path: Path) -> list[Path]:
+    """One slice that no report is expected for."""
+    from pydicom import dcmread
+
+    (path,) = write_series(tmp_path / "other", PhantomSettings(slices=1, rows=64))
+    header = dcmread(path)
+    header.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+    header.save_as(path)
+    return [path]
+
+
+def test_images_of_a_head_go_after_14_days_and_the_answer_stays(node: PartsOfANode, head: list[Path]) -> None:
+    before = analyse(node, head)
+    age(node, 13.9)
+    assert delete_expired(node.config, node.database) == 0
+    assert len(images(node)) == 12
+
+    age(node, 14.1)
+    assert delete_expired(node.config, node.database) == 12
+
+    assert not images(node)
+    assert len(results(node)) == 3, "reports stay for a year"
+    after = node.status().studies[0]
+    assert (after.triage, after.outcome) == (before.triage, before.outcome)
+    assert node.status().instances == {"DECODED": 12}, "rows with UIDs and hashes stay"
+    assert delete_expired(node.config, node.database) == 0
+
+
+def test_what_is_no_head_goes_after_a_day(node: PartsOfANode, localizer: list[Path]) -> None:
+    send(node, localizer)
+    node.settle()
+    age(node, 0.9)
+    assert delete_expired(node.config, node.database) == 0
+    age(node, 1.1)
+    assert delete_expired(node.config, node.database) == 1
+    assert not images(node)
+
+
+def test_images_stay_as_long_as_a_report_waits_to_be_sent(node: PartsOfANode, head: list[Path]) -> None:
+    analyse(node, head)
+    with node.database.writing() as connection:
+        connection.execute(update(DeliveryRow).values(state="PENDING"))
+    age(node, 15)
+    assert delete_expired(node.config, node.database) == 0
+
+
+def test_images_of_an_open_series_stay(node: PartsOfANode, head: list[Path]) -> None:
+    send(node, head)
+    age(node, 400)
+    assert delete_expired(node.config, node.database) == 0
+
+
+def test_reports_go_after_a_year(node: PartsOfANode, head: list[Path]) -> None:
+    analyse(node, head)
+    age(node, 364)
+    delete_expired(node.config, node.database)
+    assert len(results(node)) == 3
+    age(node, 366)
+    assert delete_expired(node.config, node.database) == 3
+    assert not results(node)
+
+
+def test_a_study_sent_again_after_its_days_starts_nothing_until_it_is_queued(
+    node: PartsOfANode, head: list[Path]
+) -> None:
+    analyse(node, head)
+    age(node, 15)
+    delete_expired(node.config, node.database)
+    assert requeue(node.database, uid=uid(node)) == 0, "there is nothing to analyse"
+
+    send(node, head)
+    assert not node.worker.step(), "nothing starts"
+    assert len(images(node)) == 12, "and everything is stored"
+    assert delete_expired(node.config, node.database) == 0, "and kept for 14 days of its own"
+    assert node.status().studies[0].revision == 1
+
+    assert requeue(node.database, uid=uid(node)) == 1
+    node.settle()
+    study = node.status().studies[0]
+    assert (study.revision, study.series[0].state, study.series[0].slices) == (2, "CONCLUDED", 12)
+    assert {one.state for one in study.deliveries} == {"DELIVERED"}
+
+
+def test_new_slices_of_a_study_past_its_days_start_nothing_either(
+    node: PartsOfANode, head: list[Path], tmp_path: Path
+) -> None:
+    analyse(node, head)
+    age(node, 15)
+    delete_expired(node.config, node.database)
+
+    (series,) = node.status().studies[0].series
+    again = PhantomSettings(
+        slices=12, rows=64, study_instance_uid=uid(node), series_instance_uid=series.series_instance_uid
+    )
+    send(node, write_series(tmp_path / "more", again))
+
+    assert not node.worker.step()
+    assert node.status().studies[0].revision == 1
+
+
+def test_another_series_of_a_study_past_its_days_is_analysed(
+    node: PartsOfANode, head: list[Path], tmp_path: Path
+) -> None:
+    analyse(node, head)
+    age(node, 15)
+    delete_expired(node.config, node.database)
+
+    fresh = PhantomSettings(
+        slices=12, rows=64, study_instance_uid=uid(node), series_instance_uid=str(generate_uid()), slice_spacing_mm=11
+    )
+    send(node, write_series(tmp_path / "more", fresh))
+    node.settle()
+
+    assert [one.state for one in node.status().studies[0].series] == ["CONCLUDED", "CONCLUDED"]
+
+
+def test_strays_are_half_written_files_and_reports_without_a_row(node: PartsOfANode, head: list[Path]) -> None:
+    analyse(node, head)
+    state = node.config.state_directory
+    old, young = state / "spool" / "a.dcm.part", state / "spool" / "b.dcm.part"
+    unknown = state / "results" / "unknown.dcm"
+    for path in (old, young, unknown):
+        path.write_bytes(b"x")
+    for path in (old, unknown, *results(node)):
+        os.utime(path, (time.time() - 7200,) * 2)
+
+    assert remove_strays(node.config, node.database) == 2
+
+    assert young.exists(), "somebody may be writing it"
+    assert not old.exists()
+    assert not unknown.exists()
+    assert len(results(node)) == 3
+    assert len(images(node)) == 12
+
+
+def test_leases_that_ran_out_are_free_again(node: PartsOfANode, head: list[Path]) -> None:
+    analyse(node, head)
+    with node.database.writing() as connection:
+        elsewhere = {"state": "SENDING", "lease_owner": "other-host:1:0.00"}
+        connection.execute(update(DeliveryRow).values(elsewhere | {"lease_expires_at": time.time() + 60}))
+    assert rescue_leases(node.config, node.database) == 0
+    with node.database.writing() as connection:
+        connection.execute(update(DeliveryRow).values(lease_expires_at=time.time() - 1))
+    assert rescue_leases(node.config, node.database) == 1
+    assert node.status().deliveries == {"PENDING": 1}
+
+
+def test_the_disk_is_watched(
+    node: PartsOfANode, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    disk = os.statvfs(node.config.state_directory)
+    free_mib = disk.f_bavail * disk.f_frsize // 2**20
+    for reserve_mib, event in ((1, None), (free_mib * 3 // 4, "nearly"), (free_mib * 2, "senders get 0xA700")):
+        caplog.clear()
+        receiver = replace_field(node.config.receiver, reserve_mib=reserve_mib)
+        watch_disk(replace_field(node.config, receiver=receiver), node.database)
+        logged = [record.getMessage() for record in caplog.records]
+        assert [event in one for one in logged] == ([True] if event else []), logged
+
+
+def test_studies_that_wait_without_a_worker_are_told(
+    node: PartsOfANode, head: list[Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    send(node, head)
+    assert watch_silence(node.config, node.database) == 0
+    age(node, 0.02)
+    assert watch_silence(node.config, node.database) == 1
+    assert "studies wait without a result; is `ich-node work` running?" in caplog.text
+
+
+def test_the_jobs_run_on_their_own(
+    node: PartsOfANode, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with start_housekeeping(node.config, node.database) as scheduler:
+        assert {job.id for job in scheduler.get_jobs()} == {
+            "rescue_leases", "watch_disk", "watch_silence", "delete_expired", "remove_strays",
+        }  # fmt: skip
+
+        def fail() -> None:
+            raise OSError("no such disk")
+
+        scheduler.add_job(fail, id="fail")
+        wait_for(lambda: "housekeeping failed" in caplog.text, "a failing job is told")
+    assert housekeeping.log is not None
+
+
+def analyse(node: PartsOfANode, files: list[Path]):
+    send(node, files)
+    (study,) = node.settle().studies
+    assert study.series[0].state == "CONCLUDED"
+    assert node.status().deliveries == {"DELIVERED": 1}
+    return study
+
+
+def send(node: PartsOfANode, files: list[Path]) -> None:
+    assert send_study(files, "127.0.0.1", node.receiver.port, "ICH_NODE") == len(files)
+
+
+def uid(node: PartsOfANode) -> str:
+    return node.status().studies[0].study_instance_uid
+
+
+def age(node: PartsOfANode, days: float) -> None:
+    """Make everything in the database this old."""
+    then = time.time() - days * DAY
+    with node.database.writing() as connection:
+        connection.execute(update(InstanceRow).values(received_at=then))
+        connection.execute(update(SeriesRow).values(first_received_at=then, last_received_at=then))
+        connection.execute(update(ResultRow).values(created_at=then))
+
+
+def images(node: PartsOfANode) -> list[Path]:
+    return list((node.config.state_directory / "spool").rglob("*.dcm"))
+
+
+def results(node: PartsOfANode) -> list[Path]:
+    return list((node.config.state_directory / "results").rglob("*.dcm"))
+
+
+def replace_field(section, **changes):
+    return section.model_copy(update=changes)

@@ -1,0 +1,405 @@
+"""From received slices to a report in the PACS: receiver, worker and deliverer over real sockets and SQLite."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydicom import Dataset, dcmread
+from pydicom.encaps import encapsulate
+from pydicom.uid import JPEG2000Lossless, generate_uid
+from pynetdicom import AE
+from sqlalchemy import update
+
+from ich_node import worker as worker_module
+from ich_node.database import StudyRow
+from ich_node.decode import DecodeLimits, DecoderPool
+from ich_node.log import _JsonLines
+from ich_node.pacs import SmallPacs, send_study
+from ich_node.phantom import PhantomSettings, write_series
+from ich_node.pipeline import Model
+from ich_node.queries import StudyStatus
+from ich_node.records import NotAnalysedReason
+from ich_node.service import SystemdNotifier
+from ich_node.worker import Worker
+from tests.crashing import kill_the_child_at_slice_7
+from tests.report_reading import items
+from tests.running import PartsOfANode, parts_of_a_node, settings, wait_for
+
+HEAD = PhantomSettings(lesion="subdural", slices=12, rows=64, slice_spacing_mm=11.0)
+CONCLUSION, NUMBER = "121077", "NUM"
+
+
+@dataclass
+class Site:
+    """A node, its PACS, and a folder to make series in."""
+
+    node: PartsOfANode
+    pacs: SmallPacs
+    folder: Path
+
+    def send(self, files: Sequence[Path], calling_ae_title: str = "SCANNER1") -> None:
+        port = self.node.receiver.port
+        assert send_study(files, "127.0.0.1", port, "ICH_NODE", calling_ae_title) == len(files)
+
+    def head(self, **changes: Any) -> tuple[str, list[Path]]:
+        """Write a head CT of a study of its own; give its Study Instance UID and files."""
+        uid = changes.pop("study_instance_uid", None) or str(generate_uid())
+        head = replace(HEAD, study_instance_uid=uid, **changes)
+        return uid, write_series(self.folder / str(generate_uid()), head)
+
+    def settled(self, uid: str) -> StudyStatus:
+        self.node.settle()
+        (study,) = self.node.status(uid).studies
+        return study
+
+    def reports(self, uid: str) -> list[Dataset]:
+        """The reports on a study in the PACS, the oldest first."""
+        return sorted(map(dcmread, (self.pacs.directory / uid).glob("*.dcm")), key=lambda one: int(one.InstanceNumber))
+
+
+@contextmanager
+def open_site(folder: Path, model: Model, decoder: DecoderPool | None, **sections: Any) -> Iterator[Site]:
+    with SmallPacs(folder / "pacs") as pacs:
+        sections.setdefault(
+            "destination", [{"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": pacs.port}]
+        )
+        values = settings(folder / "state", Path("unused"), **sections)
+        with parts_of_a_node(values, model, decoder) as node:
+            yield Site(node, pacs, folder / "sent")
+
+
+@pytest.fixture
+def site(tmp_path: Path, tiny_model: Model, decoder: DecoderPool) -> Iterator[Site]:
+    with open_site(tmp_path, tiny_model, decoder) as one:
+        yield one
+
+
+def test_a_head_ct_ends_as_one_report_in_the_pacs(site: Site) -> None:
+    uid, files = site.head()
+    site.send(files)
+
+    study = site.settled(uid)
+
+    (series,) = study.series
+    assert (series.state, series.slices, series.complete) == ("CONCLUDED", 12, True)
+    assert study.triage is not None
+    (report,) = site.reports(uid)
+    assert report.StudyInstanceUID == uid
+    assert report.PatientName == HEAD.patient_name
+    assert report.CompletionFlag == "COMPLETE"
+    assert "TEST MODEL" in text(report, CONCLUSION)
+    assert list(series.steps or {}) == [
+        "first slice received", "last slice received", "series closed", "analysed", "report saved",
+    ]  # fmt: skip
+    assert list((series.steps or {}).values()) == sorted((series.steps or {}).values())
+
+
+def test_slices_are_scored_while_others_are_still_on_the_wire(site: Site) -> None:
+    uid, files = site.head()
+    entity = AE(ae_title="SCANNER1")
+    entity.add_requested_context("1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.2.1")
+    association = entity.associate("127.0.0.1", site.node.receiver.port, ae_title="ICH_NODE")
+    for path in files[:6]:
+        assert association.send_c_store(path).Status == 0x0000
+    wait_for(lambda: not site.node.worker.step(), "the worker has nothing to do")
+
+    with site.node.database.reading() as connection:
+        assert connection.exec_driver_sql("select count(*) from plane").scalar() == 6
+    assert site.node.status(uid).studies[0].outcome == "in progress"
+
+    for path in files[6:]:
+        assert association.send_c_store(path).Status == 0x0000
+    association.release()
+    assert site.settled(uid).series[0].complete is True
+
+
+def test_the_same_study_sent_again_changes_nothing(site: Site) -> None:
+    uid, files = site.head()
+    site.send(files)
+    before = site.settled(uid)
+
+    site.send(files)
+
+    assert site.settled(uid) == before
+    assert len(list((site.node.config.state_directory / "spool").rglob("*.dcm"))) == 12
+
+
+def test_a_late_slice_is_reported_as_revision_2(site: Site) -> None:
+    uid, files = site.head()
+    site.send([*files[:5], *files[6:]])
+    first = site.settled(uid)
+    assert (first.revision, first.series[0].complete) == (1, False)
+
+    site.send([files[5]])
+    second = site.settled(uid)
+
+    assert (second.revision, second.series[0].complete) == (2, True)
+    assert [one.CompletionFlag for one in site.reports(uid)] == ["PARTIAL", "COMPLETE"]
+    assert [one.revision for one in second.deliveries] == [1, 2]
+
+
+def test_a_corrected_slice_is_reported_as_revision_2(site: Site) -> None:
+    uid, files = site.head()
+    site.send(files)
+    assert site.settled(uid).revision == 1
+
+    corrected = dcmread(files[3])
+    corrected.PatientName = "Corrected^Name"
+    corrected.save_as(files[3])
+    site.send([files[3]])
+
+    study = site.settled(uid)
+    assert (study.revision, study.series[0].slices) == (2, 12)
+
+
+def test_too_few_slices_of_a_head_are_told_and_later_ones_give_revision_2(site: Site) -> None:
+    uid, files = site.head()
+    site.send(files[:5])
+    study = site.settled(uid)
+    site.node.settle()  # the study is told of after its last series has ended
+    study = site.settled(uid)
+
+    assert study.outcome == "not analysed: fewer than 10 slices"
+    assert (study.revision, study.triage) == (1, None)
+    (report,) = site.reports(uid)
+    assert "fewer than 10 slices" in text(report, CONCLUSION)
+    assert not [item for item in _walk(report) if item.ValueType == NUMBER], "no number where there is no result"
+
+    site.send(files[5:])
+    study = site.settled(uid)
+    assert (study.revision, study.series[0].state) == (2, "CONCLUDED")
+    assert study.triage is not None
+    assert len(site.reports(uid)) == 2
+
+
+def test_too_few_slices_are_waited_for_until_max_wait(tmp_path: Path, tiny_model: Model, decoder: DecoderPool) -> None:
+    with open_site(tmp_path, tiny_model, decoder, series={"quiet_s": 0.1, "max_wait_s": 30.0}) as site:
+        uid, files = site.head()
+        site.send(files[:5])
+        wait_for(lambda: (site.node.worker.step(), "series closed" not in _state(site, uid))[1], "it is open")
+        site.send(files[5:])
+        study = site.settled(uid)
+    assert (study.revision, study.series[0].complete) == (1, True), "one report, since the rest came in time"
+
+
+def test_a_head_ct_that_cannot_be_read_is_told(site: Site) -> None:
+    uid, files = site.head()
+    for path in files:
+        _spoil_pixels(path)
+    site.send(files)
+
+    site.node.settle()
+    study = site.settled(uid)
+
+    assert study.outcome == "not analysed: no slice of the series could be read"
+    assert study.series[0].unreadable == 12
+    (report,) = site.reports(uid)
+    assert "no slice of the series could be read" in text(report, CONCLUSION)
+
+
+def test_one_slice_that_cannot_be_decoded_makes_the_study_incomplete(site: Site) -> None:
+    uid, files = site.head()
+    _spoil_pixels(files[4])
+    site.send(files)
+
+    study = site.settled(uid)
+
+    (series,) = study.series
+    assert (series.state, series.unreadable, series.complete) == ("CONCLUDED", 1, False)
+    assert study.outcome.endswith(", incomplete")
+    (report,) = site.reports(uid)
+    assert report.CompletionFlag == "PARTIAL"
+    assert "1 unreadable" in report.CompletionFlagDescription
+
+
+def test_a_crash_of_the_decoder_costs_one_slice(tmp_path: Path, tiny_model: Model) -> None:
+    with (
+        DecoderPool(DecodeLimits(), kill_the_child_at_slice_7) as crashing,
+        open_site(tmp_path, tiny_model, crashing) as site,
+    ):
+        uid, files = site.head()
+        site.send(files)
+        study = site.settled(uid)
+
+        (series,) = study.series
+        assert (series.state, series.slices, series.unreadable) == ("CONCLUDED", 12, 1)
+        assert series.complete is False
+        with site.node.database.reading() as connection:
+            rows = connection.exec_driver_sql("select reason from instance where state = 'UNREADABLE'").all()
+        assert [row[0] for row in rows] == [NotAnalysedReason.DECODE_CRASHED.name]
+        assert site.reports(uid)[0].CompletionFlag == "PARTIAL"
+
+
+def test_an_untrained_model_gives_no_finding(tmp_path: Path, tiny_model: Model, decoder: DecoderPool) -> None:
+    with open_site(tmp_path, replace(tiny_model, show_untrained=False), decoder) as site:
+        uid, files = site.head()
+        site.send(files)
+        study = site.settled(uid)
+
+        assert study.outcome == "untrained model, no finding"
+        assert study.triage is None
+        assert study.series[0].finding is not None
+        assert not study.series[0].finding["probabilities"]
+        (report,) = site.reports(uid)
+        assert "Untrained model, no finding" in text(report, CONCLUSION)
+        assert not [item for item in _walk(report) if item.ValueType == NUMBER]
+
+
+def test_a_second_series_that_says_less_changes_nothing(site: Site) -> None:
+    uid, files = site.head()
+    site.send(files)
+    first = site.settled(uid)
+    with site.node.database.writing() as connection:
+        connection.execute(update(StudyRow).values(triage="positive"))  # whatever the test model makes of a phantom
+
+    _, more = site.head(study_instance_uid=uid, series_instance_uid=str(generate_uid()), lesion=None)
+    site.send(more)
+    study = site.settled(uid)
+
+    assert [one.state for one in study.series] == ["CONCLUDED", "CONCLUDED"]
+    assert (study.revision, study.triage) == (first.revision, "positive")
+    assert len(site.reports(uid)) == 1
+
+
+def test_a_series_that_cannot_be_concluded_fails_visibly_and_stops_no_other(
+    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    bad, bad_files = site.head(patient_name="Secret^Name")
+    good, good_files = site.head()
+    build = worker_module.report
+
+    def fail_for_the_bad_study(identity: Any, *rest: Any) -> Any:
+        if identity.study_instance_uid == bad:
+            raise ValueError("the header of Secret^Name cannot be used")
+        return build(identity, *rest)
+
+    monkeypatch.setattr(worker_module, "report", fail_for_the_bad_study)
+    monkeypatch.setattr(worker_module, "_RETRY_S", 0.01)
+    with caplog.at_level(logging.DEBUG):
+        site.send(bad_files)
+        site.send(good_files)
+        site.node.settle()
+        study = site.settled(bad)
+
+    assert study.series[0].state == "FAILED"
+    assert study.outcome == "not analysed: the analysis failed"
+    assert study.series[0].why == "the analysis failed: ValueError"
+    assert study.revision == 0, "not even the report that says so could be built; the status says it"
+    assert site.settled(good).series[0].state == "CONCLUDED"
+    logged = "\n".join(_JsonLines("work").format(record) for record in caplog.records)
+    assert "ValueError" in logged
+    assert "Secret" not in logged
+    assert "Secret" not in json.dumps(study.series[0].why)
+
+
+def test_a_database_that_stays_locked_stops_nothing(tmp_path: Path, tiny_model: Model, decoder: DecoderPool) -> None:
+    with open_site(tmp_path, tiny_model, decoder, database={"busy_timeout_s": 0.2}) as site:
+        uid, files = site.head()
+        site.send(files)
+        stop = threading.Event()
+        node = site.node
+        other = sqlite3.connect(node.config.state_directory / "ich-node.sqlite", isolation_level=None)
+        loops = [
+            threading.Thread(target=node.worker.run, args=(stop, SystemdNotifier())),
+            threading.Thread(target=node.deliverer.run, args=(stop,)),
+        ]
+        for loop in loops:
+            loop.start()
+        try:
+            for _ in range(3):  # whatever the loops are in the middle of
+                stop.wait(0.2)
+                other.execute("BEGIN IMMEDIATE")
+                stop.wait(0.7)
+                other.execute("ROLLBACK")
+            assert all(loop.is_alive() for loop in loops)
+            wait_for(lambda: node.status(uid).deliveries == {"DELIVERED": 1}, "the report is delivered")
+        finally:
+            stop.set()
+            for loop in loops:
+                loop.join(30)
+            other.close()
+        assert (node.status(uid).studies[0].revision, len(site.reports(uid))) == (1, 1)
+
+
+def test_two_workers_conclude_a_study_once(site: Site, tiny_model: Model, decoder: DecoderPool) -> None:
+    studies = [site.head() for _ in range(3)]
+    node = site.node
+    second = Worker(node.config, node.database, tiny_model, decoder, "2.25.1")
+    second._owner = "elsewhere:1:0.00"  # both live in this process
+    stop = threading.Event()
+    loops = [threading.Thread(target=one.run, args=(stop, SystemdNotifier())) for one in (node.worker, second)]
+    for loop in loops:
+        loop.start()
+    try:
+        for _, files in studies:
+            site.send(files)
+        wait_for(lambda: node.status().series == {"CONCLUDED": 3}, "all are concluded")
+    finally:
+        stop.set()
+        for loop in loops:
+            loop.join(30)
+
+    for uid, _ in studies:
+        study = site.settled(uid)
+        assert study.revision == 1
+        assert len(site.reports(uid)) == 1
+
+
+def test_results_go_back_to_whoever_sent_the_images(tmp_path: Path, tiny_model: Model, decoder: DecoderPool) -> None:
+    with SmallPacs(tmp_path / "scanner") as scanner:
+        peer = {"ae_title": "CT1", "address": "127.0.0.1", "destinations": [], "return_port": scanner.port}
+        with open_site(tmp_path, tiny_model, decoder, peer=[peer]) as site:
+            uid, files = site.head()
+            site.send(files, calling_ae_title="CT1")
+            study = site.settled(uid)
+
+            (delivery,) = study.deliveries
+            assert (delivery.destination, delivery.state) == ("sender-CT1-127.0.0.1", "DELIVERED")
+            assert scanner.path_of(delivery.sop_instance_uid or "") is not None
+            assert not site.reports(uid), "this peer chose no other destination"
+
+
+def test_the_log_names_no_patient(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    uid, files = site.head(patient_name="Secret^Name", patient_id="SECRET-ID", accession_number="SECRET-ACC")
+    _spoil_pixels(files[2])
+    with caplog.at_level(logging.DEBUG):
+        site.send(files)
+        site.settled(uid)
+
+    logged = [_JsonLines("work").format(record) for record in caplog.records if record.name.startswith("ich_node")]
+    assert any("slice scored" in line for line in logged)
+    assert any("slice not scored" in line for line in logged)
+    assert not any("secret" in line.lower() for line in logged)
+
+
+def text(report: Dataset, code_value: str) -> str:
+    return "\n".join(str(item.TextValue) for item in items(report, code_value))
+
+
+def _walk(item: Dataset) -> Iterator[Dataset]:
+    for child in item.get("ContentSequence", ()):
+        yield child
+        yield from _walk(child)
+
+
+def _state(site: Site, uid: str) -> dict[str, float]:
+    (study,) = site.node.status(uid).studies
+    return study.series[0].steps or {}
+
+
+def _spoil_pixels(path: Path) -> None:
+    """Keep the header and make of the pixels what looks like JPEG 2000 and is not."""
+    dataset = dcmread(path)
+    dataset.file_meta.TransferSyntaxUID = JPEG2000Lossless
+    dataset.PixelData = encapsulate([b"\xff\x4f\xff\x51" + bytes(96)])
+    dataset["PixelData"].is_undefined_length = True
+    dataset.save_as(path)

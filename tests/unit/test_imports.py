@@ -1,0 +1,31 @@
+"""What a process carries: the receiver and the deliverer do without the network's libraries."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+HEAVY = {"torch", "torchvision", "timm", "openvino", "highdicom"}
+
+
+def loaded_by(module: str) -> set[str]:
+    code = f"import sys, {module}; print(*sorted({{name.split('.')[0] for name in sys.modules}}))"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    return set(ended.stdout.split())
+
+
+@pytest.mark.parametrize("module", ["ich_node.receive", "ich_node.deliverer", "ich_node.supervisor", "ich_node.cli"])
+def test_what_receives_and_delivers_imports_no_network_library(module: str) -> None:
+    assert not loaded_by(module) & HEAVY
+
+
+def test_the_receiver_imports_neither_migrations_nor_scheduler_nor_terminal() -> None:
+    assert not loaded_by("ich_node.receive") & {"alembic", "mako", "apscheduler", "psutil", "rich"}
+
+
+def test_checking_a_configuration_imports_no_dicom() -> None:
+    assert not loaded_by("ich_node.config") & {"pydicom", "pynetdicom", "sqlalchemy", "numpy"}
