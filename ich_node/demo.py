@@ -28,6 +28,7 @@ from ich_node.records import Destination, SeriesState
 
 _LONGEST_S: Final = 300.0
 _WIDTH: Final = 26
+_MARK: Final = ".ich-node-demo"
 
 _CONFIG: Final = """\
 [node]
@@ -67,8 +68,7 @@ def run_demo(settings: DemoSettings, console: Console) -> int:
     Raises:
         StartError: the node did not come up, or no study was concluded in time.
     """
-    shutil.rmtree(settings.folder, ignore_errors=True)
-    settings.folder.mkdir(parents=True)
+    clear_folder(settings.folder)
     files = _study(settings, console)
     with SmallPacs(settings.folder / "pacs") as pacs:
         config_path = _write_config(settings, pacs.port)
@@ -81,6 +81,24 @@ def run_demo(settings: DemoSettings, console: Console) -> int:
             study = _wait(config, files, console)
     _show(study, sent_at, settings, pacs, console)
     return 0 if study.deliveries and all(one.state == "DELIVERED" for one in study.deliveries) else 1
+
+
+def clear_folder(folder: Path) -> None:
+    """Empty the folder of an earlier demo, but for the network that it converted for this processor.
+
+    Raises:
+        StartError: the folder holds something else.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()) and not (folder / _MARK).exists():
+        raise StartError(
+            f"{folder} holds other files than those of an earlier demo; name a folder that is empty or new"
+        )
+    (folder / _MARK).touch()
+    for part, kept in ((folder, ("state", _MARK)), (folder / "state", ("cache",))):
+        for path in part.iterdir() if part.is_dir() else ():
+            if path.name not in kept:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _study(settings: DemoSettings, console: Console) -> list[Path]:

@@ -44,7 +44,7 @@ def test_living_owner_that_cannot_be_seen_in_proc_is_not_dead(monkeypatch: pytes
 
 
 class UnseenPath:
-    def read_text(self) -> str:
+    def read_text(self, **_: str) -> str:
         raise FileNotFoundError
 
 
