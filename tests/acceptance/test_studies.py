@@ -62,7 +62,7 @@ def test_a_thinned_head_ct_is_concluded_once_and_told_to_be_incomplete(
     assert (series.state, series.slices, series.unreadable) == ("CONCLUDED", 30, 0)
     assert series.complete is False
     assert study.triage in ("positive", "indeterminate"), "an incomplete series is never negative"
-    assert study.outcome == f"{study.triage}, incomplete"
+    assert study.outcome == f"TEST MODEL: {study.triage}, incomplete"
     report = _only_report(study, pacs)
     assert report.CompletionFlag == "PARTIAL"
     assert report.CompletionFlagDescription.startswith("gaps at mm: ")
