@@ -154,7 +154,7 @@ def _series(connection: Connection, row: Any) -> SeriesStatus:
 
 def _why(row: Any) -> str:
     reason = NotAnalysedReason[row.reason].text if row.reason else ""
-    return ": ".join(part for part in (reason, row.detail) if part)
+    return f"{reason} ({row.detail})" if reason and row.detail else reason or row.detail or ""
 
 
 def _outcome(row: Any, series: tuple[SeriesStatus, ...]) -> str:

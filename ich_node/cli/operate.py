@@ -108,7 +108,9 @@ def _counts(counts: dict[str, int]) -> str:
 def _study_table(studies: tuple[StudyStatus, ...], *, full: bool) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("received", "study", "answer", "rev", "series", "delivery"):
-        table.add_column(title, overflow="fold")
+        table.add_column(
+            title, overflow="fold", no_wrap=title in ("received", "rev") or (title == "study" and not full)
+        )
     for study in studies:
         uid = study.study_instance_uid
         shown = uid if full or len(uid) <= _SHORT_UID else f"…{uid[-_SHORT_UID:]}"

@@ -188,7 +188,7 @@ def test_doctor_is_content_with_a_whole_node(command: Command, tiny_bundle: Path
         status, text, _ = command("doctor")
     assert status == 0, text
     assert text.count("ok  ") == 4
-    assert "UNTRAINED: it gives no finding" in text
+    assert "UNTRAINED: its findings are shown, as TEST MODEL" in text
     assert "PACS at 127.0.0.1" in text
 
 
