@@ -70,7 +70,8 @@ def _model(config: Config) -> str:
     model = open_model(settings.directory, settings.engine, threads=settings.threads,
                        cache=config.state_directory / "cache")  # fmt: skip
     identity = model.identity
-    trained = "trained" if identity.trained else "UNTRAINED: it gives no finding"
+    untrained = "its findings are shown, as TEST MODEL" if settings.show_findings_of_untrained_model else "no finding"
+    trained = "trained" if identity.trained else f"UNTRAINED: {untrained}"
     return (
         f"{identity.name} {identity.version} ({identity.sha256[:12]}), {trained}; "
         f"engine {model.engine.name} on {model.engine.device}"

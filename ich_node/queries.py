@@ -154,15 +154,17 @@ def _series(connection: Connection, row: Any) -> SeriesStatus:
 
 def _why(row: Any) -> str:
     reason = NotAnalysedReason[row.reason].text if row.reason else ""
-    return ": ".join(part for part in (reason, row.detail) if part)
+    return f"{reason} ({row.detail})" if reason and row.detail else reason or row.detail or ""
 
 
 def _outcome(row: Any, series: tuple[SeriesStatus, ...]) -> str:
     if any(one.state in (SeriesState.RECEIVING, SeriesState.COMPLETE) for one in series):
         return "in progress"
     if row.triage is not None:
-        short = any(one.state == SeriesState.CONCLUDED and one.complete is False for one in series)
-        return f"{row.triage}, incomplete" if short else str(row.triage)
+        concluded = [one for one in series if one.state == SeriesState.CONCLUDED]
+        mark = "TEST MODEL: " if any(one.finding and one.finding["test_model"] for one in concluded) else ""
+        short = ", incomplete" if any(one.complete is False for one in concluded) else ""
+        return f"{mark}{row.triage}{short}"
     reason = row.reason or next((one.why for one in series if one.why), "")
     text = NotAnalysedReason[reason].text if reason in NotAnalysedReason.__members__ else reason
     return text if text == NotAnalysedReason.UNTRAINED_MODEL.text else f"not analysed: {text}"

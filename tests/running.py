@@ -38,7 +38,7 @@ def free_port() -> int:
 
 
 def settings(
-    state: Path, model: Path, *, destinations: Iterable[tuple[str, int]] = (), **sections: Any
+    state: Path, model: Path, /, *, destinations: Iterable[tuple[str, int]] = (), **sections: Any
 ) -> dict[str, Any]:
     """Values of a configuration for tests: loopback, small times, findings of the test model shown.
 

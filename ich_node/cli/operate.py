@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from ich_node.cli.node import Commands, read_config, with_config
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from ich_node.queries import DeliveryStatus, NodeStatus, SeriesStatus, StudyStatus
 
 _SHORT_UID = 20
+_WIDTH_OF_A_FILE = 200
 
 
 def add_commands(commands: Commands) -> None:
@@ -67,7 +69,7 @@ def _status(options: argparse.Namespace) -> int:
     if options.json:
         sys.stdout.write(json.dumps(dataclasses.asdict(status), indent=2, default=str) + "\n")
         return 0
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH_OF_A_FILE)
     show_status(status, console, full=options.uid is not None)
     return 0
 
@@ -77,20 +79,26 @@ def show_status(status: NodeStatus, console: Console, *, full: bool = False) -> 
     console.print(f"series      {_counts(status.series)}")
     console.print(f"deliveries  {_counts(status.deliveries)}")
     for name, why in status.paused_destinations.items():
-        console.print(f"[red]destination {name} is paused:[/red] {why}")
+        console.print(f"[red]destination {name} is paused:[/red] {escape(why)}; its reports wait until it answers")
     if dead := status.deliveries.get("DEAD"):
-        console.print(f"[red]{dead} deliveries are DEAD and need a person:[/red] ich-node resend --dead")
+        are, need = ("is", "needs") if dead == 1 else ("are", "need")
+        console.print(f"[red]{_deliveries(dead)} {are} DEAD and {need} a person:[/red] ich-node resend --dead")
     if failed := status.series.get("FAILED"):
         console.print(f"[red]{failed} series FAILED:[/red] ich-node requeue --failed")
     if status.own_objects_returned:
-        console.print(f"own results sent back to us {status.own_objects_returned} times (ignored)")
+        times = "once" if status.own_objects_returned == 1 else f"{status.own_objects_returned} times"
+        console.print(f"own reports that peers sent back to us: {times}; ignored")
     if status.studies:
         console.print(_study_table(status.studies, full=full))
     for study in status.studies if full else ():
         for series in study.series:
             _show_series(series, console)
         for delivery in study.deliveries:
-            console.print(f"  {_delivery(delivery, full=True)}")
+            console.print(f"  report, revision {delivery.revision}: {_delivery(delivery, full=True)}")
+
+
+def _deliveries(count: int) -> str:
+    return "1 delivery" if count == 1 else f"{count} deliveries"
 
 
 def _counts(counts: dict[str, int]) -> str:
@@ -100,7 +108,9 @@ def _counts(counts: dict[str, int]) -> str:
 def _study_table(studies: tuple[StudyStatus, ...], *, full: bool) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("received", "study", "answer", "rev", "series", "delivery"):
-        table.add_column(title, overflow="fold")
+        table.add_column(
+            title, overflow="fold", no_wrap=title in ("received", "rev") or (title == "study" and not full)
+        )
     for study in studies:
         uid = study.study_instance_uid
         shown = uid if full or len(uid) <= _SHORT_UID else f"…{uid[-_SHORT_UID:]}"
@@ -108,7 +118,7 @@ def _study_table(studies: tuple[StudyStatus, ...], *, full: bool) -> Table:
         table.add_row(
             datetime.fromtimestamp(study.received_at).astimezone().strftime("%d %b %H:%M:%S"),
             shown,
-            study.outcome,
+            escape(study.outcome),
             str(study.revision or ""),
             "\n".join(f"{one.modality} {one.slices} {one.state}" for one in study.series),
             "\n".join(_delivery(one, full=False) for one in current),
@@ -117,16 +127,24 @@ def _study_table(studies: tuple[StudyStatus, ...], *, full: bool) -> Table:
 
 
 def _show_series(series: SeriesStatus, console: Console) -> None:
-    console.print(f"\nseries {series.series_instance_uid}: {series.state} {series.why}")
-    console.print(f"  {series.slices} slices, {series.unreadable} unreadable, complete: {series.complete}")
+    console.print(f"\nseries {series.series_instance_uid}: {series.modality} {series.state} {escape(series.why)}")
+    console.print(f"  {series.slices} slices, {series.unreadable} unreadable{_gaps(series)}")
     if series.finding and series.finding["probabilities"]:
         numbers = ", ".join(f"{name} {value:.3f}" for name, value in series.finding["probabilities"].items())
-        console.print(f"  {series.triage}: {numbers}")
+        mark = "TEST MODEL, for tests only: " if series.finding["test_model"] else ""
+        console.print(f"  {mark}{series.triage}: {numbers}")
     before = None
     for name, at in (series.steps or {}).items():
         since = "" if before is None else f"  +{at - before:.2f} s"
         console.print(f"  {datetime.fromtimestamp(at).astimezone():%H:%M:%S.%f}  {name}{since}")
         before = at
+
+
+def _gaps(series: SeriesStatus) -> str:
+    if series.complete is not False:
+        return ", complete" if series.complete else ""
+    gaps = ", ".join(f"{begin:.1f} to {end:.1f} mm" for begin, end in (series.finding or {}).get("gaps_mm", ()))
+    return f", INCOMPLETE: gaps at {gaps}" if gaps else ", INCOMPLETE"
 
 
 def _delivery(delivery: DeliveryStatus, *, full: bool) -> str:
@@ -135,7 +153,7 @@ def _delivery(delivery: DeliveryStatus, *, full: bool) -> str:
         text += f" {datetime.fromtimestamp(delivery.finished_at).astimezone():%H:%M:%S.%f}"
     if delivery.attempts > 1:
         text += f" after {delivery.attempts} tries"
-    return f"{text} ({delivery.error})" if delivery.error else text
+    return f"{text} ({escape(delivery.error)})" if delivery.error else text
 
 
 def _requeue(options: argparse.Namespace) -> int:
@@ -145,7 +163,8 @@ def _requeue(options: argparse.Namespace) -> int:
         sys.stderr.write("ich-node requeue: name a study or series UID, or --failed\n")
         return 2
     count = requeue(_open(read_config(options)), uid=options.uid, failed_only=options.failed)
-    sys.stdout.write(f"{count} series queued again\n")
+    none = "no such series here, or its images were deleted: send the study again"
+    sys.stdout.write(f"{count} series queued again\n" if count or options.failed else f"{none}\n")
     return 0 if count else 1
 
 
@@ -165,7 +184,7 @@ def _resend(options: argparse.Namespace) -> int:
         dead_only=options.dead,
         destination=options.destination,
     )
-    sys.stdout.write(f"{count} deliveries will be sent again\n")
+    sys.stdout.write(f"{_deliveries(count)} will be sent again\n" if count else "no report to send again\n")
     return 0 if count else 1
 
 

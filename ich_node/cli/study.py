@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from ich_node.cli.node import Commands, read_config, with_config
+from ich_node.cli.node import Commands, with_config
+from ich_node.config import DEFAULT_PATHS, Config, find_config, load_config
 
 if TYPE_CHECKING:
     from ich_node.scoring import ScoredSeries, Scores
@@ -95,7 +96,7 @@ def _score(options: argparse.Namespace) -> int:
     if missing:
         sys.stderr.write("".join(f"ich-node score: {path}: no such file or folder\n" for path in missing))
         return 2
-    config = read_config(options)
+    config = _config_or_defaults(options)
     console = Console(stderr=True)
     with DecoderPool(decode_limits(config), slice_ineligibility, config.decode.processes) as decoder:
         model = open_model(
@@ -115,6 +116,12 @@ def _score(options: argparse.Namespace) -> int:
     for unread in scores.unread:
         sys.stderr.write(f"{unread.path}: {unread.why}\n")
     return 1 if scores.unread else 0
+
+
+def _config_or_defaults(options: argparse.Namespace) -> Config:
+    """Scoring needs no configuration, as long as nobody names one."""
+    found = find_config(options.config)
+    return Config() if found in DEFAULT_PATHS and not found.exists() else load_config(found)
 
 
 def _progress(console: Console) -> Progress:

@@ -9,8 +9,11 @@ import pytest
 from pydicom import Dataset, dcmread
 from pynetdicom import AE
 
+from ich_node.decode import DecoderPool
 from ich_node.pacs import SmallPacs
+from ich_node.pipeline import Model
 from ich_node.queries import StudyStatus
+from ich_node.scoring import as_json, score_paths
 from tests.acceptance.conftest import DcmtkStorescp, Orthanc
 from tests.running import STORESCU, NodeProcesses, is_dicom, storescu
 
@@ -62,7 +65,7 @@ def test_a_thinned_head_ct_is_concluded_once_and_told_to_be_incomplete(
     assert (series.state, series.slices, series.unreadable) == ("CONCLUDED", 30, 0)
     assert series.complete is False
     assert study.triage in ("positive", "indeterminate"), "an incomplete series is never negative"
-    assert study.outcome == f"{study.triage}, incomplete"
+    assert study.outcome == f"TEST MODEL: {study.triage}, incomplete"
     report = _only_report(study, pacs)
     assert report.CompletionFlag == "PARTIAL"
     assert report.CompletionFlagDescription.startswith("gaps at mm: ")
@@ -158,6 +161,20 @@ def test_every_object_of_every_transfer_syntax_is_answered_and_settled(node: Nod
     assert {one.state for one in settled} == {"NOT_ANALYSED"}
     assert sum(one.slices for one in settled) == len(set(map(_identity, taken))), "nothing is lost"
     assert all(process.poll() is None for process in node.processes.values())
+
+
+def test_score_reads_every_object_of_every_transfer_syntax_or_says_why_not(
+    shared_data: Path, tiny_model: Model, decoder: DecoderPool
+) -> None:
+    files = list(_files(shared_data / "transfer-syntaxes"))
+    done = []
+
+    scores = score_paths([shared_data / "transfer-syntaxes"], tiny_model, decoder, lambda *at: done.append(at))
+
+    assert done[-1] == (len(files), len(files)), "nothing stops"
+    assert [one.path.name for one in scores.unread] == [path.name for path in files if not is_dicom(path)]
+    assert not any(as_json(one, tiny_model)["analysed"] for one in scores.series), "single objects are no series"
+    assert sum(len(one.files) for one in scores.series) == len({_identity(path) for path in files if is_dicom(path)})
 
 
 def _only_report(study: StudyStatus, pacs: SmallPacs) -> Dataset:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,8 +60,12 @@ def run(*words: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture
-def command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Command:
-    return Command(tmp_path / "ich-node.toml", capsys)
+def command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Command]:
+    root = logging.getLogger()
+    before = root.handlers[:], root.level, sys.excepthook, threading.excepthook
+    yield Command(tmp_path / "ich-node.toml", capsys)
+    logging.captureWarnings(capture=False)
+    root.handlers[:], root.level, sys.excepthook, threading.excepthook = before
 
 
 @pytest.fixture
@@ -89,7 +96,7 @@ def test_status_shows_every_answer_in_words(
             assert status == 0
             assert "series      1 CONCLUDED" in text
             assert "deliveries  1 DELIVERED" in text
-            assert f"{node.status().studies[0].triage}, incomplete" in flat(text)
+            assert f"TEST MODEL: {node.status().studies[0].triage}, incomplete" in text
             assert f"…{uid[-20:]}" in flat(text)
             assert HEMORRHAGE_CLASSES[2] not in text, "details only where one study is asked for"
 
@@ -181,7 +188,7 @@ def test_doctor_is_content_with_a_whole_node(command: Command, tiny_bundle: Path
         status, text, _ = command("doctor")
     assert status == 0, text
     assert text.count("ok  ") == 4
-    assert "UNTRAINED: it gives no finding" in text
+    assert "UNTRAINED: its findings are shown, as TEST MODEL" in text
     assert "PACS at 127.0.0.1" in text
 
 
@@ -225,16 +232,22 @@ def test_a_worker_with_an_altered_model_file_refuses_to_start(tmp_path: Path, ti
 
 def test_a_worker_without_a_model_exits_78_and_says_which_file(tmp_path: Path, command: Command) -> None:
     command.config.write_text(as_toml(settings(tmp_path / "state", tmp_path / "gone")))
-    answer = run("work", "--config", command.config)
-    assert answer.returncode == 78
-    assert f"{tmp_path}/gone/manifest.json: there is no model here" in answer.stderr
-    assert "Traceback" not in answer.stderr
+    status, text, error = command("work")
+    assert (status, text) == (78, "")
+    assert error.startswith(f"ich-node: {tmp_path}/gone/manifest.json: there is no model here")
 
 
 # ------------------------------------------------------------------------------------------- score
 
 
-def test_score_prints_nothing_but_json_and_writes_reports(tmp_path: Path, tiny_bundle: Path) -> None:
+@pytest.mark.parametrize("as_process", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_score_prints_nothing_but_json_and_writes_reports(
+    tmp_path: Path,
+    tiny_bundle: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    as_process: bool,
+) -> None:
     uid = str(generate_uid())
     files = write_series(
         tmp_path / "in", PhantomSettings(slices=12, rows=64, slice_spacing_mm=11, study_instance_uid=uid)
@@ -242,11 +255,17 @@ def test_score_prints_nothing_but_json_and_writes_reports(tmp_path: Path, tiny_b
     (tmp_path / "in" / "notes.txt").write_text("not DICOM")
     options = ["--json", "--output", tmp_path / "out", "--model", tiny_bundle, "--engine", "torch", "--test-model"]
 
-    answer = run("score", tmp_path / "in", *options, cwd=tmp_path)
+    monkeypatch.chdir(tmp_path)  # where no configuration is
+    words = list(map(str, ["score", tmp_path / "in", *options]))
+    if as_process:
+        answer = run(*words)
+        status, text, error = answer.returncode, answer.stdout, answer.stderr
+    else:
+        status, (text, error) = main(words), capfd.readouterr()
 
-    assert answer.returncode == 1, "one file could not be read"
-    assert "notes.txt: not a DICOM file" in answer.stderr
-    (entry,) = json.loads(answer.stdout)
+    assert status == 1, "one file could not be read"
+    assert "notes.txt: not a DICOM file" in error
+    (entry,) = json.loads(text)
     assert list(entry) == [
         "study_instance_uid", "series_instance_uid", "analysed", "not_analysed_reason", "complete", "triage",
         "probabilities", "thresholds", "slices", "model", "seconds",
@@ -298,14 +317,12 @@ def test_pacs_stores_and_ends_on_a_signal(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------- serve
 
 
-@pytest.fixture
-def serve(tmp_path: Path, tiny_bundle: Path, command: Command) -> Iterator[subprocess.Popen[bytes]]:
-    """``ich-node serve``, whose log is at ``<tmp_path>/log``."""
-    command.config.write_text(as_toml(settings(tmp_path / "state", tiny_bundle)))
-    words = [sys.executable, "-m", "ich_node", "serve", "--config", str(command.config)]
+@contextmanager
+def running(words: list[str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a supervisor, whose log and whose roles' is at ``<folder>/log``."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    with (tmp_path / "log").open("wb") as log:
-        process = subprocess.Popen(words, stderr=log, env=environment)
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen([sys.executable, *words], stderr=log, env=environment)
     try:
         yield process
     finally:
@@ -314,46 +331,86 @@ def serve(tmp_path: Path, tiny_bundle: Path, command: Command) -> Iterator[subpr
 
 
 def test_serve_restarts_a_role_that_died_and_sigterm_ends_them_all(
-    serve: subprocess.Popen[bytes], tmp_path: Path
+    tmp_path: Path, tiny_bundle: Path, command: Command
 ) -> None:
-    roles = wait_for(lambda: _roles(tmp_path), "three roles are started")
-    assert set(roles) == {"receive", "work", "deliver"}
-    wait_for(lambda: "receiver ready" in _log(tmp_path), "the receiver is ready")
+    command.config.write_text(as_toml(settings(tmp_path / "state", tiny_bundle)))
+    with running(["-m", "ich_node", "serve", "--config", str(command.config)], tmp_path) as serve:
+        roles = wait_for(lambda: _roles(tmp_path, 3), "three roles are started")
+        assert set(roles) == {"receive", "work", "deliver"}
+        wait_for(lambda: "receiver ready" in _log(tmp_path), "the receiver is ready")
 
-    os.kill(roles["receive"], signal.SIGKILL)
-    wait_for(lambda: _log(tmp_path).count("receiver ready") == 2, "the receiver is back")
-    fresh = _roles(tmp_path)
-    assert fresh["receive"] != roles["receive"]
-    assert fresh["work"] == roles["work"], "the others were left alone"
+        os.kill(roles["receive"], signal.SIGKILL)
+        wait_for(lambda: _log(tmp_path).count("receiver ready") == 2, "the receiver is back")
+        fresh = _roles(tmp_path, 3) or {}
+        assert fresh["receive"] != roles["receive"]
+        assert fresh["work"] == roles["work"], "the others were left alone"
 
-    serve.send_signal(signal.SIGTERM)
-    assert serve.wait(60) == 0
-    assert not [pid for pid in fresh.values() if psutil.pid_exists(pid)]
+        serve.send_signal(signal.SIGTERM)
+        assert serve.wait(60) == 0
+        assert not [pid for pid in fresh.values() if psutil.pid_exists(pid)]
 
 
-def test_the_roles_end_with_a_supervisor_that_was_killed(serve: subprocess.Popen[bytes], tmp_path: Path) -> None:
-    roles = wait_for(lambda: _roles(tmp_path), "three roles are started")
-    wait_for(lambda: "receiver ready" in _log(tmp_path) and "model ready" in _log(tmp_path), "the roles are ready")
+SERVE_WITHOUT_WORKER = """
+import sys
+import threading
+from pathlib import Path
+from ich_node.config import load_config
+from ich_node.log import start_logging
+from ich_node.supervisor import serve
+path = Path(sys.argv[1])
+start_logging()
+serve(load_config(path), path, ("receive", "deliver"))
+"""
 
-    serve.kill()
-    serve.wait()
 
-    wait_for(lambda: not [pid for pid in roles.values() if _runs(pid)], "the roles have ended")
+def test_the_roles_end_with_a_supervisor_that_was_killed(tmp_path: Path, command: Command) -> None:
+    command.config.write_text(as_toml(settings(tmp_path / "state", Path("unused"))))
+    with running(["-c", SERVE_WITHOUT_WORKER, str(command.config)], tmp_path) as serve:
+        roles = wait_for(lambda: _roles(tmp_path, 2), "two roles are started")
+        wait_for(lambda: {"receiver ready", "deliverer ready"} <= _events(tmp_path), "they are ready")
+
+        serve.kill()
+        serve.wait()
+
+        wait_for(lambda: not [pid for pid in roles.values() if _runs(pid)], "the roles have ended")
+
+
+@pytest.mark.slow
+def test_the_worker_and_its_decoders_end_with_a_supervisor_that_was_killed(
+    tmp_path: Path, tiny_bundle: Path, command: Command
+) -> None:
+    command.config.write_text(as_toml(settings(tmp_path / "state", tiny_bundle)))
+    with running(["-m", "ich_node", "serve", "--config", str(command.config)], tmp_path) as serve:
+        wait_for(lambda: "model ready" in _events(tmp_path), "the worker is ready")
+        family = psutil.Process(serve.pid).children(recursive=True)
+        assert len(family) >= 4, "three roles and at least one decoder"
+
+        serve.kill()
+        serve.wait()
+
+        wait_for(lambda: not [one for one in family if _runs(one.pid)], "they have all ended")
 
 
 def _log(folder: Path) -> str:
     return (folder / "log").read_text()
 
 
-def _roles(folder: Path) -> dict[str, int] | None:
+def _events(folder: Path) -> set[str]:
+    return {json.loads(line)["event"] for line in _log(folder).splitlines() if line.endswith("}")}
+
+
+def _roles(folder: Path, count: int) -> dict[str, int] | None:
     """The process of each role that was started last; None while one is missing."""
-    lines = [json.loads(line) for line in _log(folder).splitlines()]
+    lines = [json.loads(line) for line in _log(folder).splitlines() if line.endswith("}")]
     roles = {line["role_name"]: line["pid"] for line in lines if line["event"] == "role started"}
-    return roles if len(roles) == 3 else None
+    return roles if len(roles) == count else None
 
 
 def _runs(pid: int) -> bool:
-    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def flat(text: str) -> str:

@@ -292,7 +292,7 @@ def test_a_series_that_cannot_be_concluded_fails_visibly_and_stops_no_other(
 
     assert study.series[0].state == "FAILED"
     assert study.outcome == "not analysed: the analysis failed"
-    assert study.series[0].why == "the analysis failed: ValueError"
+    assert study.series[0].why == "the analysis failed (ValueError)"
     assert study.revision == 0, "not even the report that says so could be built; the status says it"
     assert site.settled(good).series[0].state == "CONCLUDED"
     logged = "\n".join(_JsonLines("work").format(record) for record in caplog.records)
