@@ -289,6 +289,7 @@ def test_a_paused_destination_holds_its_rows_and_no_others(database: Database) -
     assert pause_destination(database, first, "me", "rejected", DeliveryRules())
     (second,) = claimed(database)
     assert second.destination != first[0].destination
+    mark_delivered(database, second, "me", "x", 0)
     assert claimed(database) == []
     change(database, DestinationRow, next_attempt_at=0.0)
     again = claimed(database)

@@ -175,7 +175,7 @@ def test_a_job_that_fails_three_times_ends_failed_and_is_visible(database: Datab
     assert claim(database, "a") == []
     status = node_status(database)
     assert status.series == {"FAILED": 1}
-    assert status.studies[0].series[0].why == "the analysis failed: ValueError"
+    assert status.studies[0].series[0].why == "the analysis failed (ValueError)"
     assert "the analysis failed" in status.studies[0].outcome
 
 
