@@ -380,7 +380,16 @@ def test_a_report_that_was_deleted_after_its_days_cannot_be_sent_again(tmp_path:
         box.deliver_until_state("DELIVERED")
         with box.database.writing() as connection:
             connection.execute(update(ResultRow).values(path=None))
-        assert resend(box.database, [], destination="pacs-0") == 1
+
+        assert resend(box.database, [], destination="pacs-0") == 0
+        assert box.status().deliveries == {"DELIVERED": 1}
+
+
+def test_a_delivery_whose_report_is_gone_is_dead_at_once(tmp_path: Path) -> None:
+    with SmallPacs(tmp_path / "pacs") as pacs, outbox(tmp_path / "state", pacs.port) as box:
+        box.add_study()
+        with box.database.writing() as connection:
+            connection.execute(update(ResultRow).values(path=None))
 
         (delivery,) = box.deliver_until_state("DEAD")
 
