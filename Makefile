@@ -4,6 +4,7 @@
 PY := .venv/bin/python
 NODE := .venv/bin/ich-node
 MODEL := models/ich-irv2
+PIN := --python-version 3.11 --quiet --no-header --no-emit-index-url --no-annotate
 DATA ?=
 DESTDIR ?=
 PREFIX ?= /opt/ich-node
@@ -44,9 +45,9 @@ bench: model  ## the benchmarks, as tables
 docs: setup  ## write the conformance statement's tables anew from the code
 	@$(PY) -m docs.generate
 
-requirements:  ## pin the newest versions that fit pyproject.toml
-	uv pip compile pyproject.toml --extra dev --python-version 3.11 --upgrade --quiet \
-		--no-header --no-emit-index-url --no-annotate -o requirements.txt
+requirements:  ## pin the newest versions that fit pyproject.toml: for a site, and with the tools of development
+	uv pip compile pyproject.toml --extra dev --upgrade $(PIN) -o requirements-dev.txt
+	uv pip compile pyproject.toml --constraint requirements-dev.txt $(PIN) -o requirements.txt
 
 install:  ## as root: user, folders, configuration and systemd units (DESTDIR=folder to look at it first)
 	@scripts/install "$(DESTDIR)" "$(PREFIX)"

@@ -19,6 +19,9 @@ from ich_node.queries import StudyStatus
 from ich_node.scoring import as_json, score_paths
 from tests.running import NodeProcesses, wait_for
 
+# pynetdicom 3.0.4 drops the socket of a connection that was cut without closing it
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+
 Arrange = Callable[[Sequence[Path]], list[list[Path]]]
 
 
