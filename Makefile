@@ -5,6 +5,7 @@ PY := .venv/bin/python
 NODE := .venv/bin/ich-node
 MODEL := models/ich-irv2
 PIN := --python-version 3.11 --quiet --no-header --no-emit-index-url --no-annotate
+PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 DATA ?=
 DESTDIR ?=
 PREFIX ?= /opt/ich-node
@@ -24,10 +25,10 @@ demo: model  ## node and small PACS, a synthetic head CT (or DATA=folder), the r
 	@$(NODE) demo $(if $(DATA),--data "$(DATA)")
 
 test: setup  ## the test suite
-	@$(PY) -m pytest -q -m "not slow"
+	@$(PY) -m pytest -q $(PARALLEL) -m "not slow"
 
 test-all: setup model  ## the test suite with what takes long
-	@$(PY) -m pytest -q
+	@$(PY) -m pytest -q $(PARALLEL)
 
 check: setup  ## lint, types, import contracts
 	@$(PY) -m ruff format --check .

@@ -1,10 +1,18 @@
 """What tests of every kind share."""
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+
+@pytest.fixture
+def collect_garbage() -> Iterator[None]:
+    """Collect what a test left behind while its own marks still hold."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="session")

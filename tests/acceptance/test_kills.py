@@ -17,7 +17,7 @@ from ich_node.phantom import PhantomSettings, write_series
 from ich_node.pipeline import Model
 from ich_node.queries import StudyStatus
 from ich_node.scoring import as_json, score_paths
-from tests.running import NodeProcesses, wait_for
+from tests.running import NodeProcesses, leaks_a_socket, wait_for
 
 # pynetdicom 3.0.4 drops the socket of a connection that was cut without closing it
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
@@ -88,6 +88,7 @@ def test_a_worker_that_is_killed_in_the_middle_of_a_study_loses_nothing(
     check(node.wait_settled(uid), expected, pacs)
 
 
+@leaks_a_socket
 @pytest.mark.parametrize("arrange", [one_association, pytest.param(several_associations, marks=pytest.mark.slow)])
 def test_a_receiver_that_is_killed_in_the_middle_of_an_association_loses_nothing(
     node: NodeProcesses, pacs: SmallPacs, phantom: tuple[str, list[Path]], expected: dict[str, float], arrange: Arrange
@@ -107,6 +108,7 @@ def test_a_receiver_that_is_killed_in_the_middle_of_an_association_loses_nothing
     check(node.wait_settled(uid), expected, pacs)
 
 
+@leaks_a_socket
 def test_a_deliverer_that_is_killed_while_it_sends_delivers_one_object(
     node: NodeProcesses, pacs: SmallPacs, phantom: tuple[str, list[Path]], expected: dict[str, float]
 ) -> None:

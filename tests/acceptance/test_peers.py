@@ -13,14 +13,10 @@ import pytest
 from pydicom import dcmread
 
 from tests.outbox import Outbox, outbox
-from tests.running import free_port, wait_for
+from tests.running import free_port, leaks_a_socket, wait_for
 
 STORESCP = Path("/usr/bin/storescp")
-pytestmark = [
-    pytest.mark.skipif(not STORESCP.exists(), reason="dcmtk's storescp is not installed"),
-    # pynetdicom 3.0.4 drops the socket of a connection that was refused or cut without closing it
-    pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
-]
+pytestmark = pytest.mark.skipif(not STORESCP.exists(), reason="dcmtk's storescp is not installed")
 
 
 @contextmanager
@@ -46,6 +42,7 @@ def box(tmp_path: Path) -> Iterator[Outbox]:
         yield one
 
 
+@leaks_a_socket
 def test_storescp_that_refuses_associations_is_paused_and_delivered_to_when_it_answers(
     box: Outbox, tmp_path: Path
 ) -> None:
@@ -58,6 +55,7 @@ def test_storescp_that_refuses_associations_is_paused_and_delivered_to_when_it_a
     assert not box.status().paused_destinations
 
 
+@leaks_a_socket
 @pytest.mark.parametrize("mood", ["--abort-during", "--abort-after"])
 def test_storescp_that_aborts_gets_the_report_when_it_does_not(box: Outbox, tmp_path: Path, mood: str) -> None:
     port = box.config.destination[0].port

@@ -31,11 +31,9 @@ from ich_node.pipeline import Model
 from ich_node.records import HEMORRHAGE_CLASSES
 from ich_node.worker import run_worker
 from tests.outbox import Outbox, outbox
-from tests.running import as_toml, free_port, parts_of_a_node, settings, wait_for
+from tests.running import as_toml, free_port, leaks_a_socket, parts_of_a_node, settings, wait_for
 
 ROOT = Path(__file__).parents[2]
-refused_socket = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
-"""pynetdicom 3.0.4 drops the socket of a connection that was refused without closing it."""
 
 
 @dataclass
@@ -123,7 +121,7 @@ def test_status_of_an_empty_node_is_short(command: Command, box: Outbox) -> None
     assert command("status")[:2] == (0, "series      none\ndeliveries  none\n")
 
 
-@refused_socket
+@leaks_a_socket
 def test_status_names_what_needs_a_person(command: Command, box: Outbox, tmp_path: Path) -> None:
     box.add_study()
     with SmallPacs(tmp_path / "pacs", port=box.config.destination[0].port, accepted_sop_classes=()):
@@ -142,7 +140,7 @@ def test_status_names_what_needs_a_person(command: Command, box: Outbox, tmp_pat
 # -------------------------------------------------------------------------- requeue, resend, doctor
 
 
-@refused_socket
+@leaks_a_socket
 def test_resend_revives_what_is_dead(command: Command, box: Outbox, tmp_path: Path) -> None:
     uid = box.add_study()
     box.age(days=8)
@@ -170,7 +168,7 @@ def test_requeue_wants_to_know_what(command: Command, box: Outbox) -> None:
     assert box.status().series == {"RECEIVING": 1}
 
 
-@refused_socket
+@leaks_a_socket
 def test_doctor_names_what_is_well_and_what_is_not(command: Command, box: Outbox, tmp_path: Path) -> None:
     status, text, _ = command("doctor")
     lines = text.splitlines()
