@@ -70,8 +70,16 @@ class Worker:
     """Everything between the spool and the outbox."""
 
     def __init__(
-        self, config: Config, database: Database, model: Model, decoder: DecoderPool, installation_uid: str
+        self,
+        config: Config,
+        database: Database,
+        model: Model,
+        decoder: DecoderPool,
+        installation_uid: str,
+        alive: Callable[[], None] = lambda: None,
     ) -> None:
+        self._alive = alive
+        """Called after every slice, however long it took: decoding may time out on each of many."""
         self._config = config
         self._database = database
         self._model = model
@@ -79,7 +87,7 @@ class Worker:
         self._installation_uid = installation_uid
         self._owner = new_owner()
 
-    def run(self, stop: threading.Event, notifier: SystemdNotifier) -> None:
+    def run(self, stop: threading.Event) -> None:
         """Work until told to stop; an idle worker looks for work ten times a second."""
         while not stop.is_set():
             try:
@@ -87,7 +95,7 @@ class Worker:
             except DatabaseBusy as error:  # what was being worked on is claimed again
                 log.error("the database stays locked; trying again", error)
                 busy = False
-            notifier.alive()
+            self._alive()
             if not busy:
                 stop.wait(_POLL_S)
 
@@ -145,6 +153,7 @@ class Worker:
                 mine, planes = planes[: len(result.slices)], planes[len(result.slices) :]
                 scored.append(scored_instance(instance.id, result, mine))
                 _log_instance(job, scored[-1])
+            self._alive()
             sha256 = self._model.identity.sha256
             if not save_scores(self._database, job, self._owner, scored, model_sha256=sha256, lease_s=_LEASE_S):
                 log.warning("lease lost while scoring; another worker has the series", series=job.id)
@@ -292,7 +301,7 @@ def run_worker(config: Config) -> None:
         )
         _log_start(model)
         notifier.ready(f"scoring with {model.identity.name} on {model.engine.name}")
-        Worker(config, database, model, decoder, installation_uid).run(stop, notifier)
+        Worker(config, database, model, decoder, installation_uid, notifier.alive).run(stop)
         notifier.stopping()
     database.close()
 

@@ -3,6 +3,7 @@ import zlib
 from dataclasses import replace
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pydicom
 import pytest
@@ -19,6 +20,8 @@ from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
+    HTJ2KLossless,
+    HTJ2KLosslessRPCL,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGExtended12Bit,
@@ -163,12 +166,15 @@ def test_lossless_compression_keeps_every_value(tmp_path, transfer_syntax, dtype
     np.testing.assert_array_equal(hu_of(save(tmp_path, dataset, transfer_syntax)), head())
 
 
-def test_high_throughput_jpeg_2000_is_read_by_the_same_codec(tmp_path):
-    dataset = ct(stored_head("<u2"), BitsStored=12, HighBit=11)
-    compressed(dataset, JPEG2000Lossless)
+@pytest.mark.parametrize("transfer_syntax", [HTJ2K, HTJ2KLossless, HTJ2KLosslessRPCL])
+@pytest.mark.parametrize("dtype", ["<i2", "<u2"])
+def test_high_throughput_jpeg_2000_keeps_every_value(tmp_path, transfer_syntax, dtype):
+    dataset = ct(stored_head(dtype))
+    codestream = imagecodecs.htj2k_encode(stored_head(dtype), reversible=True)
+    assert b"\xff\x50" in codestream, "the CAP marker tells HTJ2K from JPEG 2000 (ISO 15444-15)"
+    dataset.PixelData = encapsulate([codestream])
 
-    # OpenJPEG writes no HTJ2K; it reads both from the codestream, which this test sends down the HTJ2K path.
-    np.testing.assert_array_equal(hu_of(save(tmp_path, dataset, HTJ2K)), head())
+    np.testing.assert_array_equal(hu_of(save(tmp_path, dataset, transfer_syntax)), head())
 
 
 def syntax_files(shared_data: Path) -> list[Path]:
