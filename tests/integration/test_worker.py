@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
 from pydicom.encaps import encapsulate
@@ -23,12 +24,14 @@ from ich_node import worker as worker_module
 from ich_node.database import StudyRow
 from ich_node.decode import DecodeLimits, DecoderPool
 from ich_node.log import _JsonLines
+from ich_node.model.engine import run_sequence_head
+from ich_node.model.untrained import make_untrained_bundle
 from ich_node.pacs import SmallPacs, send_study
-from ich_node.phantom import PhantomSettings, write_series
-from ich_node.pipeline import Model
+from ich_node.phantom import PhantomSettings, draw_volume, write_series
+from ich_node.pipeline import Model, open_model
 from ich_node.queries import StudyStatus
 from ich_node.records import NotAnalysedReason
-from ich_node.service import SystemdNotifier
+from ich_node.scoring import score_paths
 from ich_node.worker import Worker
 from tests.crashing import kill_the_child_at_slice_7
 from tests.report_reading import items
@@ -101,6 +104,26 @@ def test_a_head_ct_ends_as_one_report_in_the_pacs(site: Site) -> None:
         "first slice received", "last slice received", "series closed", "analysed", "report saved",
     ]  # fmt: skip
     assert list((series.steps or {}).values()) == sorted((series.steps or {}).values())
+
+
+def test_a_model_with_a_sequence_head_decides_by_it(tmp_path: Path, tiny_model: Model, decoder: DecoderPool) -> None:
+    looks = [PhantomSettings(lesion=one, slices=8, rows=64, slice_spacing_mm=16) for one in (None, "epidural")]
+    make_untrained_bundle(tmp_path / "m", map(draw_volume, looks), "test_resnet", size_px=64, sequence_head=True)
+    model = open_model(tmp_path / "m", "torch", threads=1, show_untrained=True)
+    with open_site(tmp_path, model, decoder) as site:
+        uid, files = site.head()
+        site.send(files)
+        (series,) = site.settled(uid).series
+
+    scored = score_paths([files[0].parent], model, decoder, lambda *_: None).series[0]
+    planes = sorted(scored.planes, key=lambda plane: plane.position_mm)
+    embeddings, positions = np.stack([one.embedding for one in planes]), np.array([one.position_mm for one in planes])
+    refined, study = run_sequence_head(model.bundle, embeddings, positions)
+    assert series.finding is not None
+    assert series.finding["probabilities"]["any"] == pytest.approx(1 / (1 + np.exp(-study[0])), abs=1e-3)
+    shown = [one["probabilities"]["any"] for one in series.finding["slices"]]
+    assert shown == pytest.approx(list(1 / (1 + np.exp(-refined[:, 0]))), abs=1e-3)
+    assert shown != pytest.approx([1 / (1 + np.exp(-one.logits[0])) for one in planes], abs=1e-3), "not the slices' own"
 
 
 def test_slices_are_scored_while_others_are_still_on_the_wire(site: Site) -> None:
@@ -309,7 +332,7 @@ def test_a_database_that_stays_locked_stops_nothing(tmp_path: Path, tiny_model: 
         node = site.node
         other = sqlite3.connect(node.config.state_directory / "ich-node.sqlite", isolation_level=None)
         loops = [
-            threading.Thread(target=node.worker.run, args=(stop, SystemdNotifier())),
+            threading.Thread(target=node.worker.run, args=(stop,)),
             threading.Thread(target=node.deliverer.run, args=(stop,)),
         ]
         for loop in loops:
@@ -336,7 +359,7 @@ def test_two_workers_conclude_a_study_once(site: Site, tiny_model: Model, decode
     second = Worker(node.config, node.database, tiny_model, decoder, "2.25.1")
     second._owner = "elsewhere:1:0.00"  # both live in this process
     stop = threading.Event()
-    loops = [threading.Thread(target=one.run, args=(stop, SystemdNotifier())) for one in (node.worker, second)]
+    loops = [threading.Thread(target=one.run, args=(stop,)) for one in (node.worker, second)]
     for loop in loops:
         loop.start()
     try:
