@@ -1,7 +1,6 @@
 """From files to scores: decoding per transfer syntax, windowing, and the engines.
 
-Decoding runs in one process here, as in one of the worker's children. High-Throughput JPEG 2000 is left out: nothing
-that is installed can encode it.
+Decoding runs in one process here, as in one of the worker's children.
 """
 
 from __future__ import annotations
@@ -15,13 +14,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from openjpeg.utils import encode_array
 from pydicom import Dataset, dcmread
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
     JPEG2000,
+    HTJ2KLossless,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGLSLossless,
@@ -119,6 +121,7 @@ def _transcode(files: list[Path], folder: Path) -> dict[str, list[Path]]:
         "JPEG-LS Near-Lossless": _convert(files, folder / "jlsn", lambda image: _compressed(image, JPEGLSNearLossless)),
         "JPEG 2000 Lossless": _convert(files, folder / "j2k", lambda image: _as_jpeg_2000(image, None)),
         "JPEG 2000, 10:1": _convert(files, folder / "j2kl", lambda image: _as_jpeg_2000(image, 10.0)),
+        "HTJ2K Lossless": _convert(files, folder / "htj2k", _as_htj2k),
     }
     if not Path(_DCMCJPEG).exists():
         print("JPEG: skipped, dcmcjpeg is missing (package dcmtk)")
@@ -149,12 +152,24 @@ def _compressed(image: Dataset, transfer_syntax: str) -> None:
 
 
 def _as_jpeg_2000(image: Dataset, ratio: float | None) -> None:
-    pixels = np.frombuffer(image.PixelData, "<u2").reshape(image.Rows, image.Columns)
     options = {} if ratio is None else {"compression_ratios": [ratio]}
-    image.PixelData = encapsulate([encode_array(pixels, bits_stored=image.BitsStored, **options)])
+    codestream = encode_array(_stored(image), bits_stored=image.BitsStored, **options)
+    _encapsulate(image, codestream, JPEG2000Lossless if ratio is None else JPEG2000)
+
+
+def _as_htj2k(image: Dataset) -> None:
+    _encapsulate(image, imagecodecs.htj2k_encode(_stored(image), reversible=True), HTJ2KLossless)
+
+
+def _stored(image: Dataset) -> NDArray[np.uint16]:
+    return np.frombuffer(image.PixelData, "<u2").reshape(image.Rows, image.Columns)
+
+
+def _encapsulate(image: Dataset, codestream: bytes, transfer_syntax: str) -> None:
+    image.PixelData = encapsulate([codestream])
     image["PixelData"].VR = "OB"
     image["PixelData"].is_undefined_length = True
-    image.file_meta.TransferSyntaxUID = JPEG2000Lossless if ratio is None else JPEG2000
+    image.file_meta.TransferSyntaxUID = transfer_syntax
 
 
 def _by_dcmcjpeg(files: list[Path], folder: Path, option: str) -> Iterator[Path]:

@@ -394,7 +394,7 @@ def test_results_go_back_to_whoever_sent_the_images(tmp_path: Path, tiny_model: 
 def test_the_log_names_no_patient(site: Site, caplog: pytest.LogCaptureFixture) -> None:
     uid, files = site.head(patient_name="Secret^Name", patient_id="SECRET-ID", accession_number="SECRET-ACC")
     _spoil_pixels(files[2])
-    with caplog.at_level(logging.DEBUG):
+    with caplog.at_level(logging.DEBUG, logger="ich_node"):
         site.send(files)
         site.settled(uid)
 
