@@ -207,9 +207,9 @@ class Receiver:
         path = self._spool.write((head, encoded))
         try:
             return self._register(identity, syntax, sha256, len(encoded), path, calling_ae_title, address)
-        except BaseException:
-            self._spool.remove(path)  # without a row it was never ours, and the sender is told so
-            raise
+        except TransientError:
+            self._spool.remove(path)  # nothing was written, and the sender is told so
+            raise  # after any other error the row may be there for all we know: the next start looks
 
     def _register(
         self, identity: Identity, syntax: str, sha256: str, size: int, path: str, calling_ae_title: str, address: str

@@ -6,6 +6,7 @@ import hashlib
 import os
 import socket
 import subprocess
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -140,6 +141,8 @@ def store_bytes(
     request._affected_sop_instance_uid = UID(instance_uid or ct_slice(1).SOPInstanceUID)  # past the toolkit's checks
     request.DataSet = BytesIO(content) if content is not None else None
     to._reactor_checkpoint.clear()
+    while to.is_established and not to._is_paused:  # or the toolkit's loop takes the response from under us
+        time.sleep(0.0001)
     try:
         to.dimse.send_msg(request, to.accepted_contexts[number].context_id)
         _, response = to.dimse.get_msg(block=True)
