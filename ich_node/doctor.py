@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from ich_node.config import Config
 from ich_node.database import open_database, prepare_database
@@ -33,7 +34,7 @@ def examine(config: Config) -> Iterator[Finding]:
     yield _look("database", lambda: _database(config))
     yield _look("model", lambda: _model(config))
     for destination in configured_destinations(config):
-        yield _look(f"destination {destination.name}", lambda one=destination: _destination(config, one))  # type: ignore[misc]
+        yield _look(f"destination {destination.name}", partial(_destination, config, destination))
 
 
 def _look(what: str, see: Callable[[], str]) -> Finding:

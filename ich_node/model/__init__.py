@@ -7,4 +7,4 @@ set up on windowed slices.
 import sys
 
 # OpenVINO reports its use to its makers unless this package is absent. A hospital's node calls nobody.
-sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # Python's own way to say "not to be imported"
