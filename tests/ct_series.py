@@ -14,6 +14,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.tag import Tag
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
+from ich_node import triage
 from ich_node.records import (
     HEMORRHAGE_CLASSES,
     ClassThresholds,
@@ -128,17 +129,8 @@ def incomplete(evidence: tuple[Dataset, ...]) -> TriageFinding:
 
 
 def not_analysed(reason: NotAnalysedReason = NotAnalysedReason.NOT_AXIAL, detail: str = "") -> TriageFinding:
-    """Return a finding without a result."""
-    return TriageFinding(
-        triage=None,
-        presence=dict.fromkeys(HEMORRHAGE_CLASSES, Presence.UNDETERMINED),
-        probabilities={},
-        thresholds={},
-        slices=(),
-        key_slices={},
-        reason=reason,
-        reason_detail=detail,
-    )
+    """Return a finding without a result, as the node makes it."""
+    return triage.not_analysed(reason, detail, Completeness())
 
 
 def untrained(evidence: tuple[Dataset, ...]) -> TriageFinding:
