@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic_core import ErrorDetails
 
 from ich_node.errors import ConfigError
+from ich_node.records.rules import NO_CONTRAST_VALUES
 
 DEFAULT_PATHS: Final = (Path("config/ich-node.toml"), Path("/etc/ich-node/ich-node.toml"))
 
@@ -102,6 +103,15 @@ class SeriesSettings(_Section):
 
     quiet_s: PositiveSeconds = 3
     max_wait_s: PositiveSeconds = 20
+    routine_max_age_h: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 24
+
+
+class EligibilitySettings(_Section):
+    """``[eligibility]``: what is analysed."""
+
+    minimum_age_years: Annotated[int, Field(ge=0, le=120)] = 18
+    pixel_gate: bool = True
+    no_contrast_values: Annotated[tuple[str, ...], Field(strict=False)] = NO_CONTRAST_VALUES
 
 
 class ModelSettings(_Section):
@@ -141,6 +151,26 @@ class DestinationSettings(_Section):
     """One ``[[destination]]``: where results go."""
 
     name: Name
+    ae_title: AETitle
+    host: Host
+    port: Port
+    skip_old: bool = False
+
+
+class PrioritySettings(_Section):
+    """One ``[[priority]]``: studies that go before or behind the others. Every key that is given must fit."""
+
+    level: Annotated[int, Field(ge=-100, le=100)]
+    ae_title: AETitle | None = None
+    station_name: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    requested: (
+        Annotated[tuple[Literal["STAT", "HIGH", "MEDIUM", "ROUTINE", "LOW"], ...], Field(strict=False)] | None
+    ) = None
+
+
+class QuerySettings(_Section):
+    """``[query]``: the PACS that is asked how many images a series has."""
+
     ae_title: AETitle
     host: Host
     port: Port
@@ -188,6 +218,7 @@ class Config(_Section):
     node: NodeSettings = NodeSettings()
     receiver: ReceiverSettings = ReceiverSettings()
     series: SeriesSettings = SeriesSettings()
+    eligibility: EligibilitySettings = EligibilitySettings()
     model: ModelSettings = ModelSettings()
     decode: DecodeSettings = DecodeSettings()
     delivery: DeliverySettings = DeliverySettings()
@@ -195,6 +226,8 @@ class Config(_Section):
     retention: RetentionSettings = RetentionSettings()
     peer: Annotated[tuple[PeerSettings, ...], Field(strict=False)] = ()
     destination: Annotated[tuple[DestinationSettings, ...], Field(strict=False)] = ()
+    priority: Annotated[tuple[PrioritySettings, ...], Field(strict=False)] = ()
+    query: QuerySettings | None = None
 
     @property
     def state_directory(self) -> Path:
@@ -309,5 +342,6 @@ def _allowed_keys(location: tuple[int | str, ...]) -> list[str]:
         "node": NodeSettings, "receiver": ReceiverSettings, "series": SeriesSettings, "model": ModelSettings,
         "decode": DecodeSettings, "delivery": DeliverySettings, "database": DatabaseSettings,
         "retention": RetentionSettings, "peer": PeerSettings, "destination": DestinationSettings,
+        "eligibility": EligibilitySettings, "priority": PrioritySettings, "query": QuerySettings,
     }  # fmt: skip
     return sorted(sections[str(location[0])].model_fields)

@@ -7,7 +7,7 @@ from typing import Any, Final
 from sqlalchemy import JSON, ForeignKey, Index, LargeBinary, String, Text, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-SCHEMA: Final = "0001"
+SCHEMA: Final = "0002"
 """The newest migration: what these tables are."""
 
 _UID = String(64)
@@ -17,7 +17,7 @@ _STATE = String(16)
 class Base(DeclarativeBase):
     """All tables."""
 
-    type_annotation_map = {dict[str, Any]: JSON, list[float]: JSON}  # noqa: RUF012 - SQLAlchemy's own form
+    type_annotation_map = {dict[str, Any]: JSON, list[float]: JSON, list[Any]: JSON}  # noqa: RUF012 - SQLAlchemy's own form
 
 
 class InstallationRow(Base):
@@ -41,7 +41,11 @@ class StudyRow(Base):
     """Of the current report; 0 while there is none."""
     triage: Mapped[str | None] = mapped_column(_STATE)
     reason: Mapped[str | None] = mapped_column(String(32))
+    withdrawn: Mapped[bool] = mapped_column(default=False)
+    """The last report took an earlier result back; ``reason`` says why."""
     rests_on_series_id: Mapped[int | None]
+    old: Mapped[bool] = mapped_column(default=False)
+    """Acquired long ago: it goes behind what is new, and alerts nobody."""
     created_at: Mapped[float]
     reported_at: Mapped[float | None]
 
@@ -55,6 +59,7 @@ class SeriesRow(Base):
         Index("series_by_state", "state", "due_at"),
         Index("series_by_head_expected", "head_expected", "state"),
         Index("series_by_lease_owner", "lease_owner"),
+        Index("series_by_uid", "series_instance_uid"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -77,6 +82,25 @@ class SeriesRow(Base):
     first_received_at: Mapped[float]
     last_received_at: Mapped[float]
     closed_at: Mapped[float | None]
+    concluded_at: Mapped[float | None]
+    """First conclusion; from then on ``max_wait_s`` is the quiet time."""
+    fingerprint: Mapped[str | None] = mapped_column(String(64))
+    """Of all that the last conclusion rests on: the same content needs no new revision."""
+    choice: Mapped[dict[str, Any] | None]
+    """What the choice among the series of a study needs to know of this one."""
+    longest_pause_s: Mapped[float] = mapped_column(default=0.0)
+    planes_waiting: Mapped[int] = mapped_column(default=0)
+    """Planes that are ready and not scored yet."""
+    priority: Mapped[int] = mapped_column(default=0)
+    old: Mapped[bool] = mapped_column(default=False)
+    expected_instances: Mapped[int | None]
+    """How many the PACS said it holds."""
+    asked_at: Mapped[float | None]
+    """When the PACS was last asked, or tried to be."""
+    counted_at: Mapped[float | None]
+    """When the question was asked that ``expected_instances`` answers."""
+    released_instance_id: Mapped[int | None]
+    """Up to this instance a person released the series from quarantine."""
     lease_owner: Mapped[str | None] = mapped_column(String(128))
     lease_expires_at: Mapped[float | None]
     calling_ae_title: Mapped[str] = mapped_column(String(16))
@@ -108,19 +132,23 @@ class InstanceRow(Base):
     current: Mapped[bool] = mapped_column(default=True)
     received_at: Mapped[float]
     facts: Mapped[dict[str, Any] | None]
+    """Of every slice in it; None until its header was read."""
+    marks: Mapped[dict[str, Any] | None]
+    """Whose image it is, as hashes."""
 
 
 class PlaneRow(Base):
-    """What the network said of one plane; present means scored."""
+    """What the network said of one plane, a slice or a slab; present means scored."""
 
     __tablename__ = "plane"
-    __table_args__ = (Index("plane_by_series", "series_id"), Index("plane_by_instance", "instance_id"))
+    __table_args__ = (Index("plane_by_series", "series_id"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
     series_id: Mapped[int] = mapped_column(ForeignKey("series.id"))
-    instance_id: Mapped[int] = mapped_column(ForeignKey("instance.id"))
-    frame: Mapped[int | None]
+    members: Mapped[list[Any]]
+    """SOP Instance UID, frame and position in mm of each slice, along the slice normal."""
     position_mm: Mapped[float]
+    tissue: Mapped[dict[str, Any] | None]
     logits: Mapped[list[float]]
     embedding: Mapped[bytes] = mapped_column(LargeBinary)
     """float16, little endian."""
@@ -141,6 +169,7 @@ class ResultRow(Base):
     preference: Mapped[int]
     sop_class_uid: Mapped[str] = mapped_column(_UID)
     sop_instance_uid: Mapped[str] = mapped_column(_UID, unique=True)
+    series_instance_uid: Mapped[str | None] = mapped_column(_UID)
     sha256: Mapped[str] = mapped_column(String(64))
     path: Mapped[str | None] = mapped_column(String(255))
     created_at: Mapped[float]
@@ -178,6 +207,29 @@ class DeliveryRow(Base):
     """Of the encoding that was sent."""
     lease_owner: Mapped[str | None] = mapped_column(String(128))
     lease_expires_at: Mapped[float | None]
+
+
+class OpenAssociationRow(Base):
+    """A lease: an association that sends to a series and was not released yet."""
+
+    __tablename__ = "open_association"
+    __table_args__ = (UniqueConstraint("series_id", "association"), Index("open_association_by_owner", "lease_owner"))
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    series_id: Mapped[int] = mapped_column(ForeignKey("series.id"))
+    association: Mapped[str] = mapped_column(String(64))
+    lease_owner: Mapped[str] = mapped_column(String(128))
+    lease_expires_at: Mapped[float]
+
+
+class RejectionRow(Base):
+    """An instance that a rejection note took back; should it be sent again, it stays so."""
+
+    __tablename__ = "rejection"
+
+    sop_instance_uid: Mapped[str] = mapped_column(_UID, primary_key=True)
+    reason: Mapped[str] = mapped_column(String(32))
+    received_at: Mapped[float]
 
 
 class DestinationRow(Base):

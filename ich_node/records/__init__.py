@@ -5,26 +5,50 @@ Attribute names are DICOM keywords in snake_case.
 """
 
 from ich_node.records.deliveries import Delivery, DeliveryObject, Destination
-from ich_node.records.findings import ClassThresholds, ModelIdentity, SliceProbability, TriageFinding
+from ich_node.records.findings import (
+    ClassThresholds,
+    ModelIdentity,
+    OtherSeriesFinding,
+    SliceProbability,
+    TriageFinding,
+)
 from ich_node.records.images import (
     Completeness,
     Gap,
     HounsfieldSlice,
     HounsfieldSlices,
+    PlaneMember,
     PlaneScore,
     PlaneScores,
     ScoredInstance,
     SeriesContent,
     SliceFacts,
+    SliceKey,
     TissueMeasure,
 )
-from ich_node.records.reception import ReceivedInstance, Reception, SeriesJob, StoredInstance
-from ich_node.records.reports import ReportIdentity, ReportRequest, ResultObject, Step, StudyContext
+from ich_node.records.reception import (
+    PatientMarks,
+    ReceivedInstance,
+    Reception,
+    RejectionNote,
+    SeriesJob,
+    StoredInstance,
+)
+from ich_node.records.rules import EligibilityRules
+from ich_node.records.reports import (
+    ReportIdentity,
+    ReportReference,
+    ReportRequest,
+    ResultObject,
+    Step,
+    StudyContext,
+)
 from ich_node.records.states import (
     ANALYSED_SOP_CLASSES,
     CT_IMAGE_STORAGE,
     ENHANCED_CT_IMAGE_STORAGE,
     HEMORRHAGE_CLASSES,
+    KEY_OBJECT_SELECTION_STORAGE,
     LEGACY_CONVERTED_ENHANCED_CT_IMAGE_STORAGE,
     DeliveryState,
     InstanceState,
@@ -39,6 +63,7 @@ __all__ = [
     "CT_IMAGE_STORAGE",
     "ENHANCED_CT_IMAGE_STORAGE",
     "HEMORRHAGE_CLASSES",
+    "KEY_OBJECT_SELECTION_STORAGE",
     "LEGACY_CONVERTED_ENHANCED_CT_IMAGE_STORAGE",
     "ClassThresholds",
     "Completeness",
@@ -46,18 +71,24 @@ __all__ = [
     "DeliveryObject",
     "DeliveryState",
     "Destination",
+    "EligibilityRules",
     "Gap",
     "HounsfieldSlice",
     "HounsfieldSlices",
     "InstanceState",
     "ModelIdentity",
     "NotAnalysedReason",
+    "OtherSeriesFinding",
+    "PatientMarks",
+    "PlaneMember",
     "PlaneScore",
     "PlaneScores",
     "Presence",
     "ReceivedInstance",
     "Reception",
+    "RejectionNote",
     "ReportIdentity",
+    "ReportReference",
     "ReportRequest",
     "ResultObject",
     "ScoredInstance",
@@ -65,6 +96,7 @@ __all__ = [
     "SeriesJob",
     "SeriesState",
     "SliceFacts",
+    "SliceKey",
     "SliceProbability",
     "Step",
     "StoredInstance",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ich_node.records.images import Completeness
+from ich_node.records.images import Completeness, PlaneMember
 from ich_node.records.states import NotAnalysedReason, Presence, Triage
 
 
@@ -33,9 +33,12 @@ class SliceProbability:
     """Calibrated probabilities of one slice."""
 
     sop_instance_uid: str
+    """Of a slab, its middle slice."""
     frame: int | None
     position_mm: float
     probabilities: dict[str, float]
+    members: tuple[PlaneMember, ...] = ()
+    """All slices of a slab, along the slice normal; empty for a single slice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,3 +61,19 @@ class TriageFinding:
     reason_detail: str = ""
     test_model: bool = False
     """The finding comes from a model that is not trained and was shown for a test only."""
+    derived: bool = False
+    """It rests on a derived series (reformatted, averaged or lossy), for want of an original one."""
+    bone_kernel: bool = False
+    """It rests on a bone reconstruction, for want of a soft one."""
+    withdrawn: bool = False
+    """An earlier result does not hold any more; ``reason`` says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class OtherSeriesFinding:
+    """What another series of the same study said, where it differs from the study's answer."""
+
+    series_instance_uid: str
+    series_number: int | None
+    triage: Triage | None
+    """None where the series gave no finding."""

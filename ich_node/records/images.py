@@ -27,6 +27,8 @@ class TissueMeasure:
     """-950 to -300 HU inside the body's outline, of all pixels inside it: lungs, not paranasal air."""
     brain_median_hu: float
     """Median of the pixels from -20 to 150 HU that lie inside bone, else of all such pixels; NaN if none."""
+    enclosed_brain_fraction: float = 0.0
+    """0 to 80 HU with bone on all four sides, of all pixels; times the pixel area it is the brain's area."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,28 @@ class SliceFacts:
     tissue: TissueMeasure | None
     repairs: tuple[str, ...] = ()
     """Named repairs that decoding made, such as "12-bit wrap"."""
+    series_number: int | None = None
+    rescale_type: str = ""
+    """RescaleType in capitals; empty where it is absent, which for CT means HU (PS3.3 C.11.1.1.2)."""
+    contrast_agent: str = ""
+    """ContrastBolusAgent, or the meaning of ContrastBolusAgentSequence; as it came, without spaces at the ends."""
+    patient_age_years: int | None = None
+    """Whole years when the images were made, 90 for all who are older; None where it is unknown."""
+    names_bone: bool = False
+    """The series' description or protocol speaks of a bone reconstruction."""
+    lossy: bool = False
+    """LossyImageCompression is 01."""
+    frame_of_reference_uid: str = ""
+    reason: NotAnalysedReason | None = None
+    """Why this slice is not used: its header declines it, or it could not be read."""
+
+    @property
+    def key(self) -> SliceKey:
+        return self.sop_instance_uid, self.frame
+
+
+SliceKey = tuple[str, int | None]
+"""SOP Instance UID and frame number: which slice."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,6 +105,22 @@ class PlaneScore:
     """Six, in the order of HEMORRHAGE_CLASSES; uncalibrated."""
     embedding: NDArray[np.float16]
     """(embedding,)."""
+    members: tuple[PlaneMember, ...] = ()
+    """The slices it was made of, along the slice normal; empty means the one slice that it is named after."""
+    tissue: TissueMeasure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PlaneMember:
+    """One slice of a plane."""
+
+    sop_instance_uid: str
+    frame: int | None
+    position_mm: float
+
+    @property
+    def key(self) -> SliceKey:
+        return self.sop_instance_uid, self.frame
 
 
 PlaneScores = tuple[PlaneScore, ...]
@@ -111,7 +151,9 @@ class SeriesContent:
     declined: tuple[NotAnalysedReason, ...] = ()
     """Reasons of the slices that are not needed."""
     waiting: int = 0
-    """Instances not yet decoded."""
+    """Instances whose header was not read yet."""
+    expected_instances: int | None = None
+    """How many the PACS said it holds of this series; None where it was not asked or gave no number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +166,27 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class Completeness:
-    """Whether the positions of a series leave no gap."""
+    """Whether a series shows a whole head without gaps."""
 
     gaps: tuple[Gap, ...] = ()
     unreadable: int = 0
     """Slices that arrived and could not be decoded."""
+    extent_mm: tuple[float, float] | None = None
+    """Lowest and highest position along the slice normal."""
+    short: bool = False
+    """It covers less of the slice normal than a head is high."""
+    cut_below: bool = False
+    """Its lowest slice still shows much brain: the series begins inside the head."""
+    cut_above: bool = False
+    """Its highest slice still shows much brain: the series ends inside the head."""
+    missing_by_count: int = 0
+    """How many more images of the series the PACS says it holds."""
+
+    @property
+    def whole_head(self) -> bool:
+        """Nothing of the head lies beyond the two ends."""
+        return not (self.short or self.cut_below or self.cut_above)
 
     @property
     def complete(self) -> bool:
-        return not self.gaps and not self.unreadable
+        return self.whole_head and not (self.gaps or self.unreadable or self.missing_by_count)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 
+from ich_node.records.states import NotAnalysedReason
+
 
 @dataclass(frozen=True, slots=True)
 class ReceivedInstance:
@@ -24,6 +26,10 @@ class ReceivedInstance:
     """Relative to the state folder; chosen by the node, never taken from the object."""
     calling_ae_title: str
     remote_address: str
+    priority: int = 0
+    """By the site's rules; higher is analysed first."""
+    old: bool = False
+    """Acquired longer ago than ``routine_max_age_h``: it goes behind what is new."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +40,26 @@ class StoredInstance:
     sop_instance_uid: str
     sop_class_uid: str
     path: str
+    older_path: str | None = None
+    """File of the version before, where this object came again with other bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class PatientMarks:
+    """Whose image it is, as marks that can be compared and not read back: hashes of what the header says."""
+
+    patient_id: str = ""
+    """Of PatientID with its issuer; empty where there is none."""
+    patient_name: str = ""
+    patient_birth_date: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RejectionNote:
+    """A key object selection that takes images back (PS3.3 A.35.4, IHE Imaging Object Change Management)."""
+
+    reason: NotAnalysedReason
+    sop_instance_uids: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +86,7 @@ class Reception(Enum):
 
     NEW = "new"
     VERSION = "another version of a known instance"
+    QUARANTINED = "stored, and its series needs a person"
     DUPLICATE = "the same bytes again"
     OWN_RESULT = "an object that this node made"
     KEPT_ONLY = "stored, but its study was analysed and deleted before: nothing starts without requeue"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from ich_node.records.findings import ModelIdentity, TriageFinding
+from ich_node.records.findings import ModelIdentity, OtherSeriesFinding, TriageFinding
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -18,7 +18,14 @@ class StudyContext:
 
     study_instance_uid: str
     evidence: tuple[Dataset, ...]
-    """Data sets without pixels, read from disk, in anatomical order; at least one."""
+    """The images that were read, in anatomical order; at least one. Whole headers, or only what a reference needs:
+    SOPClassUID, SOPInstanceUID, SeriesInstanceUID and InstanceNumber."""
+    header: Dataset | None = None
+    """The header that speaks for patient and study: the one received last. None: the first of ``evidence``."""
+
+    @property
+    def speaker(self) -> Dataset:
+        return self.evidence[0] if self.header is None else self.header
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +34,16 @@ class Step:
 
     name: str
     at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ReportReference:
+    """One object of an earlier report."""
+
+    encoding: str
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +68,10 @@ class ReportRequest:
     steps: tuple[Step, ...]
     created_at: datetime
     """Aware; written as ContentDate, ContentTime and TimezoneOffsetFromUTC."""
+    predecessors: tuple[ReportReference, ...] = ()
+    """The report of the revision before, in each of its encodings; empty where there is none."""
+    other_series: tuple[OtherSeriesFinding, ...] = ()
+    """Series of the study that say something else than this report."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,8 @@ ANALYSED_SOP_CLASSES: Final = (
     LEGACY_CONVERTED_ENHANCED_CT_IMAGE_STORAGE,
 )
 """Instances of every other class are kept, and never decoded."""
+KEY_OBJECT_SELECTION_STORAGE: Final = "1.2.840.10008.5.1.4.1.1.88.59"
+"""Read for rejection notes."""
 
 
 class InstanceState(StrEnum):
@@ -84,8 +86,11 @@ class NotAnalysedReason(Enum):
 
     NOT_CT = "not a CT image"
     LOCALIZER = "a localizer (scout) image"
-    SECONDARY = "a derived or secondary image, not an original CT slice"
+    SECONDARY = "a derived or secondary image, not a CT slice"
+    PROJECTION = "a projection, map or rendering, not a slice"
     NOT_AXIAL = "not axial"
+    CONTRAST = "contrast agent was given"
+    TOO_YOUNG = "the patient is younger than the minimum age"
     TOO_FEW_SLICES = "fewer than 10 slices"
     NOT_HEAD = "the header names another body part than the head"
     NO_BRAIN_FOUND = "no brain found: the Hounsfield values cannot be those of a head"
@@ -97,6 +102,16 @@ class NotAnalysedReason(Enum):
     TOO_LARGE = "the image is larger than allowed"
     NOT_DICOM = "not a DICOM file, or a damaged one"
     NO_READABLE_SLICE = "no slice of the series could be read"
+    OTHER_SERIES_CHOSEN = "another series of the study is analysed"
+    TWO_PATIENTS = "the series holds images of two patients"
+    TWO_STUDIES = "the series belongs to two studies"
+    TWO_FRAMES_OF_REFERENCE = "the series has two frames of reference"
+    OTHER_PIXELS = "an image came again under the same UID with another picture"
+    UID_ELSEWHERE = "an image came again under the same UID in another series"
+    REJECTED_QUALITY = "rejected for quality reasons"
+    REJECTED_SAFETY = "rejected for patient safety reasons"
+    REJECTED_WORKLIST = "rejected because of a wrong worklist entry"
+    REJECTED_BY_PERSON = "rejected by a person"
     ANALYSIS_FAILED = "the analysis failed"
     UNTRAINED_MODEL = "untrained model, no finding"
     IMAGES_DELETED = "the images were deleted after their retention time"
