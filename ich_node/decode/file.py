@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from pydicom import Dataset, dcmread
 from pydicom.errors import BytesLengthException, InvalidDicomError
@@ -55,15 +56,15 @@ def damage_means(reason: NotAnalysedReason) -> Iterator[None]:
             raise Unreadable(reason, type(error).__name__) from error
 
 
-def read_header(path: Path, limits: DecodeLimits) -> Dataset:
-    """Read everything before PixelData.
+def read_header(path: Path, limits: DecodeLimits, file: BinaryIO | None = None) -> Dataset:
+    """Read everything before PixelData, from ``file`` where it is open already.
 
     Raises:
         Unreadable: NOT_DICOM, or TOO_LARGE for a deflated data set that inflates beyond the limit.
     """
     with damage_means(NotAnalysedReason.NOT_DICOM):
         _check_inflated_size(path, limits.max_inflated_bytes)
-        header = dcmread(path, stop_before_pixels=True)
+        header = dcmread(path if file is None else file, stop_before_pixels=True)
         if "SOPInstanceUID" not in header or "SOPClassUID" not in header:
             raise Unreadable(NotAnalysedReason.NOT_DICOM, "no SOP Instance UID or SOP Class UID")
         return header

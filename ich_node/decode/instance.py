@@ -1,7 +1,7 @@
 """One file → its slices in Hounsfield units. Runs in a child process; a pure function of the file."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,22 @@ from ich_node.decode.codec import repair_jpeg_2000_sign, stored_values
 from ich_node.decode.file import damage_means, read_dataset, read_header
 from ich_node.decode.header import facts_of_instance, frame_count, stored_value_meaning
 from ich_node.decode.hounsfield import to_hounsfield
+from ich_node.decode.identity import patient_marks, rejection_note, show_the_same_picture
 from ich_node.decode.limits import DecodeLimits, check_image
 from ich_node.decode.tissue import measure_tissue
 from ich_node.errors import Ineligible, SeriesNotAnalysed, Unreadable
-from ich_node.records import HounsfieldSlice, HounsfieldSlices, InstanceState, NotAnalysedReason, SliceFacts
+from ich_node.records import (
+    HounsfieldSlice,
+    HounsfieldSlices,
+    InstanceState,
+    NotAnalysedReason,
+    PatientMarks,
+    RejectionNote,
+    SliceFacts,
+)
+
+MOST_PIXELS_AT_ONCE = 16 * 512 * 512
+"""Multi-frame objects of more are decoded plane by plane (`read_plane`): they would not fit into memory together."""
 
 DeclineSlice = Callable[[SliceFacts], NotAnalysedReason | None]
 
@@ -27,14 +39,19 @@ class DecodedInstance:
     state: InstanceState
     """DECODED, NOT_NEEDED (its header declines it; no pixel was decoded) or UNREADABLE."""
     facts: tuple[SliceFacts, ...] = ()
-    """Of every frame whose header could be read; those decoded carry their tissue measure."""
+    """Of every frame whose header could be read, with the reason where one is not used."""
     slices: HounsfieldSlices = ()
-    """The decoded ones; frames that the header declines are left out."""
+    """The decoded ones; empty for an object of many frames, which is left for later."""
     reason: NotAnalysedReason | None = None
     detail: str = ""
     study_instance_uid: str = ""
     """Of the header; empty where it could not be read."""
     series_instance_uid: str = ""
+    marks: PatientMarks = field(default_factory=PatientMarks)
+    rejection: RejectionNote | None = None
+    """What it takes back, where it is a rejection note."""
+    other_picture: bool = False
+    """The version before showed another picture under the same UID."""
 
 
 def read_facts(path: Path, limits: DecodeLimits) -> tuple[SliceFacts, ...]:
@@ -56,23 +73,43 @@ def read_slices(path: Path, limits: DecodeLimits) -> HounsfieldSlices:
     return _decode(path, header, _facts(header, limits), limits)
 
 
-def read_instance(path: Path, limits: DecodeLimits, decline: DeclineSlice) -> DecodedInstance:
-    """Decode a file unless ``decline`` gives a reason against its header; expected faults become part of the answer."""
-    facts: tuple[SliceFacts, ...] = ()
-    study_uid, series_uid = "", ""
-    state, detail = InstanceState.DECODED, ""
-    reason: NotAnalysedReason | None = None
-    slices: HounsfieldSlices = ()
+def read_instance(
+    path: Path, limits: DecodeLimits, decline: DeclineSlice, older: Path | None = None
+) -> DecodedInstance:
+    """Decode a file unless ``decline`` gives a reason against its header; expected faults become part of the answer.
+
+    Args:
+        older: the version of the object before this one; it is looked whether both show the same picture.
+    """
+    read = DecodedInstance(InstanceState.DECODED)
     try:
         header = read_header(path, limits)
-        study_uid, series_uid = _uids(header)
-        facts = _facts(header, limits)
-        slices = _decode(path, header, _wanted(facts, decline), limits)
+        with damage_means(NotAnalysedReason.NOT_DICOM):
+            study_uid, series_uid = _uids(header)
+            read = replace(read, study_instance_uid=study_uid, series_instance_uid=series_uid,
+                           marks=patient_marks(header), rejection=rejection_note(header))  # fmt: skip
+        read = replace(read, facts=_facts(header, limits))
+        read = replace(read, facts=_with_reasons(read.facts, decline))
+        wanted = _wanted(read.facts)
+        if len(wanted) == 1 or sum(one.rows * one.columns for one in wanted) <= MOST_PIXELS_AT_ONCE:
+            slices = _decode(path, header, wanted, limits)
+            read = replace(read, slices=slices, facts=_with_measures(read.facts, slices))
+        else:
+            with damage_means(NotAnalysedReason.CANNOT_DECODE):
+                check_image(header, limits)
+        if older is not None and not show_the_same_picture(path, older, limits):
+            read = replace(read, other_picture=True)
     except SeriesNotAnalysed as ended:
-        state = InstanceState.NOT_NEEDED if isinstance(ended, Ineligible) else InstanceState.UNREADABLE
-        reason, detail = ended.reason, ended.detail
-    facts = _with_measures(facts, slices)
-    return DecodedInstance(state, facts, slices, reason, detail, study_uid, series_uid)
+        return _ended(read, ended)
+    return read
+
+
+def _ended(read: DecodedInstance, ended: SeriesNotAnalysed) -> DecodedInstance:
+    state = InstanceState.NOT_NEEDED if isinstance(ended, Ineligible) else InstanceState.UNREADABLE
+    facts = read.facts
+    if state is InstanceState.UNREADABLE:
+        facts = tuple(replace(one, reason=one.reason or ended.reason) for one in facts)
+    return replace(read, state=state, facts=facts, slices=(), reason=ended.reason, detail=ended.detail)
 
 
 def read_header_only(path: Path, limits: DecodeLimits) -> DecodedInstance:
@@ -93,11 +130,14 @@ def _facts(header: Dataset, limits: DecodeLimits) -> tuple[SliceFacts, ...]:
         return facts_of_instance(header)
 
 
-def _wanted(facts: tuple[SliceFacts, ...], decline: DeclineSlice) -> tuple[SliceFacts, ...]:
-    reasons = [decline(one) for one in facts]
-    wanted = tuple(one for one, reason in zip(facts, reasons, strict=True) if reason is None)
+def _with_reasons(facts: tuple[SliceFacts, ...], decline: DeclineSlice) -> tuple[SliceFacts, ...]:
+    return tuple(replace(one, reason=decline(one)) for one in facts)
+
+
+def _wanted(facts: tuple[SliceFacts, ...]) -> tuple[SliceFacts, ...]:
+    wanted = tuple(one for one in facts if one.reason is None)
     if not wanted:
-        raise Ineligible(next(reason for reason in reasons if reason))
+        raise Ineligible(next(one.reason for one in facts if one.reason))
     return wanted
 
 

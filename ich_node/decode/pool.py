@@ -4,20 +4,23 @@ import logging
 import multiprocessing
 import os
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
 
 from ich_node.decode.instance import DeclineSlice, DecodedInstance, read_header_only, read_instance
 from ich_node.decode.limits import DecodeLimits
+from ich_node.decode.plane import DecodedPlane, MemberFile, UnreadableMember, read_plane
 from ich_node.records import InstanceState, NotAnalysedReason
 
 _STOP_WAIT_S = 5.0
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,6 +51,42 @@ class DecodeTask:
         return replace(header, state=InstanceState.UNREADABLE, reason=reason, detail=detail)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class PlaneTask:
+    """A plane that is being read by a child."""
+
+    members: tuple[MemberFile, ...]
+    future: "Future[DecodedPlane]"
+    read_alone: "Callable[[MemberFile], Future[DecodedPlane]]"
+
+    def result(self) -> DecodedPlane:
+        """Wait for the child; where it crashes or takes too long, its members are tried one by one to find which."""
+        reason = _trouble(self.future)
+        if reason is None:
+            return self.future.result()
+        if len(self.members) == 1:
+            return DecodedPlane(unreadable=(UnreadableMember(0, *reason),))
+        unreadable = []
+        for index, member in enumerate(self.members):
+            alone = self.read_alone(member)
+            if (why := _trouble(alone)) is not None:
+                unreadable.append(UnreadableMember(index, *why))
+            else:
+                unreadable += [replace(one, index=index) for one in alone.result().unreadable]
+        # none of them by itself: together they are too much
+        return DecodedPlane(unreadable=tuple(unreadable or [UnreadableMember(0, *reason)]))
+
+
+def _trouble(future: "Future[DecodedPlane]") -> tuple[NotAnalysedReason, str] | None:
+    try:
+        future.result()
+    except TimeoutError:
+        return NotAnalysedReason.DECODE_TIMEOUT, ""
+    except ProcessExpired as crash:
+        return NotAnalysedReason.DECODE_CRASHED, f"exit code {crash.exitcode}"
+    return None
+
+
 class DecoderPool:
     """Child processes that decode files; use it as a context manager.
 
@@ -75,17 +114,23 @@ class DecoderPool:
         self._pool.stop()  # type: ignore[no-untyped-call]  # pebble annotates most, not this
         self._pool.join(timeout=_STOP_WAIT_S)
 
-    def submit(self, path: Path) -> DecodeTask:
-        """Have a child decode one file."""
+    def submit(self, path: Path, older: Path | None = None) -> DecodeTask:
+        """Have a child decode one file, and compare it with the version before it."""
         return DecodeTask(
-            self._schedule(read_instance, path, self._limits, self._decline),
+            self._schedule(read_instance, path, self._limits, self._decline, older),
             lambda: self._schedule(read_header_only, path, self._limits),
         )
 
-    def _schedule(self, function: Callable[..., DecodedInstance], *arguments: object) -> "Future[DecodedInstance]":
-        task: Future[DecodedInstance] = self._pool.schedule(
-            function, args=arguments, timeout=self._limits.seconds_per_object
+    def submit_plane(self, members: Sequence[MemberFile]) -> PlaneTask:
+        """Have a child decode the members of a plane and average them."""
+        return PlaneTask(
+            tuple(members),
+            self._schedule(read_plane, tuple(members), self._limits),
+            lambda member: self._schedule(read_plane, (member,), self._limits),
         )
+
+    def _schedule(self, function: Callable[..., Result], *arguments: object) -> "Future[Result]":
+        task: Future[Result] = self._pool.schedule(function, args=arguments, timeout=self._limits.seconds_per_object)
         return task
 
 

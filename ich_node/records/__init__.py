@@ -34,7 +34,6 @@ from ich_node.records.reception import (
     SeriesJob,
     StoredInstance,
 )
-from ich_node.records.rules import EligibilityRules
 from ich_node.records.reports import (
     ReportIdentity,
     ReportReference,
@@ -43,6 +42,7 @@ from ich_node.records.reports import (
     Step,
     StudyContext,
 )
+from ich_node.records.rules import EligibilityRules
 from ich_node.records.states import (
     ANALYSED_SOP_CLASSES,
     CT_IMAGE_STORAGE,

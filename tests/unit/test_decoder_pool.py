@@ -111,10 +111,11 @@ def test_a_decode_that_hangs_is_ended_and_the_pool_goes_on(tmp_path):
 
 
 def test_memory_of_a_child_is_limited(tmp_path):
-    large = ct_file(tmp_path, 1, rows=1024, frames=512)
-    grow_pixel_data(large, 1024 * 1024 * 2 * 512)
+    large = ct_file(tmp_path, 1, rows=16384)
+    grow_pixel_data(large, 16384 * 16384 * 2)
 
-    with DecoderPool(replace(LIMITS, address_space_bytes=700 * 1024**2), decline_by_number) as pool:
+    limits = replace(LIMITS, max_rows=16384, max_columns=16384, address_space_bytes=700 * 1024**2)
+    with DecoderPool(limits, decline_by_number) as pool:
         too_large, good = pool.submit(large), pool.submit(ct_file(tmp_path, 1))
 
         assert too_large.result().reason is NotAnalysedReason.TOO_LARGE
