@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Final
 
 import numpy as np
@@ -77,7 +77,7 @@ def _slabs(
         around = [one.position_mm for one in ordered[max(0, at - 1) : at + len(members) + 1]]
         enclosed = at > 0 and at + len(members) < len(ordered)
         at += len(members)
-        gapless = all(after - before <= largest_step for before, after in zip(around, around[1:], strict=False))
+        gapless = all(after - before <= largest_step for before, after in pairwise(around))
         yield PlannedPlane(members, ready=closing or (enclosed and gapless))
 
 

@@ -46,6 +46,7 @@ class StudyRow(Base):
     rests_on_series_id: Mapped[int | None]
     old: Mapped[bool] = mapped_column(default=False)
     """Acquired long ago: it goes behind what is new, and alerts nobody."""
+    priority: Mapped[int] = mapped_column(default=0)
     created_at: Mapped[float]
     reported_at: Mapped[float | None]
 

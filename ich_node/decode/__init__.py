@@ -2,7 +2,8 @@
 
 ``instance`` reads what arrived, ``plane`` what is scored: ``file`` opens, ``header`` reads facts, ``frames`` takes
 single frames out, ``codec`` turns pixel data into stored values, ``hounsfield`` turns those into HU, ``tissue``
-measures them, ``identity`` compares whose and which picture it is. ``geometry`` orders slices, ``pool`` runs it all in children.
+measures them, ``identity`` compares whose and which picture it is. ``geometry`` orders slices, ``pool`` runs it all in
+children.
 """
 
 from ich_node.decode.geometry import anatomical_order, position_along_normal_mm, sort_slices

@@ -1,5 +1,12 @@
 """The queue in the database: enqueue, claim, checkpoint, finish. Every function is one short transaction."""
 
+from ich_node.job_queue.checkpoints import (
+    WhyUnreadable,
+    mark_unreadable,
+    save_planes,
+    save_read,
+    waiting_instances,
+)
 from ich_node.job_queue.cleaning import (
     StoredFile,
     expired_images,
@@ -10,6 +17,8 @@ from ich_node.job_queue.cleaning import (
     quiet_studies,
     rescue_expired_leases,
 )
+from ich_node.job_queue.content import SeriesPlan, load_content, load_plan
+from ich_node.job_queue.findings import finding_from_json, finding_to_json
 from ich_node.job_queue.leases import free_leases_of_the_dead, new_owner
 from ich_node.job_queue.outbox import (
     DeliveryRules,
@@ -22,34 +31,48 @@ from ich_node.job_queue.outbox import (
     release_deliveries,
     resend,
 )
-from ich_node.job_queue.reception import look_up, register_instance, release_series
+from ich_node.job_queue.quarantine import (
+    quarantine_series,
+    reject_instances,
+    reject_quarantined,
+    release_quarantined,
+)
+from ich_node.job_queue.reception import (
+    SendingAssociation,
+    forget_association,
+    look_up,
+    register_instance,
+    release_association,
+)
 from ich_node.job_queue.requeue import requeue
-from ich_node.job_queue.results import (
-    Conclusion,
-    SavedObject,
-    UnreportedStudy,
-    conclude_series,
-    next_revision,
+from ich_node.job_queue.results import Conclusion, ReportPlan, SavedObject, conclude_series, plan_report
+from ich_node.job_queue.series_finding import SavedFinding, load_finding
+from ich_node.job_queue.studies import (
+    StudyToTell,
     report_not_analysed,
+    studies_to_withdraw,
     unreported_studies,
+    withdraw_study,
 )
 from ich_node.job_queue.work import (
     claim_series,
     close_series,
     fail_attempt,
-    load_content,
     postpone,
     release_lease,
-    save_scores,
-    waiting_instances,
 )
 
 __all__ = [
     "Conclusion",
     "DeliveryRules",
+    "ReportPlan",
+    "SavedFinding",
     "SavedObject",
+    "SendingAssociation",
+    "SeriesPlan",
     "StoredFile",
-    "UnreportedStudy",
+    "StudyToTell",
+    "WhyUnreadable",
     "claim_deliveries",
     "claim_series",
     "close_series",
@@ -57,30 +80,43 @@ __all__ = [
     "expired_images",
     "expired_results",
     "fail_attempt",
+    "finding_from_json",
+    "finding_to_json",
+    "forget_association",
     "forget_files",
     "forget_results",
     "free_leases_of_the_dead",
     "known_paths",
     "load_content",
+    "load_finding",
+    "load_plan",
     "look_up",
     "mark_delivered",
     "mark_lost",
     "mark_refused",
     "mark_unreached",
+    "mark_unreadable",
     "new_owner",
-    "next_revision",
     "pause_destination",
+    "plan_report",
     "postpone",
+    "quarantine_series",
     "quiet_studies",
     "register_instance",
+    "reject_instances",
+    "reject_quarantined",
+    "release_association",
     "release_deliveries",
     "release_lease",
-    "release_series",
+    "release_quarantined",
     "report_not_analysed",
     "requeue",
     "rescue_expired_leases",
     "resend",
-    "save_scores",
+    "save_planes",
+    "save_read",
+    "studies_to_withdraw",
     "unreported_studies",
     "waiting_instances",
+    "withdraw_study",
 ]

@@ -8,7 +8,16 @@ from dataclasses import dataclass
 
 from sqlalchemy import delete, exists, select, update
 
-from ich_node.database import Database, DeliveryRow, InstanceRow, PlaneRow, ResultRow, SeriesRow, StudyRow
+from ich_node.database import (
+    Database,
+    DeliveryRow,
+    InstanceRow,
+    OpenAssociationRow,
+    PlaneRow,
+    ResultRow,
+    SeriesRow,
+    StudyRow,
+)
 from ich_node.records import DeliveryState, InstanceState, NotAnalysedReason, SeriesState
 
 _UNSENT = (DeliveryState.PENDING, DeliveryState.SENDING, DeliveryState.HELD)
@@ -52,7 +61,7 @@ def forget_files(database: Database, files: Sequence[StoredFile]) -> None:
     ids = [one.id for one in files]
     with database.writing() as connection:
         series = select(InstanceRow.series_id).where(InstanceRow.id.in_(ids))
-        connection.execute(delete(PlaneRow).where(PlaneRow.instance_id.in_(ids)))
+        connection.execute(delete(PlaneRow).where(PlaneRow.series_id.in_(series)))
         connection.execute(update(SeriesRow).where(SeriesRow.id.in_(series)).values(images_deleted_at=time.time()))
         connection.execute(update(InstanceRow).where(InstanceRow.id.in_(ids)).values(path=None))
         # what still waited for a decoder (its series FAILED) will never get there
@@ -91,6 +100,8 @@ def known_paths(database: Database) -> set[str]:
 def rescue_expired_leases(database: Database) -> int:
     """Free deliveries whose deliverer vanished, on whatever host; a series' expired lease is free as it is."""
     with database.writing() as connection:
+        expired = OpenAssociationRow.lease_expires_at < time.time()
+        connection.execute(delete(OpenAssociationRow).where(expired))
         return connection.execute(
             update(DeliveryRow)
             .where(DeliveryRow.state == DeliveryState.SENDING, DeliveryRow.lease_expires_at < time.time())

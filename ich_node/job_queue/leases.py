@@ -6,9 +6,9 @@ import os
 import socket
 from pathlib import Path
 
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 
-from ich_node.database import Database, DeliveryRow, SeriesRow
+from ich_node.database import Database, DeliveryRow, OpenAssociationRow, SeriesRow
 from ich_node.records import DeliveryState
 
 
@@ -25,6 +25,7 @@ def free_leases_of_the_dead(database: Database) -> int:
     with database.reading() as connection:
         owners = set(connection.execute(select(SeriesRow.lease_owner).distinct()).scalars())
         owners |= set(connection.execute(select(DeliveryRow.lease_owner).distinct()).scalars())
+        owners |= set(connection.execute(select(OpenAssociationRow.lease_owner).distinct()).scalars())
     dead = [owner for owner in owners if owner is not None and _is_dead(owner)]
     if not dead:
         return 0
@@ -39,6 +40,7 @@ def free_leases_of_the_dead(database: Database) -> int:
             .where(DeliveryRow.lease_owner.in_(dead), DeliveryRow.state == DeliveryState.SENDING)
             .values(lease_owner=None, lease_expires_at=None, state=DeliveryState.PENDING)
         )
+        connection.execute(delete(OpenAssociationRow).where(OpenAssociationRow.lease_owner.in_(dead)))
         return series.rowcount + deliveries.rowcount
 
 

@@ -88,7 +88,7 @@ def _claimable(owner: str, now: float) -> Any:
             DeliveryRow.next_attempt_at <= now,
             or_(DestinationRow.name.is_(None), DestinationRow.next_attempt_at <= now),
         )
-        .order_by(DeliveryRow.next_attempt_at)
+        .order_by(StudyRow.old, StudyRow.priority.desc(), DeliveryRow.next_attempt_at)
     )
 
 

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, CursorResult, bindparam, delete, insert, select, update
+from sqlalchemy import ColumnElement, Connection, CursorResult, bindparam, case, delete, insert, select, update
 
-from ich_node.database import Database, InstanceRow, PlaneRow, ResultRow, SeriesRow, StudyRow
-from ich_node.records import InstanceState, ReceivedInstance, Reception, SeriesState
+from ich_node.database import (
+    Database,
+    InstanceRow,
+    OpenAssociationRow,
+    RejectionRow,
+    ResultRow,
+    SeriesRow,
+    StudyRow,
+)
+from ich_node.job_queue.quarantine import quarantine
+from ich_node.records import InstanceState, NotAnalysedReason, ReceivedInstance, Reception, SeriesState
 
 # Statements that run for every slice are built once: building one takes as long as running it.
 _LOOK_UP: Final = select(
@@ -19,18 +30,21 @@ _LOOK_UP: Final = select(
     select(ResultRow.id).where(ResultRow.sop_instance_uid == bindparam("uid")).scalar_subquery(),
 )
 _FIND_SERIES: Final = (
-    select(SeriesRow.id, SeriesRow.images_deleted_at)
+    select(SeriesRow.id, SeriesRow.images_deleted_at, SeriesRow.old, SeriesRow.priority)
     .join(StudyRow, StudyRow.id == SeriesRow.study_id)
     .where(StudyRow.study_instance_uid == bindparam("study"), SeriesRow.series_instance_uid == bindparam("series"))
 )
 _FIND_VERSIONS: Final = select(
     InstanceRow.id, InstanceRow.sha256, InstanceRow.path, InstanceRow.series_id, InstanceRow.current
 ).where(InstanceRow.sop_instance_uid == bindparam("uid"))
+_FIND_REJECTION: Final = select(RejectionRow.reason).where(RejectionRow.sop_instance_uid == bindparam("uid"))
 _ADD_INSTANCE: Final = insert(InstanceRow)
+_PAUSE_S: Final = bindparam("now") - SeriesRow.last_received_at
 _REOPEN_SERIES: Final = (
     update(SeriesRow)
     .where(SeriesRow.id == bindparam("series_id"), SeriesRow.state != SeriesState.QUARANTINED)
     .values(
+        longest_pause_s=case((SeriesRow.longest_pause_s < _PAUSE_S, _PAUSE_S), else_=SeriesRow.longest_pause_s),
         last_received_at=bindparam("now"),
         state=SeriesState.RECEIVING,
         due_at=bindparam("due"),
@@ -41,6 +55,21 @@ _REOPEN_SERIES: Final = (
         closed_at=None,
     )
 )
+_RENEW_ASSOCIATION: Final = (
+    update(OpenAssociationRow)
+    .where(OpenAssociationRow.association == bindparam("name"), OpenAssociationRow.series_id == bindparam("series_id"))
+    .values(lease_expires_at=bindparam("until"))
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SendingAssociation:
+    """An association that sends; while it is open, it holds a lease on each series it has sent to."""
+
+    name: str
+    """Unlike any other's, on this host and all others."""
+    owner: str
+    """The receiver: see `new_owner`."""
 
 
 def look_up(database: Database, sop_instance_uid: str, sha256: str) -> Reception | None:
@@ -58,19 +87,31 @@ def look_up(database: Database, sop_instance_uid: str, sha256: str) -> Reception
 
 
 def register_instance(
-    database: Database, received: ReceivedInstance, *, max_wait_s: float, analysed: bool
+    database: Database,
+    received: ReceivedInstance,
+    *,
+    max_wait_s: float,
+    analysed: bool,
+    association: SendingAssociation | None = None,
 ) -> tuple[Reception, int]:
     """Enter one instance whose bytes are safe; reopen its series; return what it meant and the series' id.
 
     Args:
         max_wait_s: the series is due after this time, unless its association is released before.
-        analysed: False for storage classes that are kept but never decoded.
+        analysed: False for storage classes that are kept but never read.
+        association: who sends it; None where that is over.
     """
-    return database.write_together(lambda connection: _register(connection, received, max_wait_s, analysed))
+    return database.write_together(
+        lambda connection: _register(connection, received, max_wait_s, analysed, association)
+    )
 
 
 def _register(
-    connection: Connection, received: ReceivedInstance, max_wait_s: float, analysed: bool
+    connection: Connection,
+    received: ReceivedInstance,
+    max_wait_s: float,
+    analysed: bool,
+    association: SendingAssociation | None,
 ) -> tuple[Reception, int]:
     now = time.time()
     series_id, dormant = _series_of(connection, received, now, now + max_wait_s)
@@ -82,24 +123,76 @@ def _register(
         _restore(connection, known.id, received)
         _touch(connection, series_id, now)
         return Reception.KEPT_ONLY, series_id
-    older = [one.id for one in versions if one.series_id == series_id and one.current]
-    _supersede(connection, older)
-    wanted = analysed and not dormant
-    _add(connection, series_id, received, now, InstanceState.RECEIVED if wanted else InstanceState.NOT_NEEDED)
-    if dormant:
+    rejected = connection.execute(_FIND_REJECTION, {"uid": received.sop_instance_uid}).scalar() if analysed else None
+    if dormant or rejected is not None:
+        _add(connection, series_id, received, now, InstanceState.NOT_NEEDED, rejected)
         _touch(connection, series_id, now)
         return Reception.KEPT_ONLY, series_id
+    older = [one.id for one in versions if one.series_id == series_id and one.current]
+    _supersede(connection, older)
+    _add(connection, series_id, received, now, InstanceState.RECEIVED if analysed else InstanceState.NOT_NEEDED)
     _reopen(connection, series_id, now, now + max_wait_s)
+    if association is not None:
+        _hold_open(connection, series_id, association, now + max_wait_s)
+    elsewhere = {one.series_id for one in versions if one.series_id != series_id and one.current}
+    if elsewhere and analysed:
+        for one in (series_id, *elsewhere):
+            quarantine(connection, one, NotAnalysedReason.UID_ELSEWHERE, "")
+        return Reception.QUARANTINED, series_id
     return (Reception.VERSION if older else Reception.NEW), series_id
 
 
-def release_series(database: Database, series_ids: set[int], quiet_s: float) -> None:
-    """Let series close ``quiet_s`` after their last slice: the association that sent them was released."""
+def release_association(
+    database: Database, association: SendingAssociation, *, quiet_s: float, max_wait_s: float
+) -> None:
+    """Note that an association was released: what it sent may close when it has been quiet for long enough.
+
+    The quiet time of a series is the larger of ``quiet_s`` and twice the longest pause seen in it. A release only
+    shortens the wait, and does nothing where another association still sends, or where the series was concluded
+    before: late slices are collected for ``max_wait_s``.
+    """
+    now = time.time()
     with database.writing() as connection:
+        mine = _series_ids(connection, OpenAssociationRow.association == association.name)
+        _close_association(connection, association)
+        live = OpenAssociationRow.lease_expires_at >= now
+        held = _series_ids(connection, OpenAssociationRow.series_id.in_(mine), live)
+        for row in connection.execute(_may_close(set(mine) - set(held))).all():
+            due_at = row.last_received_at + min(max_wait_s, max(quiet_s, 2 * row.longest_pause_s))
+            if due_at < row.due_at:
+                connection.execute(update(SeriesRow).where(SeriesRow.id == row.id).values(due_at=due_at))
+
+
+def forget_association(database: Database, association: SendingAssociation) -> None:
+    """Note that an association was aborted or cut: its series close ``max_wait_s`` after their last slice."""
+    with database.writing() as connection:
+        _close_association(connection, association)
+
+
+def _series_ids(connection: Connection, *conditions: ColumnElement[bool]) -> Sequence[int]:
+    return connection.execute(select(OpenAssociationRow.series_id).where(*conditions)).scalars().all()
+
+
+def _close_association(connection: Connection, association: SendingAssociation) -> None:
+    connection.execute(delete(OpenAssociationRow).where(OpenAssociationRow.association == association.name))
+
+
+def _may_close(series_ids: set[int]) -> Any:
+    return select(SeriesRow.id, SeriesRow.due_at, SeriesRow.last_received_at, SeriesRow.longest_pause_s).where(
+        SeriesRow.id.in_(series_ids), SeriesRow.state == SeriesState.RECEIVING, SeriesRow.concluded_at.is_(None)
+    )
+
+
+def _hold_open(connection: Connection, series_id: int, association: SendingAssociation, until: float) -> None:
+    values = {"name": association.name, "series_id": series_id, "until": until}
+    if not connection.execute(_RENEW_ASSOCIATION, values).rowcount:
         connection.execute(
-            update(SeriesRow)
-            .where(SeriesRow.id.in_(series_ids), SeriesRow.state == SeriesState.RECEIVING)
-            .values(due_at=SeriesRow.last_received_at + quiet_s)
+            insert(OpenAssociationRow).values(
+                series_id=series_id,
+                association=association.name,
+                lease_owner=association.owner,
+                lease_expires_at=until,
+            )
         )
 
 
@@ -108,10 +201,12 @@ def _series_of(connection: Connection, received: ReceivedInstance, now: float, d
     uids = {"study": received.study_instance_uid, "series": received.series_instance_uid}
     found = connection.execute(_FIND_SERIES, uids).first()
     if found is not None:
+        if received.priority > found.priority or (found.old and not received.old):
+            _hurry(connection, found, received)
         return found.id, found.images_deleted_at is not None
     made = connection.execute(
         insert(SeriesRow).values(
-            study_id=_study_of(connection, received.study_instance_uid, now),
+            study_id=_study_of(connection, received, now),
             series_instance_uid=received.series_instance_uid,
             modality=received.modality,
             state=SeriesState.RECEIVING,
@@ -120,17 +215,35 @@ def _series_of(connection: Connection, received: ReceivedInstance, now: float, d
             last_received_at=now,
             calling_ae_title=received.calling_ae_title,
             remote_address=received.remote_address,
+            priority=received.priority,
+            old=received.old,
         )
     )
     return _new_id(made), False
 
 
-def _study_of(connection: Connection, study_instance_uid: str, now: float) -> int:
-    known = connection.execute(select(StudyRow.id).where(StudyRow.study_instance_uid == study_instance_uid)).scalar()
-    if known is not None:
-        return known
-    made = connection.execute(insert(StudyRow).values(study_instance_uid=study_instance_uid, created_at=now))
-    return _new_id(made)
+def _hurry(connection: Connection, found: Any, received: ReceivedInstance) -> None:
+    """One slice that is new or urgent makes its series and study so."""
+    values = {"priority": max(found.priority, received.priority), "old": found.old and received.old}
+    connection.execute(update(SeriesRow).where(SeriesRow.id == found.id).values(values))
+    _study_of(connection, received, 0.0)
+
+
+def _study_of(connection: Connection, received: ReceivedInstance, now: float) -> int:
+    known = connection.execute(
+        select(StudyRow.id, StudyRow.priority, StudyRow.old).where(
+            StudyRow.study_instance_uid == received.study_instance_uid
+        )
+    ).first()
+    if known is None:
+        values = {"created_at": now, "priority": received.priority, "old": received.old}
+        return _new_id(
+            connection.execute(insert(StudyRow).values(values | {"study_instance_uid": received.study_instance_uid}))
+        )
+    if received.priority > known.priority or (known.old and not received.old):
+        values = {"priority": max(known.priority, received.priority), "old": known.old and received.old}
+        connection.execute(update(StudyRow).where(StudyRow.id == known.id).values(values))
+    return int(known.id)
 
 
 def _new_id(made: CursorResult[Any]) -> int:
@@ -141,11 +254,17 @@ def _new_id(made: CursorResult[Any]) -> int:
 
 def _supersede(connection: Connection, older: list[int]) -> None:
     if older:
-        connection.execute(delete(PlaneRow).where(PlaneRow.instance_id.in_(older)))
         connection.execute(update(InstanceRow).where(InstanceRow.id.in_(older)).values(current=False))
 
 
-def _add(connection: Connection, series_id: int, received: ReceivedInstance, now: float, state: InstanceState) -> None:
+def _add(
+    connection: Connection,
+    series_id: int,
+    received: ReceivedInstance,
+    now: float,
+    state: InstanceState,
+    rejected: str | None = None,
+) -> None:
     values = {
         "series_id": series_id,
         "sop_instance_uid": received.sop_instance_uid,
@@ -156,6 +275,8 @@ def _add(connection: Connection, series_id: int, received: ReceivedInstance, now
         "path": received.path,
         "state": state,
         "received_at": now,
+        "reason": rejected,
+        "current": rejected is None,
     }
     connection.execute(_ADD_INSTANCE, values)
 

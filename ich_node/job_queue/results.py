@@ -7,23 +7,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, exists, func, insert, select, update
-from sqlalchemy.orm import aliased
+from sqlalchemy import Connection, insert, select, update
 
-from ich_node.database import Database, DeliveryRow, InstanceRow, PlaneRow, ResultRow, SeriesRow, StudyRow
+from ich_node.database import Database, DeliveryRow, InstanceRow, ResultRow, SeriesRow, StudyRow
+from ich_node.job_queue.content import stamp_of
 from ich_node.records import (
     DeliveryState,
     Destination,
     InstanceState,
     NotAnalysedReason,
+    OtherSeriesFinding,
+    ReportReference,
     SeriesJob,
     SeriesState,
     Triage,
 )
 
 _RANK = {None: 0, Triage.NEGATIVE: 1, Triage.INDETERMINATE: 2, Triage.POSITIVE: 3}
-_WITHOUT_RESULT = (SeriesState.NOT_ANALYSED, SeriesState.FAILED)
-_OPEN = (SeriesState.RECEIVING, SeriesState.COMPLETE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +35,25 @@ class SavedObject:
     preference: int
     sop_class_uid: str
     sop_instance_uid: str
+    series_instance_uid: str
     sha256: str
     path: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReportPlan:
+    """What is to be said of a study once a series is concluded."""
+
+    study_revision: int
+    """Of the study as it is; another one when the conclusion is saved, and the conclusion is void."""
+    revision: int | None
+    """Of the report to make; None where the study's answer stays as it is."""
+    rests_on_series_id: int
+    triage: Triage | None
+    reason: NotAnalysedReason | None
+    other_series: tuple[OtherSeriesFinding, ...] = ()
+    predecessors: tuple[ReportReference, ...] = ()
+    old: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,40 +67,99 @@ class Conclusion:
     detail: str = ""
     complete: bool | None = None
     head_expected: bool = False
+    stamp: tuple[int, int] = (0, 0)
+    """Of the instances that the conclusion rests on; others in the database, and it is void."""
     planes: int = 0
-    """How many planes the finding rests on; fewer or more in the database, and the conclusion is void."""
+    choice: dict[str, Any] | None = None
+    fingerprint: str | None = None
     finding: dict[str, Any] | None = None
     model: dict[str, Any] | None = None
-    model_sha256: str | None = None
     steps: dict[str, float] = field(default_factory=dict)
-    revision: int | None = None
-    """Of the report; None where this series adds no report."""
+    plan: ReportPlan | None = None
+    """None where the series is not analysed."""
     objects: tuple[SavedObject, ...] = ()
     destinations: tuple[Destination, ...] = ()
 
-
-@dataclass(frozen=True, slots=True)
-class UnreportedStudy:
-    """A study in which a head CT was to be expected, all is settled, and nothing was concluded or told yet."""
-
-    id: int
-    study_instance_uid: str
-    series_id: int
-    revision: int
-    reason: NotAnalysedReason
-    detail: str
-    calling_ae_title: str
-    remote_address: str
+    @property
+    def revision(self) -> int | None:
+        """Revision of the study's report that this conclusion adds."""
+        return None if self.plan is None else self.plan.revision
 
 
-def next_revision(database: Database, job: SeriesJob, triage: Triage | None) -> int | None:
-    """Give the revision a report of this series would have; None where the study's answer stays as it is.
+def plan_report(
+    database: Database, job: SeriesJob, triage: Triage | None, reason: NotAnalysedReason | None, fingerprint: str
+) -> ReportPlan:
+    """Decide what a study says once this series has ``triage``.
 
-    The study keeps the highest triage of its series: another series that says less changes nothing.
+    The study keeps the highest triage of its concluded series. Where another series says something else, the report
+    shows both. A series that says what it said before, of the same content, adds no revision.
     """
     with database.reading() as connection:
         study = _study_of_series(connection, job.id)
-        return study.revision + 1 if _speaks(study, job.id, triage) else None
+        mine = connection.execute(select(SeriesRow).where(SeriesRow.id == job.id)).one()
+        others = connection.execute(
+            select(SeriesRow).where(
+                SeriesRow.study_id == study.id, SeriesRow.id != job.id, SeriesRow.state == SeriesState.CONCLUDED
+            )
+        ).all()
+        leader = _leader(study, job.id, triage, others)
+        predecessors = _report_of(connection, study)
+    said_before = mine.fingerprint == fingerprint and mine.fingerprint is not None and not study.withdrawn
+    if leader is None:
+        says, why = triage, reason
+        silent = said_before and study.rests_on_series_id == job.id
+    else:
+        says = Triage(leader.triage) if leader.triage else None
+        why = NotAnalysedReason[leader.reason] if leader.reason else None
+        silent = said_before or (says is triage and study.rests_on_series_id == leader.id)
+    all_others = {one.id: one for one in others}
+    if leader is not None:
+        all_others.pop(leader.id)
+    differing = [_other(one) for one in all_others.values() if _triage(one) is not says]
+    if leader is not None and says is not triage:
+        number = (mine.choice or {}).get("series_number")
+        differing.append(OtherSeriesFinding(job.series_instance_uid, number, triage))
+    return ReportPlan(
+        study_revision=study.revision,
+        revision=None if silent else study.revision + 1,
+        rests_on_series_id=job.id if leader is None else leader.id,
+        triage=says,
+        reason=why,
+        other_series=tuple(differing),
+        predecessors=predecessors,
+        old=study.old,
+    )
+
+
+def _leader(study: Any, series_id: int, triage: Triage | None, others: Sequence[Any]) -> Any | None:
+    """The other series that the study's answer rests on; None where this one leads. Among equals the first stays."""
+    if not others:
+        return None
+    best = max(others, key=lambda one: (_RANK[_triage(one)], one.id == study.rests_on_series_id, -one.id))
+    rank, mine = _RANK[_triage(best)], _RANK[triage]
+    stays = best.id == study.rests_on_series_id or study.rests_on_series_id != series_id
+    return best if rank > mine or (rank == mine and stays) else None
+
+
+def _triage(row: Any) -> Triage | None:
+    return Triage(row.triage) if row.triage else None
+
+
+def _other(row: Any) -> OtherSeriesFinding:
+    number = (row.choice or {}).get("series_number")
+    return OtherSeriesFinding(row.series_instance_uid, number, _triage(row))
+
+
+def _report_of(connection: Connection, study: Any) -> tuple[ReportReference, ...]:
+    rows = connection.execute(
+        select(ResultRow)
+        .where(ResultRow.study_id == study.id, ResultRow.revision == study.revision)
+        .where(ResultRow.series_instance_uid.is_not(None))
+        .order_by(ResultRow.preference)
+    )
+    return tuple(
+        ReportReference(row.encoding, row.sop_class_uid, row.sop_instance_uid, row.series_instance_uid) for row in rows
+    )
 
 
 def conclude_series(database: Database, job: SeriesJob, owner: str, conclusion: Conclusion) -> bool:
@@ -98,13 +174,19 @@ def conclude_series(database: Database, job: SeriesJob, owner: str, conclusion: 
         if not _still_holds(connection, job, owner, conclusion):
             return False
         study = _study_of_series(connection, job.id)
-        if conclusion.revision is not None:
-            if study.revision + 1 != conclusion.revision:
-                return False
-            _save_report(connection, study.id, conclusion.revision, conclusion.objects, conclusion.destinations, now)
-            answer = {"triage": conclusion.triage, "rests_on_series_id": job.id, "reason": _name(conclusion.reason)}
-            _answer(connection, study.id, conclusion.revision, now, answer)
-        _settle(connection, job.id, conclusion)
+        plan = conclusion.plan
+        if plan is not None and study.revision != plan.study_revision:
+            return False
+        if plan is not None and plan.revision is not None:
+            save_report(connection, study.id, plan.revision, conclusion.objects, conclusion.destinations, now)
+            answer = {
+                "triage": plan.triage,
+                "rests_on_series_id": plan.rests_on_series_id,
+                "reason": _name(plan.reason),
+                "withdrawn": False,
+            }
+            set_answer(connection, study.id, plan.revision, now, answer)
+        _settle(connection, job.id, conclusion, now)
         return True
 
 
@@ -114,90 +196,39 @@ def _still_holds(connection: Connection, job: SeriesJob, owner: str, conclusion:
     )
     if not connection.execute(mine).first():
         return False
-    waiting = select(InstanceRow.id).where(
-        InstanceRow.series_id == job.id, InstanceRow.state == InstanceState.RECEIVED, InstanceRow.current
-    )
-    if connection.execute(waiting.limit(1)).first():
+    rows = connection.execute(
+        select(InstanceRow.id, InstanceRow.state).where(InstanceRow.series_id == job.id, InstanceRow.current)
+    ).all()
+    if any(row.state == InstanceState.RECEIVED for row in rows):
         return False
-    planes = select(func.count()).where(PlaneRow.series_id == job.id, PlaneRow.model_sha256 == conclusion.model_sha256)
-    return conclusion.state != SeriesState.CONCLUDED or connection.execute(planes).scalar_one() == conclusion.planes
+    return stamp_of([row.id for row in rows]) == conclusion.stamp
 
 
-def _settle(connection: Connection, series_id: int, conclusion: Conclusion) -> None:
-    connection.execute(
-        update(SeriesRow)
-        .where(SeriesRow.id == series_id)
-        .values(
-            state=conclusion.state,
-            triage=conclusion.triage,
-            reason=_name(conclusion.reason),
-            detail=conclusion.detail or None,
-            complete=conclusion.complete,
-            head_expected=conclusion.head_expected,
-            finding=conclusion.finding,
-            model=conclusion.model,
-            steps=conclusion.steps,
-            attempts=0,
-            lease_owner=None,
-            lease_expires_at=None,
-        )
-    )
+def _settle(connection: Connection, series_id: int, conclusion: Conclusion, now: float) -> None:
+    values: dict[str, Any] = {
+        "state": conclusion.state,
+        "triage": conclusion.triage,
+        "reason": _name(conclusion.reason),
+        "detail": conclusion.detail or None,
+        "complete": conclusion.complete,
+        "head_expected": conclusion.head_expected,
+        "finding": conclusion.finding,
+        "model": conclusion.model,
+        "steps": conclusion.steps,
+        "choice": conclusion.choice,
+        "fingerprint": conclusion.fingerprint,
+        "planes_waiting": 0,
+        "attempts": 0,
+        "lease_owner": None,
+        "lease_expires_at": None,
+    }
+    connection.execute(update(SeriesRow).where(SeriesRow.id == series_id).values(values))
+    if conclusion.state == SeriesState.CONCLUDED:
+        first = (SeriesRow.id == series_id) & SeriesRow.concluded_at.is_(None)
+        connection.execute(update(SeriesRow).where(first).values(concluded_at=now))
 
 
-def unreported_studies(database: Database, limit: int = 10) -> list[UnreportedStudy]:
-    """List studies that end without a result although a head CT was to be expected, and that nobody was told of."""
-    any_series = aliased(SeriesRow)
-    unsettled = exists().where(
-        any_series.study_id == StudyRow.id, any_series.state.in_((*_OPEN, SeriesState.CONCLUDED))
-    )
-    with database.reading() as connection:
-        rows = connection.execute(
-            select(StudyRow.id, StudyRow.study_instance_uid, StudyRow.revision, SeriesRow.id.label("series_id"),
-                   SeriesRow.reason, SeriesRow.detail, SeriesRow.calling_ae_title, SeriesRow.remote_address)
-            .join(SeriesRow, SeriesRow.study_id == StudyRow.id)
-            .where(StudyRow.reported_at.is_(None), SeriesRow.head_expected, SeriesRow.state.in_(_WITHOUT_RESULT),
-                   ~unsettled)
-            .order_by(SeriesRow.id)
-            .limit(limit)
-        ).all()  # fmt: skip
-    first_of_each = {row.id: row for row in reversed(rows)}
-    return [
-        UnreportedStudy(
-            id=row.id,
-            study_instance_uid=row.study_instance_uid,
-            series_id=row.series_id,
-            revision=row.revision + 1,
-            reason=NotAnalysedReason[row.reason or NotAnalysedReason.ANALYSIS_FAILED.name],
-            detail=row.detail or "",
-            calling_ae_title=row.calling_ae_title,
-            remote_address=row.remote_address,
-        )
-        for row in first_of_each.values()
-    ]
-
-
-def report_not_analysed(
-    database: Database, study: UnreportedStudy, objects: Sequence[SavedObject], destinations: Sequence[Destination]
-) -> bool:
-    """Save the report that says why a study has no result. False: the study got another answer meanwhile.
-
-    Without objects (no header could be read to report on), the study only shows in the status.
-    """
-    now = time.time()
-    still_open = exists().where(SeriesRow.study_id == study.id, SeriesRow.state.in_((*_OPEN, SeriesState.CONCLUDED)))
-    with database.writing() as connection:
-        current = connection.execute(select(StudyRow.revision).where(StudyRow.id == study.id, ~still_open)).scalar()
-        if current is None or current + 1 != study.revision:
-            return False
-        revision = study.revision if objects else current
-        if objects:
-            _save_report(connection, study.id, revision, objects, destinations, now)
-        answer = {"triage": None, "rests_on_series_id": study.series_id, "reason": study.reason.name}
-        _answer(connection, study.id, revision, now, answer)
-        return True
-
-
-def _save_report(
+def save_report(
     connection: Connection,
     study_id: int,
     revision: int,
@@ -205,11 +236,13 @@ def _save_report(
     destinations: Sequence[Destination],
     now: float,
 ) -> None:
+    """Enter the objects of a report and their deliveries; what older ones wait for is over."""
     for saved in objects:
         values = {
             "study_id": study_id, "revision": revision, "kind": saved.kind, "encoding": saved.encoding,
             "preference": saved.preference, "sop_class_uid": saved.sop_class_uid,
-            "sop_instance_uid": saved.sop_instance_uid, "sha256": saved.sha256, "path": saved.path, "created_at": now,
+            "sop_instance_uid": saved.sop_instance_uid, "series_instance_uid": saved.series_instance_uid,
+            "sha256": saved.sha256, "path": saved.path, "created_at": now,
         }  # fmt: skip
         connection.execute(insert(ResultRow).values(values))
     _supersede_older(connection, study_id, now)
@@ -239,7 +272,8 @@ def add_deliveries(
         connection.execute(insert(DeliveryRow).values(values))
 
 
-def _answer(connection: Connection, study_id: int, revision: int, now: float, answer: dict[str, Any]) -> None:
+def set_answer(connection: Connection, study_id: int, revision: int, now: float, answer: dict[str, Any]) -> None:
+    """Enter what a study's current report says."""
     values = {"revision": revision, "reported_at": now} | answer
     connection.execute(update(StudyRow).where(StudyRow.id == study_id).values(values))
 
@@ -248,15 +282,6 @@ def _study_of_series(connection: Connection, series_id: int) -> Any:
     return connection.execute(
         select(StudyRow).join(SeriesRow, SeriesRow.study_id == StudyRow.id).where(SeriesRow.id == series_id)
     ).one()
-
-
-def _speaks(study: Any, series_id: int, triage: Triage | None) -> bool:
-    if study.revision == 0 or study.rests_on_series_id == series_id:
-        return True
-    if study.triage is None and study.reason != NotAnalysedReason.UNTRAINED_MODEL.name:
-        return True  # so far it was only told why there is no result
-    known = Triage(study.triage) if study.triage else None
-    return _RANK[triage] > _RANK[known]
 
 
 def _name(reason: NotAnalysedReason | None) -> str | None:

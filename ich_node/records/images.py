@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-from ich_node.records.reception import StoredInstance
-from ich_node.records.states import InstanceState, NotAnalysedReason
+from ich_node.records.reception import PatientMarks, RejectionNote, StoredInstance
+from ich_node.records.states import InstanceState, NotAnalysedReason, SeriesState, Triage
 
 if TYPE_CHECKING:
     import numpy as np
@@ -127,15 +127,38 @@ PlaneScores = tuple[PlaneScore, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ScoredInstance:
-    """What decoding and scoring made of one stored instance; saved in one transaction."""
+class ReadInstance:
+    """What was read of one stored instance."""
 
     instance_id: int
     state: InstanceState
     facts: tuple[SliceFacts, ...] = ()
-    planes: PlaneScores = ()
     reason: NotAnalysedReason | None = None
     detail: str = ""
+    marks: PatientMarks = field(default_factory=PatientMarks)
+    rejection: RejectionNote | None = None
+    other_picture: bool = False
+    """The version before showed another picture under the same UID."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPlane:
+    """A plane that was scored, without its scores."""
+
+    id: int
+    members: tuple[PlaneMember, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SiblingSeries:
+    """Another series of the same study."""
+
+    id: int
+    series_instance_uid: str
+    state: SeriesState
+    triage: Triage | None
+    choice: dict[str, Any] | None
+    """What the choice among series needs to know of it; None until it was assessed."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -154,6 +177,14 @@ class SeriesContent:
     """Instances whose header was not read yet."""
     expected_instances: int | None = None
     """How many the PACS said it holds of this series; None where it was not asked or gave no number."""
+    marks: tuple[PatientMarks, ...] = ()
+    """Whose images they are, one for each instance that is to be judged."""
+    in_two_studies: bool = False
+    """Another study holds images of a series of the same UID."""
+    stamp: tuple[int, int] = (0, 0)
+    """Count and sum of the numbers of the current instances: another one, and something has changed."""
+    siblings: tuple[SiblingSeries, ...] = ()
+    """The other series of the study."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,6 +79,8 @@ class SeriesJob:
     """True when the series may be closed: its quiet time or longest wait has passed."""
     last_chance: bool
     """True when ``max_wait_s`` has passed since the last slice: close it whatever is missing."""
+    counted: bool = False
+    """The PACS said, asked after the last slice, that it holds no more of this series."""
 
 
 class Reception(Enum):

@@ -118,3 +118,16 @@ class NotAnalysedReason(Enum):
 
     def __init__(self, text: str) -> None:
         self.text = text
+
+
+UNREADABLE_REASONS: Final = frozenset(
+    {
+        NotAnalysedReason.NO_PIXEL_DATA,
+        NotAnalysedReason.CANNOT_DECODE,
+        NotAnalysedReason.DECODE_CRASHED,
+        NotAnalysedReason.DECODE_TIMEOUT,
+        NotAnalysedReason.TOO_LARGE,
+        NotAnalysedReason.NOT_DICOM,
+    }
+)
+"""What makes a slice that was wanted unreadable."""

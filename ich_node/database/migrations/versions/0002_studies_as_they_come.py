@@ -12,6 +12,7 @@ depends_on = None
 def upgrade() -> None:
     _add("study", sa.Column("withdrawn", sa.Boolean(), nullable=False, server_default=sa.false()),
          sa.Column("old", sa.Boolean(), nullable=False, server_default=sa.false()))  # fmt: skip
+    _add("study", sa.Column("priority", sa.Integer(), nullable=False, server_default="0"))
     _add(
         "series",
         sa.Column("concluded_at", sa.Double(), nullable=True),

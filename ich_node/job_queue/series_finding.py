@@ -1,0 +1,36 @@
+"""What a concluded series said, for a report that shows it again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import select
+
+from ich_node.database import Database, SeriesRow
+from ich_node.job_queue.findings import finding_from_json
+from ich_node.records import ModelIdentity, TriageFinding
+
+
+@dataclass(frozen=True, slots=True)
+class SavedFinding:
+    """The finding of a concluded series, the model that made it, and when."""
+
+    finding: TriageFinding
+    model: ModelIdentity
+    steps: dict[str, float]
+
+
+def load_finding(database: Database, series_id: int) -> SavedFinding:
+    """Read what a concluded series said.
+
+    Raises:
+        ValueError: it has no finding.
+    """
+    with database.reading() as connection:
+        row: Any = connection.execute(
+            select(SeriesRow.finding, SeriesRow.model, SeriesRow.steps).where(SeriesRow.id == series_id)
+        ).one()
+    if not row.finding or not row.model:
+        raise ValueError("the series has no finding")
+    return SavedFinding(finding_from_json(row.finding), ModelIdentity(**row.model), row.steps or {})
