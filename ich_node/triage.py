@@ -11,6 +11,8 @@ from ich_node.records import (
     ClassThresholds,
     Completeness,
     NotAnalysedReason,
+    PlaneMember,
+    PlaneScore,
     PlaneScores,
     Presence,
     SliceProbability,
@@ -94,10 +96,14 @@ def _calibrated_slices(
     if not plane_scores or logits.shape != (len(plane_scores), len(HEMORRHAGE_CLASSES)):
         raise ValueError(f"{len(plane_scores)} planes with logits of shape {logits.shape}")
     slices = [
-        SliceProbability(plane.sop_instance_uid, plane.frame, plane.position_mm, _by_class(row))
+        SliceProbability(plane.sop_instance_uid, plane.frame, plane.position_mm, _by_class(row), _slab(plane))
         for plane, row in zip(plane_scores, _calibrate(logits, temperature), strict=True)
     ]
     return tuple(sorted(slices, key=lambda one: (one.position_mm, one.sop_instance_uid, one.frame or 0)))
+
+
+def _slab(plane: PlaneScore) -> tuple[PlaneMember, ...]:
+    return plane.members if len(plane.members) > 1 else ()
 
 
 def _calibrate(logits: NDArray[np.float64], temperature: Mapping[str, float]) -> NDArray[np.float64]:

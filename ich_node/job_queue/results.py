@@ -111,7 +111,8 @@ def plan_report(
     else:
         says = Triage(leader.triage) if leader.triage else None
         why = NotAnalysedReason[leader.reason] if leader.reason else None
-        silent = said_before or (says is triage and study.rests_on_series_id == leader.id)
+        agreed_before = mine.concluded_at is None or _triage(mine) is triage
+        silent = said_before or (says is triage and agreed_before and study.rests_on_series_id == leader.id)
     all_others = {one.id: one for one in others}
     if leader is not None:
         all_others.pop(leader.id)

@@ -27,6 +27,7 @@ class StudyToTell:
     id: int
     study_instance_uid: str
     series_id: int
+    series_instance_uid: str
     revision: int
     """Of the report that says so."""
     reason: NotAnalysedReason
@@ -41,6 +42,7 @@ class StudyToTell:
 
 _COLUMNS = (
     StudyRow.id, StudyRow.study_instance_uid, StudyRow.revision, StudyRow.old, SeriesRow.id.label("series_id"),
+    SeriesRow.series_instance_uid,
     SeriesRow.reason, SeriesRow.detail, SeriesRow.calling_ae_title, SeriesRow.remote_address,
 )  # fmt: skip
 
@@ -94,6 +96,7 @@ def _study(row: Any, report: Sequence[Any] = ()) -> StudyToTell:
         id=row.id,
         study_instance_uid=row.study_instance_uid,
         series_id=row.series_id,
+        series_instance_uid=row.series_instance_uid,
         revision=row.revision + 1,
         reason=NotAnalysedReason[row.reason or NotAnalysedReason.ANALYSIS_FAILED.name],
         detail=row.detail or "",

@@ -1,0 +1,47 @@
+"""What every part of the worker works with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from ich_node.config import Config
+from ich_node.database import Database
+from ich_node.decode import DecoderPool
+from ich_node.pipeline import Model
+from ich_node.plane_reader import PlaneReader
+from ich_node.records import Destination, EligibilityRules
+from ich_node.routing import destinations_for
+
+LEASE_S: Final = 60.0
+PLANES_AT_ONCE: Final = 16
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Workbench:
+    """Settings, database, model and decoder of one worker, and the name its leases carry."""
+
+    config: Config
+    database: Database
+    model: Model
+    decoder: DecoderPool
+    reader: PlaneReader
+    rules: EligibilityRules
+    installation_uid: str
+    owner: str
+    alive: Callable[[], None]
+    """Called after every slice, however long it took: decoding may time out on each of many."""
+
+    @property
+    def model_sha256(self) -> str:
+        return self.model.identity.sha256
+
+    def file(self, path: str) -> Path:
+        """Give the place of a file that is named relative to the state folder."""
+        return self.config.state_directory / path
+
+    def destinations(self, calling_ae_title: str, remote_address: str, *, old: bool) -> tuple[Destination, ...]:
+        """List where results of what a peer sent go."""
+        return tuple(destinations_for(self.config, calling_ae_title, remote_address, old=old))

@@ -1,0 +1,231 @@
+"""Close a series that is due and conclude it: mixed up? a head? chosen? whole? then triage and report."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from ich_node.job_queue import (
+    Conclusion,
+    ReportPlan,
+    SavedObject,
+    close_series,
+    conclude_series,
+    finding_to_json,
+    load_content,
+    load_finding,
+    plan_report,
+    postpone,
+    quarantine_series,
+)
+from ich_node.log import EventLog
+from ich_node.patient_mix import judge_patient_mix
+from ich_node.pipeline import (
+    Analysis,
+    Assessment,
+    analyse_series,
+    assess_series,
+    eligible_slices,
+    fingerprint,
+    report,
+    study_context,
+)
+from ich_node.records import (
+    NotAnalysedReason,
+    ReportIdentity,
+    ResultObject,
+    SeriesContent,
+    SeriesJob,
+    SeriesState,
+    Step,
+    StudyContext,
+    TriageFinding,
+)
+from ich_node.worker.bench import LEASE_S, Workbench
+from ich_node.worker.results_folder import save_objects
+from ich_node.worker.scoring_planes import score_ready_planes
+
+log = EventLog("work")
+
+
+def conclude(bench: Workbench, job: SeriesJob) -> None:
+    """Conclude a series that is due, or postpone it where waiting may bring what is missing."""
+    if not close_series(bench.database, job, bench.owner, lease_s=LEASE_S):
+        return
+    closed_at = datetime.now(UTC)
+    content = load_content(bench.database, job.id, bench.model_sha256)
+    if _quarantined(bench, job, content):
+        return
+    assessment = assess_series(content, bench.rules)
+    if assessment.could_gain and _may_wait(bench, job, content, assessment):
+        return
+    if assessment.declined is None:
+        if not _score_all(bench, job):
+            return
+        content = load_content(bench.database, job.id, bench.model_sha256)
+        assessment = assess_series(content, bench.rules)
+        if assessment.could_gain and _may_wait(bench, job, content, assessment):
+            return
+    analysis = analyse_series(content, assessment, bench.model, bench.rules)
+    steps = (
+        Step("first slice received", job.first_received_at),
+        Step("last slice received", job.last_received_at),
+        Step("series closed", closed_at),
+        Step("analysed", datetime.now(UTC)),
+    )
+    conclusion = _conclusion(bench, job, content, analysis, steps)
+    if conclude_series(bench.database, job, bench.owner, conclusion):
+        _log_conclusion(job, conclusion)
+    else:
+        log.info("conclusion void, the series changed", series=job.id)
+
+
+def rank_of(bench: Workbench, job: SeriesJob) -> int:
+    """Say how good a series is that is due, so that of several at once the best is concluded first."""
+    content = load_content(bench.database, job.id, bench.model_sha256)
+    description = assess_series(content, bench.rules).description
+    return 99 if description is None else description.rank + (0 if description.whole else 10)
+
+
+def _quarantined(bench: Workbench, job: SeriesJob, content: SeriesContent) -> bool:
+    mixed = judge_patient_mix(content.marks, eligible_slices(content.facts), in_two_studies=content.in_two_studies)
+    if mixed is None:
+        return False
+    reason, detail = mixed
+    if quarantine_series(bench.database, job.id, bench.owner, reason, detail):
+        log.error("series quarantined; a person must look", series=job.id, reason=reason.name, detail=detail)
+    return True
+
+
+def _may_wait(bench: Workbench, job: SeriesJob, content: SeriesContent, assessment: Assessment) -> bool:
+    """Postpone, unless ``max_wait_s`` has passed or the PACS says that there is no more and it has been quiet."""
+    settings = bench.config.series
+    if job.last_chance:
+        return False
+    expected = content.expected_instances
+    nothing_more = job.counted and expected is not None and len(content.instances) >= expected > 0
+    wait_s = settings.quiet_s if nothing_more and not assessment.waits else settings.max_wait_s
+    if (datetime.now(UTC) - job.last_received_at).total_seconds() >= wait_s:
+        return False
+    postpone(bench.database, job, bench.owner, wait_s)
+    return True
+
+
+def _score_all(bench: Workbench, job: SeriesJob) -> bool:
+    """Score what is left. False: the series is no longer ours."""
+    while (left := score_ready_planes(bench, job, closing=True)) is not None:
+        if not left:
+            return True
+    return False
+
+
+def _conclusion(
+    bench: Workbench, job: SeriesJob, content: SeriesContent, analysis: Analysis, steps: Sequence[Step]
+) -> Conclusion:
+    finding, identity = analysis.finding, bench.model.identity
+    choice = None if analysis.description is None else dataclasses.asdict(analysis.description)
+    bare = Conclusion(
+        state=SeriesState.NOT_ANALYSED,
+        reason=finding.reason,
+        detail=finding.reason_detail,
+        complete=finding.completeness.complete,
+        head_expected=analysis.head_expected,
+        stamp=content.stamp,
+        choice=choice,
+        steps=_times(steps),
+    )
+    if _is_declined(finding) or not content.planes:
+        return bare
+    study = _context(bench, job, content)
+    same = fingerprint(content, finding, study, identity)
+    plan = plan_report(bench.database, job, finding.triage, finding.reason, same)
+    objects = _report(bench, job, plan, study, finding, steps)
+    if objects:
+        steps = (*steps, Step("report saved", datetime.now(UTC)))
+    return dataclasses.replace(
+        bare,
+        state=SeriesState.CONCLUDED,
+        triage=finding.triage,
+        planes=len(content.planes),
+        fingerprint=same,
+        finding=finding_to_json(finding),
+        model=dataclasses.asdict(identity),
+        steps=_times(steps),
+        plan=plan,
+        objects=objects,
+        destinations=bench.destinations(job.calling_ae_title, job.remote_address, old=plan.old),
+    )
+
+
+def _context(bench: Workbench, job: SeriesJob, content: SeriesContent) -> StudyContext:
+    read = {one.sop_instance_uid for plane in content.planes for one in plane.members}
+    facts = [one for one in eligible_slices(content.facts) if one.sop_instance_uid in read]
+    files = [bench.file(one.path) for one in content.instances if one.sop_instance_uid in read]
+    return study_context(job.study_instance_uid, job.series_instance_uid, facts, files)
+
+
+def _report(
+    bench: Workbench,
+    job: SeriesJob,
+    plan: ReportPlan,
+    study: StudyContext,
+    finding: TriageFinding,
+    steps: Sequence[Step],
+) -> tuple[SavedObject, ...]:
+    """Build the study's report: on this series, or on the one that the study's answer rests on."""
+    if plan.revision is None:
+        return ()
+    model = bench.model.identity
+    if plan.rests_on_series_id != job.id:
+        saved = load_finding(bench.database, plan.rests_on_series_id)
+        finding, model = saved.finding, saved.model
+        study = _context_of(bench, job, plan.rests_on_series_id, finding, study)
+        steps = [Step(name, datetime.fromtimestamp(at, UTC)) for name, at in saved.steps.items()]
+    identity = ReportIdentity(bench.installation_uid, job.study_instance_uid, plan.revision)
+    objects: Sequence[ResultObject] = report(
+        identity,
+        study,
+        finding,
+        model,
+        steps,
+        predecessors=plan.predecessors,
+        other_series=plan.other_series,
+    )
+    return save_objects(bench.config.state_directory, objects)
+
+
+def _context_of(
+    bench: Workbench, job: SeriesJob, series_id: int, finding: TriageFinding, study: StudyContext
+) -> StudyContext:
+    """The images of another series; patient and study as in what came last."""
+    content = load_content(bench.database, series_id, None)
+    read = {one.sop_instance_uid for one in finding.slices}
+    read |= {member.sop_instance_uid for one in finding.slices for member in one.members}
+    facts = [one for one in eligible_slices(content.facts) if one.sop_instance_uid in read]
+    uid = next(one.series_instance_uid for one in load_content(bench.database, job.id, None).siblings
+               if one.id == series_id)  # fmt: skip
+    files = [bench.file(one.path) for one in content.instances if one.sop_instance_uid in read]
+    other = study_context(job.study_instance_uid, uid, facts, files)
+    return dataclasses.replace(other, header=study.speaker)
+
+
+def _is_declined(finding: TriageFinding) -> bool:
+    """Tell a series that is no head CT from one that an untrained model has nothing to say of."""
+    return finding.reason is not None and finding.reason is not NotAnalysedReason.UNTRAINED_MODEL
+
+
+def _times(steps: Sequence[Step]) -> dict[str, float]:
+    return {step.name: step.at.timestamp() for step in steps}
+
+
+def _log_conclusion(job: SeriesJob, conclusion: Conclusion) -> None:
+    log.info(
+        "series concluded" if conclusion.state is SeriesState.CONCLUDED else "series not analysed",
+        series=job.id,
+        triage=conclusion.triage,
+        reason=conclusion.reason.name if conclusion.reason else None,
+        complete=conclusion.complete,
+        planes=conclusion.planes,
+        revision=conclusion.revision,
+    )

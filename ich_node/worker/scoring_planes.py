@@ -1,0 +1,115 @@
+"""Score the planes of a series that are ready, a few at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import islice
+
+from ich_node.decode import DecodedPlane
+from ich_node.job_queue import SeriesPlan, WhyUnreadable, load_plan, mark_unreadable, save_planes
+from ich_node.log import EventLog
+from ich_node.pipeline import is_worth_scoring, plan_series, score_planes
+from ich_node.planes import PlannedPlane
+from ich_node.records import SeriesJob, SliceKey, StoredPlane
+from ich_node.worker.bench import LEASE_S, PLANES_AT_ONCE, Workbench
+
+log = EventLog("work")
+
+
+def score_ready_planes(bench: Workbench, job: SeriesJob, *, closing: bool, most: int = PLANES_AT_ONCE) -> int | None:
+    """Score up to ``most`` planes of a series.
+
+    Args:
+        closing: no slice is waited for any more: all planes are ready, and those that do not belong are removed.
+
+    Returns:
+        How many ready planes are left; None where the series is no longer ours.
+    """
+    plan = load_plan(bench.database, job.id, bench.model_sha256)
+    if not closing and not is_worth_scoring(plan.facts, plan.siblings):
+        return _save(bench, job, [], stale=(), waiting=0)
+    planned = plan_series(plan.facts, closing=closing)
+    scored = {one.members for one in plan.planes}
+    missing = [one for one in planned if one.ready and one.members not in scored]
+    if closing and not _remove(bench, job, plan, planned):
+        return None
+    return _score(bench, job, plan, missing, most)
+
+
+def _remove(bench: Workbench, job: SeriesJob, plan: SeriesPlan, planned: Sequence[PlannedPlane]) -> bool:
+    """Remove planes that the series does not have any more."""
+    wanted = {one.members for one in planned}
+    stale = [one.id for one in plan.planes if one.members not in wanted] + list(plan.of_other_models)
+    return not stale or _save(bench, job, [], stale=stale, waiting=0) is not None
+
+
+def _score(
+    bench: Workbench, job: SeriesJob, plan: SeriesPlan, missing: Sequence[PlannedPlane], most: int
+) -> int | None:
+    left = len(missing)
+    if not left:
+        return _save(bench, job, [], stale=(), waiting=0)
+    now = list(islice(missing, most))
+    tasks = [(plane, bench.reader.read([_file(bench, plan, key) for key in _keys(plane)])) for plane in now]
+    size = max(1, bench.model.engine.batch_size)
+    for start in range(0, len(tasks), size):
+        read = [(plane, task.result()) for plane, task in tasks[start : start + size]]
+        bench.alive()
+        if unreadable := _unreadable(read):
+            mark_unreadable(bench.database, job.id, unreadable)
+            log.warning(
+                "slices not scored", series=job.id, reasons=sorted({why[0].name for why in unreadable.values()})
+            )
+        good = [(plane, pixels) for plane, pixels in read if not pixels.unreadable]
+        left -= len(good)
+        waiting = left if start + size < len(tasks) or left else 0
+        if _save(bench, job, good, stale=_replaced(plan.planes, good), waiting=waiting) is None:
+            return None
+    return left
+
+
+def _save(
+    bench: Workbench,
+    job: SeriesJob,
+    planes: Sequence[tuple[PlannedPlane, DecodedPlane]],
+    *,
+    stale: Sequence[int],
+    waiting: int,
+) -> int | None:
+    scores = score_planes(planes, bench.model)
+    saved = save_planes(
+        bench.database,
+        job,
+        bench.owner,
+        scores,
+        stale=stale,
+        waiting=waiting,
+        model_sha256=bench.model_sha256,
+        lease_s=LEASE_S,
+    )
+    if not saved:
+        log.warning("lease lost while scoring; another worker has the series", series=job.id)
+        return None
+    for plane in scores:
+        log.debug("plane scored", series=job.id, slices=len(plane.members))
+    return waiting
+
+
+def _keys(plane: PlannedPlane) -> list[SliceKey]:
+    return [one.key for one in plane.members]
+
+
+def _file(bench: Workbench, plan: SeriesPlan, key: SliceKey) -> tuple[object, int | None]:
+    return bench.file(plan.paths[key[0]]), key[1]
+
+
+def _unreadable(read: Sequence[tuple[PlannedPlane, DecodedPlane]]) -> Mapping[SliceKey, WhyUnreadable]:
+    return {
+        plane.members[one.index].key: (one.reason, one.detail) for plane, pixels in read for one in pixels.unreadable
+    }
+
+
+def _replaced(stored: Sequence[StoredPlane], scored: Sequence[tuple[PlannedPlane, DecodedPlane]]) -> list[int]:
+    """Number the planes that hold a slice of one that was scored now."""
+    keys = {one.key for plane, _ in scored for one in plane.members}
+    return [one.id for one in stored if any(member.key in keys for member in one.members)]

@@ -1,0 +1,94 @@
+"""Reports on studies that have no result, or none any more."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+from pydicom import dcmread
+
+from ich_node.job_queue import (
+    SavedObject,
+    StudyToTell,
+    load_content,
+    report_not_analysed,
+    studies_to_withdraw,
+    unreported_studies,
+    withdraw_study,
+)
+from ich_node.log import EventLog
+from ich_node.pipeline import report, study_context
+from ich_node.records import Completeness, ReportIdentity
+from ich_node.report.withdrawal import withdrawn_context
+from ich_node.triage import not_analysed
+from ich_node.worker.bench import Workbench
+from ich_node.worker.results_folder import save_objects
+
+log = EventLog("work")
+
+Attempt = Callable[[Callable[[], object]], Exception | None]
+
+
+def tell_of_studies(bench: Workbench, attempt: Attempt) -> bool:
+    """Withdraw results that do not hold any more, and say where there is none. False: there was nothing to tell."""
+    withdrawn = studies_to_withdraw(bench.database)
+    for study in withdrawn:
+        objects = _built(bench, study, _withdrawal, attempt)
+        if withdraw_study(bench.database, study, objects, _destinations(bench, study)):
+            log.error("result withdrawn", study=study.id, reason=study.reason.name, reported=bool(objects))
+    unreported = unreported_studies(bench.database)
+    for study in unreported:
+        objects = _built(bench, study, _no_result, attempt)
+        if report_not_analysed(bench.database, study, objects, _destinations(bench, study)):
+            log.warning("study not analysed", study=study.id, reason=study.reason.name, reported=bool(objects))
+    return bool(withdrawn or unreported)
+
+
+def _built(
+    bench: Workbench,
+    study: StudyToTell,
+    build: Callable[[Workbench, StudyToTell], Sequence[SavedObject]],
+    attempt: Attempt,
+) -> Sequence[SavedObject]:
+    objects: list[SavedObject] = []
+    if error := attempt(lambda: objects.extend(build(bench, study))):
+        log.error("no report on a study without a result; the status tells of it", error, study=study.id)
+    return objects
+
+
+def _no_result(bench: Workbench, study: StudyToTell) -> Sequence[SavedObject]:
+    content = load_content(bench.database, study.series_id, None)
+    finding = not_analysed(study.reason, study.detail, Completeness())
+    context = study_context(
+        study.study_instance_uid,
+        study.series_instance_uid,
+        content.facts,
+        [bench.file(one.path) for one in content.instances],
+    )
+    objects = report(_identity(bench, study), context, finding, None, (), predecessors=study.predecessors)
+    return save_objects(bench.config.state_directory, objects)
+
+
+def _withdrawal(bench: Workbench, study: StudyToTell) -> Sequence[SavedObject]:
+    """The report is about whom the earlier one was about: what came since may be somebody else's."""
+    if study.previous_file is None:
+        return ()
+    finding = not_analysed(study.reason, study.detail, Completeness())
+    context = withdrawn_context(dcmread(bench.file(study.previous_file)))
+    objects = report(
+        _identity(bench, study),
+        context,
+        dataclasses.replace(finding, withdrawn=True),
+        None,
+        (),
+        predecessors=study.predecessors,
+    )
+    return save_objects(bench.config.state_directory, objects)
+
+
+def _identity(bench: Workbench, study: StudyToTell) -> ReportIdentity:
+    return ReportIdentity(bench.installation_uid, study.study_instance_uid, study.revision)
+
+
+def _destinations(bench: Workbench, study: StudyToTell):
+    return bench.destinations(study.calling_ae_title, study.remote_address, old=study.old)
