@@ -16,16 +16,18 @@ _HEAD_HEIGHT_MM: Final = 100.0  # the brain alone is higher in an adult
 # the cut end of the halves and middle thirds of the same series:
 #                                    whole, lower end    whole, upper end    cut
 #   of the series' largest plane
-#     CQ500, 7 heads; a GE head      0.03 to 0.20        0 to 0.02           0.60 to 1.00
-#     phantom, 5 mm and thinner      0.03 to 0.05        0 to 0.02           0.72 to 1.00
-#     phantom, 12 slices at 11 mm    0.16 to 0.28        0.11 to 0.28        0.90 to 1.00
+#     CQ500, 7 heads; a GE head      0.03 to 0.20        0                   0.60 to 1.00
+#     the same, noise of 120 HU      0.14 to 0.29        0                   0.68 to 1.00
+#     phantom, 5 mm and thinner      0.03 to 0.05        0                   0.72 to 1.00
+#     phantom, 12 slices at 11 mm    0.16 to 0.28        0.11 to 0.28        0.69 to 1.00
 #   cm²
-#     CQ500, 7 heads; a GE head      4 to 32             0                   86 to 184
-#     phantom, 12 slices at 11 mm    26 to 51            18 to 52            160 to 180
-# Face, neck and chest enclose up to 27 cm² of soft tissue. A head that lacks its lowest 30 to 40 mm or its highest 20
-# to 30 mm is seen to be cut; one that lacks less is not.
+#     CQ500, 7 heads; a GE head      4 to 32             0                   83 to 181
+#     the same, noise of 120 HU      5 to 13             0                   24 to 46
+#     phantom, 12 slices at 11 mm    26 to 50            18 to 52            121 to 187
+# No plane of the plastic head or of a chest encloses more than 14 cm². The real heads are seen to be cut once they lack
+# their lowest 18 to 35 mm or their highest 19 to 33 mm.
 _MUCH_OF_LARGEST: Final = 0.35
-_MUCH_CM2: Final = 25.0
+_MUCH_CM2: Final = 15.0
 
 
 def assess_completeness(
