@@ -1,20 +1,27 @@
-"""Is this an original axial CT of the head? If not, why not.
+"""Is this an axial CT of an adult's head without contrast agent? If not, why not.
 
-First version: one series at a time, judged by the header of each slice and by the Hounsfield values of all of them.
+One series at a time: the header of each slice, then the Hounsfield values of the planes. Which of several eligible
+series of a study is analysed is the matter of ``series_choice``.
 """
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
-import numpy as np
+from ich_node.image_type import is_capture, is_derived, is_localizer, is_projection
+from ich_node.records import ANALYSED_SOP_CLASSES, EligibilityRules, NotAnalysedReason, SliceFacts, TissueMeasure
+from ich_node.slice_position import slice_normal, slice_positions_mm
 
-from ich_node.records import ANALYSED_SOP_CLASSES, NotAnalysedReason, SliceFacts, TissueMeasure
+__all__ = ["head_expected", "header_ineligibility", "is_derived", "series_ineligibility", "slice_ineligibility"]
+
+Planes = Sequence[tuple[SliceFacts, TissueMeasure]]
+"""What is scored, measured: a slice, or a slab with the facts of its middle slice."""
 
 _SECONDARY_CAPTURE_PREFIX: Final = "1.2.840.10008.5.1.4.1.1.7"
-_LOCALIZER_TYPES: Final = frozenset({"LOCALIZER", "SCOUT", "TOPOGRAM"})
-_REFORMATTED_TYPES: Final = frozenset({"MPR", "CSA MPR", "REFORMATTED", "MIP", "CSA MIP", "MINIP", "PROJECTION IMAGE"})
+_HU_RESCALE_TYPES: Final = frozenset({"", "HU", "US"})  # US, unspecified, is met in original CT, which has HU anyway
 _MAX_TILT_DEGREES: Final = 35.0  # gantries tilt to 30; the rest is for rounding and tilt in the other plane
+_MAX_HEAD_EXTENT_MM: Final = 400.0  # head and neck are within 350
 
 # A slice shows brain when all of these hold. Seen where brain is cut (CQ500, 7 heads; a GE head) against what must not
 # pass (plastic head, chest, MR read as HU):
@@ -35,69 +42,104 @@ _BRAIN_SLICE_SHARE: Final = 0.25
 _MINIMUM_BRAIN_SLICES: Final = 3
 
 
-def slice_ineligibility(facts: SliceFacts) -> NotAnalysedReason | None:
+_USUAL_RULES: Final = EligibilityRules()
+_HEAD_ANYWAY: Final = (None, NotAnalysedReason.CONTRAST, NotAnalysedReason.TOO_YOUNG)  # may well show a head
+
+
+def slice_ineligibility(facts: SliceFacts, rules: EligibilityRules = _USUAL_RULES) -> NotAnalysedReason | None:
     """Say why the header of a slice excludes it, or None. A missing attribute alone excludes nothing but geometry."""
-    if facts.sop_class_uid not in ANALYSED_SOP_CLASSES:
-        is_capture = facts.sop_class_uid.startswith(_SECONDARY_CAPTURE_PREFIX)
-        return NotAnalysedReason.SECONDARY if is_capture else NotAnalysedReason.NOT_CT
-    if facts.modality not in ("CT", ""):
-        return NotAnalysedReason.NOT_CT
-    if _LOCALIZER_TYPES.intersection(facts.image_type):
-        return NotAnalysedReason.LOCALIZER
-    if _is_derived(facts.image_type):
-        return NotAnalysedReason.SECONDARY
-    if not facts.rows or not facts.columns:
-        return NotAnalysedReason.NO_PIXEL_DATA
-    return _geometry_ineligibility(facts)
+    return _object_ineligibility(facts) or _geometry_ineligibility(facts) or _patient_ineligibility(facts, rules)
 
 
-def series_ineligibility(facts: Sequence[SliceFacts], minimum_slices: int = 10) -> tuple[NotAnalysedReason, str] | None:
-    """Say why a series gets no result, with a detail, or None. Slices without a tissue measure are judged by header."""
-    reasons = [slice_ineligibility(one) for one in facts]
-    eligible = [one for one, reason in zip(facts, reasons, strict=True) if reason is None]
+def header_ineligibility(
+    facts: Sequence[SliceFacts], rules: EligibilityRules = _USUAL_RULES, minimum_slices: int = 10
+) -> tuple[NotAnalysedReason, str] | None:
+    """Say why the headers of a series exclude it, with a detail, or None."""
+    reasons = [slice_ineligibility(one, rules) for one in facts]
     declined = Counter(reason for reason in reasons if reason is not None)
+    axial = [one for one, reason in zip(facts, reasons, strict=True) if reason in _HEAD_ANYWAY]
     if not facts:
         return NotAnalysedReason.NO_READABLE_SLICE, ""
-    if not eligible:
-        return declined.most_common(1)[0][0], ""
-    if _names_another_body_part(eligible):
+    if axial and _names_another_body_part(axial):
         return NotAnalysedReason.NOT_HEAD, ""
-    if len(eligible) < minimum_slices:
-        return NotAnalysedReason.TOO_FEW_SLICES, _count(len(eligible), declined)
-    shown, measured = _brain_slices(eligible)
-    if measured and not _enough(shown, measured):
-        return NotAnalysedReason.NO_BRAIN_FOUND, f"{shown} of {measured} slices look like brain"
+    if (extent_mm := _extent_mm(axial)) > _MAX_HEAD_EXTENT_MM:
+        return NotAnalysedReason.NOT_HEAD, f"the slices cover {extent_mm:.0f} mm"
+    for of_all_slices in (NotAnalysedReason.CONTRAST, NotAnalysedReason.TOO_YOUNG):
+        if of_all_slices in declined:
+            return of_all_slices, ""
+    if not axial:
+        return declined.most_common(1)[0][0], ""
+    if len(axial) < minimum_slices:
+        return NotAnalysedReason.TOO_FEW_SLICES, _count(len(axial), declined)
     return None
 
 
-def head_expected(facts: Sequence[SliceFacts]) -> bool:
+def series_ineligibility(
+    facts: Sequence[SliceFacts],
+    tissues: Planes = (),
+    rules: EligibilityRules = _USUAL_RULES,
+    minimum_slices: int = 10,
+) -> tuple[NotAnalysedReason, str] | None:
+    """Say why a series gets no result, with a detail, or None. Without a measured plane the headers alone speak."""
+    if (declined := header_ineligibility(facts, rules, minimum_slices)) is not None:
+        return declined
+    shown = _brain_planes(tissues)
+    if rules.pixel_gate and tissues and not _enough(shown, len(tissues)):
+        return NotAnalysedReason.NO_BRAIN_FOUND, f"{shown} of {len(tissues)} slices look like brain"
+    return None
+
+
+def head_expected(facts: Sequence[SliceFacts], tissues: Planes = (), rules: EligibilityRules = _USUAL_RULES) -> bool:
     """Tell whether a reader would expect a result for this series: it is a head CT by header or by pixels.
 
-    Localizers, secondary captures and other modalities never count.
+    Localizers, captures, projections and other modalities never count; a head with contrast agent or of a child does.
     """
-    candidates = [one for one in facts if slice_ineligibility(one) in (None, NotAnalysedReason.GEOMETRY_MISSING)]
+    expected = (*_HEAD_ANYWAY, NotAnalysedReason.GEOMETRY_MISSING)
+    candidates = [one for one in facts if slice_ineligibility(one, rules) in expected]
     if any(one.names_head for one in candidates):
         return True
-    return not _names_another_body_part(candidates) and _enough(*_brain_slices(candidates))
+    if not candidates or _names_another_body_part(candidates):
+        return False
+    return _enough(_brain_planes(tissues), len(tissues))
 
 
-def _is_derived(image_type: tuple[str, ...]) -> bool:
-    """ImageType (PS3.3 C.7.6.1.1.2). ORIGINAL\\SECONDARY\\AXIAL is a scanner's second reconstruction, not a capture."""
-    if "DERIVED" in image_type[:1] or _REFORMATTED_TYPES.intersection(image_type):
-        return True
-    return "SECONDARY" in image_type[1:2] and "AXIAL" not in image_type
+def _object_ineligibility(facts: SliceFacts) -> NotAnalysedReason | None:
+    if facts.sop_class_uid not in ANALYSED_SOP_CLASSES:
+        captured = facts.sop_class_uid.startswith(_SECONDARY_CAPTURE_PREFIX)
+        return NotAnalysedReason.SECONDARY if captured else NotAnalysedReason.NOT_CT
+    if facts.modality not in ("CT", ""):
+        return NotAnalysedReason.NOT_CT
+    if is_localizer(facts):
+        return NotAnalysedReason.LOCALIZER
+    if is_capture(facts):
+        return NotAnalysedReason.SECONDARY
+    if is_projection(facts) or not _is_in_hu(facts):
+        return NotAnalysedReason.PROJECTION
+    return None if facts.rows and facts.columns else NotAnalysedReason.NO_PIXEL_DATA
+
+
+def _is_in_hu(facts: SliceFacts) -> bool:
+    return facts.rescale_type in _HU_RESCALE_TYPES and not (is_derived(facts) and facts.rescale_type == "US")
 
 
 def _geometry_ineligibility(facts: SliceFacts) -> NotAnalysedReason | None:
-    if facts.image_position_patient is None or facts.image_orientation_patient is None:
+    normal = slice_normal(facts)
+    if normal is None or facts.image_position_patient is None:
         return NotAnalysedReason.GEOMETRY_MISSING
-    orientation = np.asarray(facts.image_orientation_patient)
-    normal = np.cross(orientation[:3], orientation[3:])
-    length = float(np.linalg.norm(normal))
-    if length < 0.5:  # rows and columns should be unit vectors at a right angle
-        return NotAnalysedReason.GEOMETRY_MISSING
-    upright = abs(float(normal[2])) / length
-    return None if upright >= np.cos(np.radians(_MAX_TILT_DEGREES)) else NotAnalysedReason.NOT_AXIAL
+    return None if abs(normal[2]) >= math.cos(math.radians(_MAX_TILT_DEGREES)) else NotAnalysedReason.NOT_AXIAL
+
+
+def _patient_ineligibility(facts: SliceFacts, rules: EligibilityRules) -> NotAnalysedReason | None:
+    none_given = {"", *(value.strip().casefold() for value in rules.no_contrast_values)}
+    if facts.contrast_agent.strip().casefold() not in none_given:
+        return NotAnalysedReason.CONTRAST
+    age = facts.patient_age_years
+    return NotAnalysedReason.TOO_YOUNG if age is not None and age < rules.minimum_age_years else None
+
+
+def _extent_mm(facts: Sequence[SliceFacts]) -> float:
+    positions = slice_positions_mm(facts)
+    return max(positions) - min(positions) if positions else 0.0
 
 
 def _names_another_body_part(facts: Sequence[SliceFacts]) -> bool:
@@ -109,10 +151,8 @@ def _count(eligible: int, declined: Counter[NotAnalysedReason]) -> str:
     return f"{eligible} axial{left_out}"
 
 
-def _brain_slices(facts: Sequence[SliceFacts]) -> tuple[int, int]:
-    """Count the slices that show brain, and those measured at all."""
-    measured = [(one, one.tissue) for one in facts if one.tissue is not None]
-    return sum(_shows_brain(one, tissue) for one, tissue in measured), len(measured)
+def _brain_planes(tissues: Planes) -> int:
+    return sum(_shows_brain(facts, tissue) for facts, tissue in tissues)
 
 
 def _enough(shown: int, measured: int) -> bool:

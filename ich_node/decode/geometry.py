@@ -2,30 +2,21 @@
 
 from collections.abc import Iterable
 
-import numpy as np
-
 from ich_node.errors import Ineligible
 from ich_node.records import HounsfieldSlice, HounsfieldSlices, NotAnalysedReason, SliceFacts
+from ich_node.slice_position import slice_position_mm
 
 
 def position_along_normal_mm(facts: SliceFacts) -> float:
     """Project ImagePositionPatient on the slice normal (PS3.3 C.7.6.2.1.1), in mm, rising toward the head.
 
-    The normal is the cross product of ImageOrientationPatient, turned so that its largest component is positive:
-    positions of an axial series rise toward the head whichever way its rows and columns run.
-
     Raises:
-        Ineligible: position or orientation is missing.
+        Ineligible: position or orientation is missing or nonsense.
     """
-    if facts.image_position_patient is None or facts.image_orientation_patient is None:
+    position = slice_position_mm(facts)
+    if position is None:
         raise Ineligible(NotAnalysedReason.GEOMETRY_MISSING)
-    orientation = np.asarray(facts.image_orientation_patient)
-    normal = np.cross(orientation[:3], orientation[3:])
-    length = float(np.linalg.norm(normal))
-    if length == 0.0:
-        raise Ineligible(NotAnalysedReason.GEOMETRY_MISSING, "rows and columns are parallel")
-    upward = np.sign(normal[np.argmax(np.abs(normal))])
-    return float(upward * (normal @ np.asarray(facts.image_position_patient)) / length)
+    return position
 
 
 def anatomical_order(facts: SliceFacts) -> tuple[float, str, int]:

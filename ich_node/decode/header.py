@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Iterator
+from datetime import date
 from typing import Any, Final
 
 from pydicom import Dataset
@@ -32,6 +33,15 @@ _OTHER_PART: Final = re.compile(
     r"|tap(?![a-z]))|[胸腹]|груд|живот",
     re.IGNORECASE,
 )
+_BONE: Final = re.compile(
+    r"(?<![^\W\d_])(bone|bony|knochen|os(?![^\W\d_])|[oó]ss|[oó]se[oa]|hueso|skelet|knogle|ko[sś][tć])|骨|뼈|кост",
+    re.IGNORECASE,
+)
+_AGE: Final = re.compile(r"(\d{1,3})\s*([DWMY]?)", re.IGNORECASE)
+_UNITS_A_YEAR: Final = {"D": 365.25, "W": 52.18, "M": 12.0, "Y": 1.0, "": 1.0}
+_OLDEST_YEARS: Final = 120
+_AGE_CAP_YEARS: Final = 90  # PS3.15 E.1: an age above it could identify a person
+_IMAGE_DATES: Final = ("AcquisitionDate", "AcquisitionDateTime", "ContentDate", "StudyDate")
 
 
 def frame_count(dataset: Dataset) -> int:
@@ -83,10 +93,17 @@ def _facts(dataset: Dataset, sources: tuple[Dataset, ...], frame: int | None) ->
         rows=_whole(dataset, "Rows") or 0,
         columns=_whole(dataset, "Columns") or 0,
         instance_number=_whole(dataset, "InstanceNumber"),
-        convolution_kernel=str(_value(sources, "ConvolutionKernel") or ""),
+        convolution_kernel=_joined(_value(sources, "ConvolutionKernel")),
         names_head=names_head,
         names_other_body_part=not names_head and bool(_OTHER_PART.search(text)),
         tissue=None,
+        series_number=_whole(dataset, "SeriesNumber"),
+        rescale_type=_joined(_value(sources, "RescaleType")).upper(),
+        contrast_agent=_contrast_agent(sources),
+        patient_age_years=_age_years(dataset),
+        names_bone=any(_BONE.search(_text(dataset, keyword)) for keyword in ("SeriesDescription", "ProtocolName")),
+        lossy=_text(dataset, "LossyImageCompression") == "01",
+        frame_of_reference_uid=_text(dataset, "FrameOfReferenceUID"),
     )
 
 
@@ -97,7 +114,7 @@ def _sources(dataset: Dataset, index: int) -> tuple[Dataset, ...]:
     if index < len(per_frame):
         groups.append(per_frame[index])
     groups.extend(list(dataset.get("SharedFunctionalGroupsSequence") or [])[:1])
-    return (*(macro for group in groups for macro in _macros(group)), dataset)
+    return (*(macro for group in groups for macro in _macros(group)), *groups, dataset)
 
 
 def _macros(group: Dataset) -> Iterator[Dataset]:
@@ -113,6 +130,60 @@ def _texts(dataset: Dataset, sources: tuple[Dataset, ...]) -> Iterator[str]:
     regions = _value(sources, "AnatomicRegionSequence")
     for region in regions or []:
         yield str(region.get("CodeMeaning") or "")
+
+
+def _contrast_agent(sources: tuple[Dataset, ...]) -> str:
+    """ContrastBolusAgent, or what ContrastBolusAgentSequence means (PS3.3 C.7.6.4, C.7.6.4b for Enhanced CT)."""
+    if agent := _joined(_value(sources, "ContrastBolusAgent")):
+        return agent
+    agents = _value(sources, "ContrastBolusAgentSequence") or []
+    return " ".join(_text(agent, "CodeMeaning") or "agent without a name" for agent in agents)
+
+
+def _age_years(dataset: Dataset) -> int | None:
+    """Whole years from PatientAge, else from PatientBirthDate and the first date of the images; None where unknown."""
+    age = _written_age_years(_text(dataset, "PatientAge"))
+    if age is None:
+        age = _age_by_dates(dataset)
+    return None if age is None else min(age, _AGE_CAP_YEARS)
+
+
+def _written_age_years(text: str) -> int | None:
+    """PatientAge (PS3.5 VR AS): 034Y; also 34Y and 34, as some scanners write it."""
+    written = _AGE.fullmatch(text)
+    if not written:
+        return None
+    years = int(int(written[1]) / _UNITS_A_YEAR[written[2].upper()])
+    return years if years <= _OLDEST_YEARS else None
+
+
+def _age_by_dates(dataset: Dataset) -> int | None:
+    born = _date(_text(dataset, "PatientBirthDate"))
+    dates = (_date(_text(dataset, keyword)) for keyword in _IMAGE_DATES)
+    made = next((one for one in dates if one is not None), None)
+    if born is None or made is None:
+        return None
+    years = made.year - born.year - ((made.month, made.day) < (born.month, born.day))
+    return years if 0 <= years <= _OLDEST_YEARS else None
+
+
+def _date(text: str) -> date | None:
+    """A date (PS3.5 VR DA) or the date of a VR DT; the retired form 1950.01.31 too."""
+    digits = text.replace(".", "").replace("-", "")[:8]
+    try:
+        return date(int(digits[:4]), int(digits[4:6]), int(digits[6:8]))
+    except ValueError:
+        return None
+
+
+def _text(dataset: Dataset, keyword: str) -> str:
+    return _joined(_value((dataset,), keyword))
+
+
+def _joined(value: Any) -> str:
+    """One text of one or several values: a Siemens kernel is written H31s\\3."""
+    values = [value] if isinstance(value, str) or not hasattr(value, "__iter__") else value
+    return " ".join(str(one).strip() for one in values if one is not None).strip()
 
 
 def _image_type(sources: tuple[Dataset, ...]) -> tuple[str, ...]:

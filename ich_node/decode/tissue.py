@@ -18,13 +18,16 @@ def measure_tissue(hu: NDArray[np.float32]) -> TissueMeasure:
     bone = sample > _BONE_HU
     body_pixels = max(1, int(body.sum()))
     outline = _enclosed(body)
+    brain = (sample >= 0.0) & (sample <= 80.0)
+    inside_bone = _enclosed(bone)
     light = outline & (sample > -950.0) & (sample <= _BODY_HU)
     return TissueMeasure(
         body_fraction=float(body.mean()),
-        brain_fraction=float(((sample >= 0.0) & (sample <= 80.0)).sum() / body_pixels),
+        brain_fraction=float(brain.sum() / body_pixels),
         bone_fraction=float(bone.sum() / body_pixels),
         lung_or_fat_fraction=float(light.sum() / max(1, int(outline.sum()))),
-        brain_median_hu=_median_soft_tissue(sample, _enclosed(bone)),
+        brain_median_hu=_median_soft_tissue(sample, inside_bone),
+        enclosed_brain_fraction=float((brain & inside_bone).mean()),
     )
 
 

@@ -42,7 +42,7 @@ from ich_node.decode.codec import CodestreamHeader, codestream_header
 from ich_node.decode.tissue import measure_tissue
 from ich_node.eligibility import slice_ineligibility
 from ich_node.errors import Ineligible, Unreadable
-from ich_node.records import HounsfieldSlice, InstanceState, NotAnalysedReason
+from ich_node.records import HounsfieldSlice, InstanceState, NotAnalysedReason, SliceFacts
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 ENHANCED_CT = "1.2.840.10008.5.1.4.1.1.2.1"
@@ -386,7 +386,7 @@ def a_slice(tmp_path_factory) -> HounsfieldSlice:
 # --------------------------------------------------------------------------------------------- multi-frame CT
 
 
-def enhanced(frames: int = 3, derived: tuple[int, ...] = ()) -> Dataset:
+def enhanced(frames: int = 3, projected: tuple[int, ...] = ()) -> Dataset:
     """An Enhanced CT whose frames hold the head with 10, 20, 30 ... HU of brain."""
     stored = np.stack([head(10.0 * (index + 1)) + 1000 for index in range(frames)]).astype("<i2")
     dataset = ct(stored, SOPClassUID=ENHANCED_CT, NumberOfFrames=frames)
@@ -406,8 +406,8 @@ def enhanced(frames: int = 3, derived: tuple[int, ...] = ()) -> Dataset:
     dataset.PerFrameFunctionalGroupsSequence = Sequence([Dataset() for _ in range(frames)])
     for index, group in enumerate(dataset.PerFrameFunctionalGroupsSequence):
         group.PlanePositionSequence = [item(ImagePositionPatient=[0, 0, -2.5 * index])]
-        kind = "DERIVED" if index in derived else "ORIGINAL"
-        group.CTImageFrameTypeSequence = [item(FrameType=[kind, "PRIMARY", "VOLUME", "NONE"])]
+        kind = ("DERIVED", "MAXIMUM") if index in projected else ("ORIGINAL", "NONE")
+        group.CTImageFrameTypeSequence = [item(FrameType=[kind[0], "PRIMARY", "VOLUME", kind[1]])]
     return dataset
 
 
@@ -439,8 +439,8 @@ def test_a_frame_s_own_rescale_values_come_before_the_shared_ones(tmp_path):
     assert [float(one.hu[32, 24]) for one in slices] == [10.0, 40.0, 30.0]
 
 
-def test_derived_frames_are_left_out_and_the_others_decoded(tmp_path):
-    decoded = read_instance(save(tmp_path, enhanced(derived=(1,))), LIMITS, slice_ineligibility)
+def test_projected_frames_are_left_out_and_the_others_decoded(tmp_path):
+    decoded = read_instance(save(tmp_path, enhanced(projected=(1,))), LIMITS, slice_ineligibility)
 
     assert decoded.state is InstanceState.DECODED
     assert [one.facts.frame for one in decoded.slices] == [1, 3]
@@ -486,6 +486,106 @@ def test_header_texts_name_the_head_or_another_part(tmp_path, keyword, text, hea
     assert (facts.names_head, facts.names_other_body_part) == (head_named, other_named)
 
 
+def facts_with(folder: Path, **attributes: object) -> SliceFacts:
+    (facts,) = read_facts(save(folder, ct(stored_head(), **attributes)), LIMITS)
+    return facts
+
+
+def test_facts_that_the_choice_of_a_series_rests_on_are_read(tmp_path):
+    facts = facts_with(
+        tmp_path,
+        SeriesNumber=4,
+        RescaleType="hu",
+        ConvolutionKernel=["H31s", "3"],
+        LossyImageCompression="01",
+        FrameOfReferenceUID="1.2.3",
+        ContrastBolusAgent=" Omnipaque ",
+    )
+
+    assert (facts.series_number, facts.rescale_type, facts.convolution_kernel) == (4, "HU", "H31s 3")
+    assert (facts.lossy, facts.frame_of_reference_uid, facts.contrast_agent) == (True, "1.2.3", "Omnipaque")
+    assert facts.reason is None
+
+
+def test_facts_that_are_missing_are_unknown(tmp_path):
+    facts = facts_with(tmp_path)
+
+    assert (facts.series_number, facts.rescale_type, facts.convolution_kernel) == (None, "", "")
+    assert (facts.lossy, facts.frame_of_reference_uid, facts.contrast_agent) == (False, "", "")
+    assert (facts.patient_age_years, facts.names_bone) == (None, False)
+
+
+@pytest.mark.parametrize(
+    ("written", "years"),
+    [
+        ("034Y", 34), ("34Y", 34), ("34", 34), ("034y", 34), ("005M", 0), ("030M", 2), ("3W", 0), ("10D", 0),
+        ("090Y", 90), ("101Y", 90), ("999Y", None), ("-1Y", None), ("ADULT", None), ("", None),
+    ],
+)  # fmt: skip
+@pytest.mark.filterwarnings("ignore:Invalid value for VR AS")
+def test_patient_age_is_read_as_it_is_written(tmp_path, written, years):
+    assert facts_with(tmp_path, PatientAge=written).patient_age_years == years
+
+
+@pytest.mark.parametrize(
+    ("dates", "years"),
+    [
+        ({"AcquisitionDate": "20240229"}, 23),
+        ({"StudyDate": "20240301"}, 24),
+        ({"ContentDate": "20240302", "StudyDate": "20100101"}, 24),
+        ({"AcquisitionDateTime": "20240301120000"}, 24),
+        ({"StudyDate": "19990101"}, None),
+        ({"StudyDate": "21990101"}, None),
+        ({}, None),
+    ],
+)
+def test_without_an_age_it_is_counted_from_birth_to_the_images(tmp_path, dates, years):
+    assert facts_with(tmp_path, PatientBirthDate="20000301", **dates).patient_age_years == years
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR AS")
+def test_an_impossible_age_gives_way_to_the_birth_date(tmp_path):
+    facts = facts_with(tmp_path, PatientAge="999Y", PatientBirthDate="19500101", StudyDate="20240301")
+
+    assert facts.patient_age_years == 74
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("BONE BRAIN 1MM", True),
+        ("Kopf Knochen 1.0", True),
+        ("CRANE OS", True),
+        ("Fenêtre osseuse", True),
+        ("Cranio osso", True),
+        ("Craneo hueso 0.6", True),
+        ("SKULL 5MM", False),
+        ("STD BRAIN 5MM", False),
+        ("Position", False),
+    ],
+)
+def test_descriptions_name_bone_reconstructions(tmp_path, text, named):
+    attributes = {"SpecificCharacterSet": "ISO_IR 192"}
+
+    assert facts_with(tmp_path, SeriesDescription=text, **attributes).names_bone == named
+    assert facts_with(tmp_path, ProtocolName=text, **attributes).names_bone == named
+
+
+@pytest.mark.parametrize("where", ["object", "shared", "frame"])
+def test_the_contrast_agent_of_an_enhanced_ct_is_found_wherever_it_stands(tmp_path, where):
+    dataset = enhanced()
+    place = {
+        "object": dataset,
+        "shared": dataset.SharedFunctionalGroupsSequence[0],
+        "frame": dataset.PerFrameFunctionalGroupsSequence[1],
+    }[where]
+    place.ContrastBolusAgentSequence = [item(CodeMeaning="Iohexol")]
+
+    agents = [one.contrast_agent for one in read_facts(save(tmp_path, dataset), LIMITS)]
+
+    assert agents == (["", "Iohexol", ""] if where == "frame" else ["Iohexol"] * 3)
+
+
 def test_numbers_that_are_none_count_as_missing(tmp_path):
     path = save(tmp_path, ct(stored_head(), SliceThickness="2", InstanceNumber=7))
     path.write_bytes(
@@ -529,6 +629,14 @@ def test_tissue_of_a_head_is_measured(tmp_path):
     assert tissue.brain_median_hu == 30.0
     assert tissue.brain_fraction + tissue.bone_fraction == pytest.approx(1.0)
     assert tissue.lung_or_fat_fraction == 0.0
+
+
+def test_the_brain_is_what_bone_encloses():
+    hu = np.full((128, 128), 30.0, np.float32)
+    hu[32:96, 32:96] = 800.0
+    hu[40:88, 40:88] = 30.0
+
+    assert measure_tissue(hu).enclosed_brain_fraction == pytest.approx((48 / 128) ** 2)
 
 
 def test_tissue_of_air_alone_is_measured_without_a_warning():
