@@ -1,7 +1,6 @@
 """The result as DICOM Structured Reports: one content, three encodings."""
 
 import warnings
-from collections.abc import Iterable
 from dataclasses import replace
 from io import BytesIO
 from typing import Final
@@ -27,7 +26,13 @@ from ich_node.report.identity import (
     result_series_instance_uid,
     result_sop_instance_uid,
 )
-from ich_node.report.study_attributes import referenced_request, source_timezone, study_attributes
+from ich_node.report.references import evidence_item, predecessor_item
+from ich_node.report.study_attributes import (
+    patient_digest,
+    referenced_request,
+    source_timezone,
+    study_attributes,
+)
 
 KIND: Final = "SR"
 SERIES_NUMBER: Final = 9901
@@ -62,7 +67,7 @@ def _document(request: ReportRequest) -> Dataset:
     Written out rather than taken from highdicom's document classes: they refuse headers without a Study ID or with an
     unusual sex, and stamp the current time.
     """
-    source = request.study.evidence[0]
+    source = request.study.speaker
     document = study_attributes(source)
     document.StudyInstanceUID = request.study.study_instance_uid
     # one Timezone Offset From UTC holds for all dates and times of an object, those copied from the images included
@@ -83,6 +88,7 @@ def _series(request: ReportRequest, study: Dataset) -> Dataset:
     Every revision lies in the same series and must agree on its attributes. So the date is that of the study, the only
     one that no revision changes, and a test model's reports have a series of their own.
     """
+    patient = patient_digest(request.study.speaker)
     series = Dataset()
     series.Modality = "SR"
     series.SeriesNumber = SERIES_NUMBER
@@ -90,10 +96,11 @@ def _series(request: ReportRequest, study: Dataset) -> Dataset:
         series.SeriesDate = study.StudyDate
         series.SeriesTime = study.StudyTime
     if request.finding.test_model:
-        series.SeriesInstanceUID = result_series_instance_uid(request.identity, f"{KIND} {wording.TEST_MODEL}")
+        kind = f"{KIND} {wording.TEST_MODEL}"
+        series.SeriesInstanceUID = result_series_instance_uid(request.identity, kind, patient)
         series.SeriesDescription = f"{wording.TEST_MODEL} {SERIES_DESCRIPTION}"
     else:
-        series.SeriesInstanceUID = result_series_instance_uid(request.identity, KIND)
+        series.SeriesInstanceUID = result_series_instance_uid(request.identity, KIND, patient)
         series.SeriesDescription = SERIES_DESCRIPTION
     series.ReferencedPerformedProcedureStepSequence = []
     return series
@@ -123,34 +130,8 @@ def _general(request: ReportRequest) -> Dataset:
     general.PreliminaryFlag = "PRELIMINARY"
     general.PerformedProcedureCodeSequence = []
     general.CodingSchemeIdentificationSequence = codes.coding_schemes()
-    general.CurrentRequestedProcedureEvidenceSequence = [_evidence(request)]
+    general.CurrentRequestedProcedureEvidenceSequence = [evidence_item(request.study)]
     return general
-
-
-def _evidence(request: ReportRequest) -> Dataset:
-    """List every image that was read, by series (PS3.3 C.17.2.1)."""
-    by_series: dict[str, dict[str, Dataset]] = {}
-    for header in request.study.evidence:
-        images = by_series.setdefault(str(header.SeriesInstanceUID), {})
-        images.setdefault(str(header.SOPInstanceUID), _referenced_sop(header))
-    study = Dataset()
-    study.StudyInstanceUID = request.study.study_instance_uid
-    study.ReferencedSeriesSequence = [_referenced_series(uid, images.values()) for uid, images in by_series.items()]
-    return study
-
-
-def _referenced_series(series_instance_uid: str, images: Iterable[Dataset]) -> Dataset:
-    item = Dataset()
-    item.SeriesInstanceUID = series_instance_uid
-    item.ReferencedSOPSequence = list(images)
-    return item
-
-
-def _referenced_sop(header: Dataset) -> Dataset:
-    item = Dataset()
-    item.ReferencedSOPClassUID = header.SOPClassUID
-    item.ReferencedSOPInstanceUID = header.SOPInstanceUID
-    return item
 
 
 def _encode(document: Dataset, request: ReportRequest, encoding: str, sop_class_uid: UID) -> ResultObject:
@@ -158,6 +139,8 @@ def _encode(document: Dataset, request: ReportRequest, encoding: str, sop_class_
     encoded.update(document)
     encoded.SOPClassUID = sop_class_uid
     encoded.SOPInstanceUID = result_sop_instance_uid(request.identity, KIND, encoding)
+    if request.predecessors:
+        encoded.PredecessorDocumentsSequence = [predecessor_item(request, encoding)]
     encoded.file_meta = _file_meta(encoded)
     buffer = BytesIO()
     pydicom.dcmwrite(buffer, encoded, enforce_file_format=True)
