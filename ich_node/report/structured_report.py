@@ -50,10 +50,13 @@ def build_reports(request: ReportRequest) -> tuple[ResultObject, ...]:
 
     The same request always gives the same bytes.
 
-    Raises: ReportError where there is no image, or the finding names a slice that is not among the images.
+    Raises: ReportError where there is no image, the finding names a slice that is not among the images, or it is
+    withdrawn and still says something.
     """
     if not request.study.evidence:
         raise ReportError("a report needs the header of at least one image")
+    if request.finding.withdrawn and request.finding.triage is not None:
+        raise ReportError("a finding that is withdrawn has no triage")
     # pydicom's warnings about odd source values quote them, and they are patient data
     with pydicom.config.disable_value_validation(), warnings.catch_warnings():
         warnings.simplefilter("ignore")

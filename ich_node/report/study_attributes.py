@@ -215,7 +215,11 @@ def _valid_item(item: Dataset) -> Dataset | None:
 
 
 def _keywords(item: Dataset) -> Iterable[str]:
-    return [element.keyword for element in item if element.keyword and not (element.VR != "SQ" and element.is_empty)]
+    return [element.keyword for element in item if element.keyword and not _is_empty(element)]
+
+
+def _is_empty(element: DataElement) -> bool:
+    return not element.value if element.VR == "SQ" else element.is_empty
 
 
 def _items(source: Dataset, keyword: str) -> Sequence[Dataset]:
