@@ -133,12 +133,15 @@ def _outcome(request: ReportRequest) -> list[str]:
     finding = request.finding
     if finding.withdrawn:
         return [withdrawn(finding)]
-    others = other_series(finding, request.other_series)
+    own, others = _RANKS[finding.triage], request.other_series
+    higher = other_series(finding, (other for other in others if _RANKS[other.triage] > own))
+    lower = other_series(finding, (other for other in others if _RANKS[other.triage] <= own))
     if finding.triage is None:
-        return [not_analysed(finding, request.other_series), *others]
-    headline, *details = _result(finding, finding.triage)
-    # who reads no further than the headline must see that the study has a higher answer than this series
-    return [headline, *others, *details, *_key_slices(request)]
+        result = [not_analysed(finding, others)]
+    else:
+        result = [*_result(finding, finding.triage), *_key_slices(request)]
+    # who reads no further than the first sentence must see that the study has a higher answer than this series
+    return [*higher, "What follows is of this series alone." if higher else "", *result, *lower]
 
 
 def _other_series(other: OtherSeriesFinding, own: Triage | None) -> str:
@@ -208,7 +211,10 @@ def _key_slices(request: ReportRequest) -> list[str]:
         return []
     headers = {str(header.SOPInstanceUID): header for header in request.study.evidence}
     names = ", ".join(_slice_name(one, headers) + _slab_name(one, headers) for one in slices)
-    return [f"Slices to look at first (instance number): {names}."]
+    what = (
+        "instance number, and those of its slab" if any(len(one.members) > 1 for one in slices) else "instance number"
+    )
+    return [f"Slices to look at first ({what}): {names}."]
 
 
 def _slice_name(one: SliceProbability | PlaneMember, headers: Mapping[str, Dataset]) -> str:
@@ -296,7 +302,7 @@ def _ends(known: Completeness) -> list[str]:
     """Say where the head seems to go on beyond the series."""
     sentences = []
     if known.short:
-        sentences.append("It covers less than the height of a head.")
+        sentences.append("The series covers less than the height of a head.")
     if known.cut_below:
         sentences.append("The lowest slice still shows much brain: the series seems to begin inside the head.")
     if known.cut_above:

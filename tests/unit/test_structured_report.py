@@ -258,7 +258,7 @@ def test_findings_of_a_test_model_are_marked_in_every_object_and_lie_in_a_series
         ),
         (
             Completeness(short=True, cut_above=True),
-            "The series may not show the whole head. It covers less than the height of a head. "
+            "The series may not show the whole head. The series covers less than the height of a head. "
             "The highest slice still shows much brain: the series seems to end inside the head.",
             "cut above; too short",
         ),
@@ -297,7 +297,7 @@ def test_slabs_are_named_by_their_middle_slice_and_their_stretch() -> None:
     evidence = headers(36)
     report = build(in_slabs(evidence), evidence)
     conclusion = text(report, CONCLUSION)
-    assert "(instance number): 14 (13 to 15), 11 (10 to 12), 17 (16 to 18)." in conclusion
+    assert "(instance number, and those of its slab): 14 (13 to 15), 11 (10 to 12), 17 (16 to 18)." in conclusion
     assert "The series has no gap (36 slices). Thin slices were averaged to slabs of 5 mm" in conclusion
     assert "(12 slabs)" in conclusion
     (best, *_) = items(groups(report)["any"], KEY_SLICE)
@@ -319,7 +319,7 @@ def test_slabs_of_frames_are_named_by_their_frames() -> None:
     uid = str(evidence[0].SOPInstanceUID)
     slab = replace(finding.slices[4], members=tuple(PlaneMember(uid, frame, float(frame)) for frame in (4, 5, 6)))
     report = build(replace(finding, key_slices={"any": (slab,)}), evidence)
-    assert "(instance number): 1 frame 5 (4 to 6)." in text(report, CONCLUSION)
+    assert "(instance number, and those of its slab): 1 frame 5 (4 to 6)." in text(report, CONCLUSION)
 
 
 @pytest.mark.parametrize("mark", ["derived", "bone_kernel"])
@@ -341,15 +341,15 @@ def test_a_second_choice_of_series_is_named(mark: str) -> None:
             "positive",
             Triage.NEGATIVE,
             3,
-            "Suspected intracranial hemorrhage. Another series of this study (series 3) was negative for the software; "
+            "(instance number): 5, 4, 6. Another series of this study (series 3) was negative for the software; "
             "the study keeps the higher answer, which is this one.",
         ),
         (
             "negative",
             Triage.POSITIVE,
             None,
-            "This does not exclude hemorrhage. Another series of this study was positive for the software; "
-            "the study keeps that higher answer.",
+            "Another series of this study was positive for the software; the study keeps that higher answer. "
+            "What follows is of this series alone. The software found no intracranial hemorrhage.",
         ),
         (
             "negative",
@@ -361,9 +361,9 @@ def test_a_second_choice_of_series_is_named(mark: str) -> None:
             "not analysed",
             Triage.INDETERMINATE,
             3,
-            "There is no result for this series; this is not a negative result. "
-            "Another series of this study (series 3) was indeterminate for the software; "
-            "the study keeps that higher answer.",
+            "Another series of this study (series 3) was indeterminate for the software; the study keeps that higher "
+            "answer. What follows is of this series alone. Not analysed: not axial. "
+            "There is no result for this series; this is not a negative result.",
         ),
     ],
 )
@@ -377,7 +377,7 @@ def test_another_series_that_says_something_else_is_named_beside_the_answer(
 def test_of_several_other_series_the_highest_answer_is_named_first() -> None:
     others = (OtherSeriesFinding("2.25.5", 5, None), OtherSeriesFinding("2.25.6", 6, Triage.POSITIVE))
     conclusion = text(build(FINDINGS["negative"], other_series=others), CONCLUSION)
-    assert 0 < conclusion.index("series 6") < conclusion.index("series 5")
+    assert conclusion.index("series 6") < conclusion.index("found no intracranial") < conclusion.index("series 5")
 
 
 # ---------------------------------------------------------------------------------------------- withdrawal
