@@ -50,7 +50,7 @@ _RANKS: Final = {None: 0, Triage.NEGATIVE: 1, Triage.INDETERMINATE: 2, Triage.PO
 def conclusion(request: ReportRequest) -> str:
     """Say the whole result in one paragraph."""
     finding = request.finding
-    sentences = [*_outcome(request), completeness(finding), _slabs(finding), _choice(finding)]
+    sentences = [withdrawn(finding)] if finding.withdrawn else _outcome(request)
     sentences += [_origin(request), _revision(request), DISCLAIMER]
     if finding.test_model:
         sentences.insert(0, _test_model(finding))
@@ -131,8 +131,6 @@ def _reason_text(finding: TriageFinding) -> str:
 
 def _outcome(request: ReportRequest) -> list[str]:
     finding = request.finding
-    if finding.withdrawn:
-        return [withdrawn(finding)]
     own, others = _RANKS[finding.triage], request.other_series
     higher = other_series(finding, (other for other in others if _RANKS[other.triage] > own))
     lower = other_series(finding, (other for other in others if _RANKS[other.triage] <= own))
@@ -141,7 +139,8 @@ def _outcome(request: ReportRequest) -> list[str]:
     else:
         result = [*_result(finding, finding.triage), *_key_slices(request)]
     # who reads no further than the first sentence must see that the study has a higher answer than this series
-    return [*higher, "What follows is of this series alone." if higher else "", *result, *lower]
+    first = [*higher, "What follows is of this series alone."] if higher else []
+    return [*first, *result, completeness(finding), _slabs(finding), _choice(finding), *lower]
 
 
 def _other_series(other: OtherSeriesFinding, own: Triage | None) -> str:

@@ -341,7 +341,7 @@ def test_a_second_choice_of_series_is_named(mark: str) -> None:
             "positive",
             Triage.NEGATIVE,
             3,
-            "(instance number): 5, 4, 6. Another series of this study (series 3) was negative for the software; "
+            "The series has no gap (12 slices). Another series of this study (series 3) was negative for the software; "
             "the study keeps the higher answer, which is this one.",
         ),
         (
