@@ -173,7 +173,9 @@ def presences() -> str:
 def triage_categories() -> str:
     """The value of the triage category."""
     rows = _values(Triage, content._TRIAGE_CATEGORIES)
-    return _table(("Triage", "Value"), [*rows, ("none", _code(content._TRIAGE_CATEGORIES[None]))])
+    rows.append(("none", _code(content._TRIAGE_CATEGORIES[None])))
+    rows.append(("none, an earlier result withdrawn", _code(codes.WITHDRAWN)))
+    return _table(("Triage", "Value"), rows)
 
 
 def private_codes() -> str:

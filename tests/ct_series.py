@@ -22,6 +22,7 @@ from ich_node.records import (
     Gap,
     ModelIdentity,
     NotAnalysedReason,
+    PlaneMember,
     Presence,
     ReportIdentity,
     ReportRequest,
@@ -133,6 +134,43 @@ def not_analysed(reason: NotAnalysedReason = NotAnalysedReason.NOT_AXIAL, detail
     return triage.not_analysed(reason, detail, Completeness())
 
 
+def withdrawn(reason: NotAnalysedReason = NotAnalysedReason.TWO_PATIENTS) -> TriageFinding:
+    """Return the finding that takes an earlier one back."""
+    return replace(not_analysed(reason), withdrawn=True)
+
+
+def in_slabs(evidence: tuple[Dataset, ...]) -> TriageFinding:
+    """Return a positive finding on slabs of three slices, each named after its middle one."""
+    members = [PlaneMember(str(one.SOPInstanceUID), None, float(number)) for number, one in enumerate(evidence)]
+    finding = positive(evidence[1::3])
+    slabs = {
+        one.sop_instance_uid: replace(
+            one, position_mm=members[start + 1].position_mm, members=tuple(members[start:end])
+        )
+        for one, start, end in zip(finding.slices, range(0, 99, 3), range(3, 99, 3), strict=False)
+    }
+    return _with_slices(finding, slabs)
+
+
+def in_frames(evidence: tuple[Dataset, ...], count: int = 12) -> TriageFinding:
+    """Return a positive finding on the frames of the first object."""
+    finding = positive(headers(count))
+    uid = str(evidence[0].SOPInstanceUID)
+    frames = {
+        one.sop_instance_uid: replace(one, sop_instance_uid=uid, frame=number)
+        for number, one in enumerate(finding.slices, start=1)
+    }
+    return _with_slices(finding, frames)
+
+
+def minimal(header: Dataset) -> Dataset:
+    """Return what a report needs of an image to refer to it."""
+    reference = Dataset()
+    for keyword in ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "InstanceNumber"):
+        reference.add(header[keyword])
+    return reference
+
+
 def untrained(evidence: tuple[Dataset, ...]) -> TriageFinding:
     """Return what an untrained model leads to: scores that nobody may read."""
     scored = positive(evidence)
@@ -142,6 +180,14 @@ def untrained(evidence: tuple[Dataset, ...]) -> TriageFinding:
         presence=dict.fromkeys(HEMORRHAGE_CLASSES, Presence.UNDETERMINED),
         reason=NotAnalysedReason.UNTRAINED_MODEL,
     )
+
+
+def _with_slices(finding: TriageFinding, slices: dict[str, SliceProbability]) -> TriageFinding:
+    """Replace every slice of a finding; ``slices`` are keyed by the SOP Instance UID they had."""
+    key_slices = {
+        name: tuple(slices[one.sop_instance_uid] for one in best) for name, best in finding.key_slices.items()
+    }
+    return replace(finding, slices=tuple(slices.values()), key_slices=key_slices)
 
 
 def _finding(evidence: tuple[Dataset, ...], triage: Triage, percentages: dict[str, int]) -> TriageFinding:

@@ -1,6 +1,6 @@
 """Reports built on the test series, and how tests find their way through them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from io import BytesIO
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 import pydicom
 from pydicom import Dataset
 
-from ich_node.records import Completeness, Gap, TriageFinding
+from ich_node.records import Completeness, Gap, ReportReference, ResultObject, TriageFinding
 from ich_node.report.structured_report import build_reports
 from tests.ct_series import (
     headers,
@@ -40,6 +40,14 @@ FINDINGS = {
 def build(finding: TriageFinding, evidence: tuple[Dataset, ...] = EVIDENCE, **changes: Any) -> Dataset:
     """Build a report and read its preferred encoding back."""
     return read(build_reports(make_request(evidence, finding, **changes))[0].part10)
+
+
+def references(results: Iterable[ResultObject]) -> tuple[ReportReference, ...]:
+    """Return how a later report refers to these."""
+    return tuple(
+        ReportReference(one.encoding, one.sop_class_uid, one.sop_instance_uid, one.series_instance_uid)
+        for one in results
+    )
 
 
 def read(part10: bytes) -> Dataset:

@@ -13,7 +13,7 @@ from highdicom.sr import CodedConcept
 
 PRIVATE_SCHEME: Final = "99ICHNODE"
 """The "99" marks a private scheme (PS3.16 section 8)."""
-PRIVATE_SCHEME_VERSION: Final = "1"
+PRIVATE_SCHEME_VERSION: Final = "2"
 """Raised whenever a private code is added or changes its meaning."""
 
 # ------------------------------------------------------------------------------------ findings and sites
@@ -78,6 +78,7 @@ TRIAGE_CATEGORY: Final = CodedConcept("triage-category", PRIVATE_SCHEME, "AI tri
 ACTIONABLE_CATEGORY_1: Final = CodedConcept("RID49480", "RADLEX", "ACR Category 1 Actionable Finding")
 NO_FINDING: Final = CodedConcept("no-finding", PRIVATE_SCHEME, "No finding; hemorrhage not excluded")
 NOT_ANALYSED: Final = CodedConcept("not-analysed", PRIVATE_SCHEME, "Not analysed; no result")
+WITHDRAWN: Final = CodedConcept("withdrawn", PRIVATE_SCHEME, "Earlier result withdrawn; no result")
 
 # ----------------------------------------------------------------------------------- document and images
 

@@ -181,11 +181,15 @@ def _qualitative_evaluations(request: ReportRequest) -> ContentItem:
         codes.QUALITATIVE_EVALUATIONS,
         [
             sr.TextContentItem(codes.CONCLUSION, wording.conclusion(request), "CONTAINS"),
-            sr.CodeContentItem(codes.TRIAGE_CATEGORY, _TRIAGE_CATEGORIES[finding.triage], "CONTAINS"),
+            sr.CodeContentItem(codes.TRIAGE_CATEGORY, _triage_category(finding), "CONTAINS"),
             sr.CodeContentItem(codes.PROCESSING_SUMMARY, _processing_status(finding), "CONTAINS"),
             *(sr.TextContentItem(codes.PROCESSING_STEP, step, "CONTAINS") for step in steps),
         ],
     )
+
+
+def _triage_category(finding: TriageFinding) -> sr.CodedConcept:
+    return codes.WITHDRAWN if finding.withdrawn else _TRIAGE_CATEGORIES[finding.triage]
 
 
 def _processing_status(finding: TriageFinding) -> sr.CodedConcept:

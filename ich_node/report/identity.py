@@ -13,9 +13,12 @@ def result_sop_instance_uid(identity: ReportIdentity, kind: str, encoding: str) 
     return _uid(*_study_parts(identity), str(identity.revision), kind, encoding)
 
 
-def result_series_instance_uid(identity: ReportIdentity, kind: str) -> str:
-    """Name the series that all revisions of one kind of object share."""
-    return _uid(*_study_parts(identity), "series", kind)
+def result_series_instance_uid(identity: ReportIdentity, kind: str, patient_digest: str) -> str:
+    """Name the series that all revisions of one kind of object share.
+
+    A report under a corrected patient identity lies in a series of its own, since a series has one patient.
+    """
+    return _uid(*_study_parts(identity), "series", kind, patient_digest)
 
 
 def tracking_uid(identity: ReportIdentity, hemorrhage_class: str) -> str:

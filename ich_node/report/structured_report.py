@@ -1,7 +1,6 @@
 """The result as DICOM Structured Reports: one content, three encodings."""
 
 import warnings
-from collections.abc import Iterable
 from dataclasses import replace
 from io import BytesIO
 from typing import Final
@@ -27,7 +26,13 @@ from ich_node.report.identity import (
     result_series_instance_uid,
     result_sop_instance_uid,
 )
-from ich_node.report.study_attributes import referenced_request, source_timezone, study_attributes
+from ich_node.report.references import evidence_item, predecessor_item
+from ich_node.report.study_attributes import (
+    patient_digest,
+    referenced_request,
+    source_timezone,
+    study_attributes,
+)
 
 KIND: Final = "SR"
 SERIES_NUMBER: Final = 9901
@@ -45,10 +50,13 @@ def build_reports(request: ReportRequest) -> tuple[ResultObject, ...]:
 
     The same request always gives the same bytes.
 
-    Raises: ReportError where there is no image, or the finding names a slice that is not among the images.
+    Raises: ReportError where there is no image, the finding names a slice that is not among the images, or it is
+    withdrawn and still says something.
     """
     if not request.study.evidence:
         raise ReportError("a report needs the header of at least one image")
+    if request.finding.withdrawn and request.finding.triage is not None:
+        raise ReportError("a finding that is withdrawn has no triage")
     # pydicom's warnings about odd source values quote them, and they are patient data
     with pydicom.config.disable_value_validation(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -62,7 +70,7 @@ def _document(request: ReportRequest) -> Dataset:
     Written out rather than taken from highdicom's document classes: they refuse headers without a Study ID or with an
     unusual sex, and stamp the current time.
     """
-    source = request.study.evidence[0]
+    source = request.study.speaker
     document = study_attributes(source)
     document.StudyInstanceUID = request.study.study_instance_uid
     # one Timezone Offset From UTC holds for all dates and times of an object, those copied from the images included
@@ -83,6 +91,7 @@ def _series(request: ReportRequest, study: Dataset) -> Dataset:
     Every revision lies in the same series and must agree on its attributes. So the date is that of the study, the only
     one that no revision changes, and a test model's reports have a series of their own.
     """
+    patient = patient_digest(request.study.speaker)
     series = Dataset()
     series.Modality = "SR"
     series.SeriesNumber = SERIES_NUMBER
@@ -90,10 +99,11 @@ def _series(request: ReportRequest, study: Dataset) -> Dataset:
         series.SeriesDate = study.StudyDate
         series.SeriesTime = study.StudyTime
     if request.finding.test_model:
-        series.SeriesInstanceUID = result_series_instance_uid(request.identity, f"{KIND} {wording.TEST_MODEL}")
+        kind = f"{KIND} {wording.TEST_MODEL}"
+        series.SeriesInstanceUID = result_series_instance_uid(request.identity, kind, patient)
         series.SeriesDescription = f"{wording.TEST_MODEL} {SERIES_DESCRIPTION}"
     else:
-        series.SeriesInstanceUID = result_series_instance_uid(request.identity, KIND)
+        series.SeriesInstanceUID = result_series_instance_uid(request.identity, KIND, patient)
         series.SeriesDescription = SERIES_DESCRIPTION
     series.ReferencedPerformedProcedureStepSequence = []
     return series
@@ -123,34 +133,8 @@ def _general(request: ReportRequest) -> Dataset:
     general.PreliminaryFlag = "PRELIMINARY"
     general.PerformedProcedureCodeSequence = []
     general.CodingSchemeIdentificationSequence = codes.coding_schemes()
-    general.CurrentRequestedProcedureEvidenceSequence = [_evidence(request)]
+    general.CurrentRequestedProcedureEvidenceSequence = [evidence_item(request.study)]
     return general
-
-
-def _evidence(request: ReportRequest) -> Dataset:
-    """List every image that was read, by series (PS3.3 C.17.2.1)."""
-    by_series: dict[str, dict[str, Dataset]] = {}
-    for header in request.study.evidence:
-        images = by_series.setdefault(str(header.SeriesInstanceUID), {})
-        images.setdefault(str(header.SOPInstanceUID), _referenced_sop(header))
-    study = Dataset()
-    study.StudyInstanceUID = request.study.study_instance_uid
-    study.ReferencedSeriesSequence = [_referenced_series(uid, images.values()) for uid, images in by_series.items()]
-    return study
-
-
-def _referenced_series(series_instance_uid: str, images: Iterable[Dataset]) -> Dataset:
-    item = Dataset()
-    item.SeriesInstanceUID = series_instance_uid
-    item.ReferencedSOPSequence = list(images)
-    return item
-
-
-def _referenced_sop(header: Dataset) -> Dataset:
-    item = Dataset()
-    item.ReferencedSOPClassUID = header.SOPClassUID
-    item.ReferencedSOPInstanceUID = header.SOPInstanceUID
-    return item
 
 
 def _encode(document: Dataset, request: ReportRequest, encoding: str, sop_class_uid: UID) -> ResultObject:
@@ -158,6 +142,8 @@ def _encode(document: Dataset, request: ReportRequest, encoding: str, sop_class_
     encoded.update(document)
     encoded.SOPClassUID = sop_class_uid
     encoded.SOPInstanceUID = result_sop_instance_uid(request.identity, KIND, encoding)
+    if request.predecessors:
+        encoded.PredecessorDocumentsSequence = [predecessor_item(request, encoding)]
     encoded.file_meta = _file_meta(encoded)
     buffer = BytesIO()
     pydicom.dcmwrite(buffer, encoded, enforce_file_format=True)

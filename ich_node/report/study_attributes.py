@@ -5,10 +5,13 @@ fail on them: what has the form of its value representation is copied, the rest 
 attribute is type 2. Nothing here is logged, since a message about a value would quote patient data.
 """
 
+import json
 import re
 import struct
+import warnings
 from collections.abc import Iterable, Sequence
 from datetime import timedelta, timezone
+from hashlib import sha256
 from typing import Final
 
 from pydicom import DataElement, Dataset, config
@@ -16,7 +19,8 @@ from pydicom.charset import python_encoding
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.valuerep import validate_value
 
-IDENTIFYING: Final = ("PatientName", "PatientID", "IssuerOfPatientID", "AccessionNumber", "StudyID")
+PATIENT_IDENTITY: Final = ("PatientName", "PatientID", "IssuerOfPatientID")
+IDENTIFYING: Final = (*PATIENT_IDENTITY, "AccessionNumber", "StudyID")
 """A PACS matches on these, so they are kept as they came even where they are longer than allowed."""
 
 TYPE_2: Final = (
@@ -97,8 +101,11 @@ def source_timezone(source: Dataset) -> timezone | None:
 
 
 def referenced_request(source: Dataset) -> Dataset | None:
-    """Return the item of Referenced Request Sequence (PS3.3 C.17.2), None where the source names no request."""
-    requests = _items(source, "RequestAttributesSequence")
+    """Return the item of Referenced Request Sequence (PS3.3 C.17.2), None where the source names no request.
+
+    The source is an image, or an earlier report.
+    """
+    requests = _items(source, "RequestAttributesSequence") or _items(source, "ReferencedRequestSequence")
     if not requests or not valid_text(requests[0], "RequestedProcedureID"):
         return None
     item = Dataset()
@@ -116,6 +123,43 @@ def referenced_request(source: Dataset) -> Dataset | None:
     if "RequestedProcedureDescription" not in item:
         item.RequestedProcedureDescription = None
     return item
+
+
+def content_digest(header: Dataset) -> str:
+    """Return the SHA-256 of all that a report says of patient, study and request when this header speaks for them.
+
+    The character set that they are written in makes no difference, and neither does the time zone.
+    """
+    with config.disable_value_validation(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        request = referenced_request(header)
+        return _digest([_plain(study_attributes(header)), None if request is None else _plain(request)])
+
+
+def patient_digest(header: Dataset) -> str:
+    """Return the SHA-256 of whose image or report it is: name, ID and issuer of the ID."""
+    elements = (valid_element(header, keyword) for keyword in PATIENT_IDENTITY)
+    return _digest([None if element is None else _plain_value(element) for element in elements])
+
+
+def _digest(values: list[object]) -> str:
+    return sha256(json.dumps(values).encode()).hexdigest()
+
+
+def _plain(attributes: Dataset) -> dict[str, object]:
+    """Return a data set as text, with names and texts decoded."""
+    elements = (element for element in attributes if element.keyword != "SpecificCharacterSet")
+    return {element.keyword: _plain_value(element) for element in elements}
+
+
+def _plain_value(element: DataElement) -> object:
+    if element.VR == "SQ":
+        return [_plain(item) for item in element.value]
+    if element.is_empty:
+        return None
+    values = element.value if element.VM > 1 else [element.value]
+    # PS3.5 6.2: trailing delimiters and spaces of a name mean nothing
+    return [str(value).rstrip("^= " if element.VR == "PN" else " ") for value in values]
 
 
 def valid_text(source: Dataset, keyword: str) -> str:
@@ -171,7 +215,11 @@ def _valid_item(item: Dataset) -> Dataset | None:
 
 
 def _keywords(item: Dataset) -> Iterable[str]:
-    return [element.keyword for element in item if element.keyword and not (element.VR != "SQ" and element.is_empty)]
+    return [element.keyword for element in item if element.keyword and not _is_empty(element)]
+
+
+def _is_empty(element: DataElement) -> bool:
+    return not element.value if element.VR == "SQ" else element.is_empty
 
 
 def _items(source: Dataset, keyword: str) -> Sequence[Dataset]:

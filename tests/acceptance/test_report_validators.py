@@ -2,7 +2,7 @@
 
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -10,13 +10,18 @@ from typing import Any
 
 import pytest
 from pydicom import Dataset
+from pydicom.uid import EnhancedCTImageStorage
 
-from ich_node.records import Completeness, Gap, ReportIdentity, TriageFinding
-from ich_node.report.structured_report import build_reports
+from ich_node.records import Completeness, Gap, OtherSeriesFinding, ReportReference, Triage, TriageFinding
+from ich_node.report.structured_report import ENCODINGS, build_reports
 from ich_node.report.study_attributes import source_character_set
+from ich_node.report.withdrawal import withdrawn_context
 from tests.ct_series import (
+    STUDY,
     as_file,
     ct_slice,
+    in_frames,
+    in_slabs,
     incomplete,
     indeterminate,
     make_request,
@@ -25,11 +30,14 @@ from tests.ct_series import (
     positive,
     read_header,
     untrained,
+    withdrawn,
 )
 
 DSR2HTML = "/usr/bin/dsr2html"
 PIXELMED = Path("/usr/share/java/pixelmed.jar")
 
+CUT = Completeness(short=True, cut_below=True, cut_above=True, missing_by_count=3)
+OTHER_SERIES = (OtherSeriesFinding(f"{STUDY}.3", 3, Triage.NEGATIVE), OtherSeriesFinding(f"{STUDY}.4", None, None))
 OUTCOMES: dict[str, Callable[[tuple[Dataset, ...]], TriageFinding]] = {
     "positive": positive,
     "indeterminate": indeterminate,
@@ -39,7 +47,15 @@ OUTCOMES: dict[str, Callable[[tuple[Dataset, ...]], TriageFinding]] = {
     "incomplete": incomplete,
     "incomplete_positive": lambda evidence: replace(positive(evidence), completeness=Completeness((Gap(10.0, 20.0),))),
     "test_model": lambda evidence: replace(positive(evidence), test_model=True),
+    "slabs": in_slabs,
+    "multi_frame": in_frames,
+    "derived": lambda evidence: replace(negative(evidence), derived=True, bone_kernel=True),
+    "disagreement": positive,
+    "cut": lambda evidence: replace(indeterminate(evidence), completeness=CUT),
+    "withdrawn": lambda _: withdrawn(),
 }
+IMAGES: dict[str, dict[str, Any]] = {"multi_frame": {"SOPClassUID": EnhancedCTImageStorage}}
+"""What the images of an outcome are like."""
 NAMES: dict[str, dict[str, Any]] = {
     "ascii": {"SpecificCharacterSet": None},
     "latin_1": {"PatientName": "Müller-Lüdenscheidt^Jörg", "StudyDescription": "CT Schädel"},
@@ -76,16 +92,37 @@ def write_ct(folder: Path, **changes: Any) -> list[Path]:
     return paths
 
 
-def write_reports(folder: Path, images: list[Path], outcome: str, revision: int = 1) -> list[Path]:
+def write_reports(folder: Path, images: list[Path], outcome: str, revision: int = 1, **changes: Any) -> list[Path]:
     """Write the three encodings of one report on these images."""
     evidence = tuple(read_header(path) for path in images)
-    request = make_request(evidence, OUTCOMES[outcome](evidence))
-    identity = ReportIdentity(request.identity.installation_uid, request.identity.study_instance_uid, revision)
+    others = OTHER_SERIES if outcome == "disagreement" else ()
+    request = make_request(evidence, OUTCOMES[outcome](evidence), other_series=others, **changes)
+    identity = replace(request.identity, revision=revision)
     paths = []
     for result in build_reports(replace(request, identity=identity)):
         paths.append(folder / f"{outcome}-{revision}-{result.encoding}.dcm")
         paths[-1].write_bytes(result.part10)
     return paths
+
+
+def references_to(reports: list[Path]) -> tuple[ReportReference, ...]:
+    """Return how a later report refers to these."""
+    encodings = [encoding for encoding, _ in ENCODINGS]
+    return tuple(
+        ReportReference(encoding, report.SOPClassUID, report.SOPInstanceUID, report.SeriesInstanceUID)
+        for encoding, report in zip(encodings, map(read_header, reports), strict=True)
+    )
+
+
+def write_revisions(folder: Path, images: list[Path], outcomes: Iterable[str]) -> list[Path]:
+    """Write reports each of which replaces the one before; a withdrawn one is made of that alone."""
+    reports: list[Path] = []
+    for revision, outcome in enumerate(outcomes, start=1):
+        changes: dict[str, Any] = {"predecessors": references_to(reports[-3:])} if reports else {}
+        if outcome == "withdrawn":
+            changes["study"] = withdrawn_context(read_header(reports[-3]))
+        reports += write_reports(folder, images, outcome, revision, **changes)
+    return reports
 
 
 def assert_readable(report: Path) -> None:
@@ -103,7 +140,7 @@ def assert_readable(report: Path) -> None:
 def test_dciodvfy_and_dsr2html_find_no_error_in_any_encoding(tmp_path: Path, outcome: str) -> None:
     need("dciodvfy")
     need(DSR2HTML)
-    for report in write_reports(tmp_path, write_ct(tmp_path), outcome):
+    for report in write_reports(tmp_path, write_ct(tmp_path, **IMAGES.get(outcome, {})), outcome):
         assert not errors("dciodvfy", "-new", report)
         assert_readable(report)
 
@@ -123,12 +160,22 @@ def test_reports_on_names_of_every_kind_are_valid_and_agree_with_their_images(tm
 def test_revisions_in_one_study_agree_with_each_other_and_the_images(tmp_path: Path) -> None:
     need("dcentvfy")
     images = write_ct(tmp_path)
-    outcomes = ("incomplete", "positive", "negative", "not_analysed", "untrained", "test_model")
-    reports = [
-        report
-        for revision, outcome in enumerate(outcomes, start=1)
-        for report in write_reports(tmp_path, images, outcome, revision)
-    ]
+    outcomes = ("incomplete", "positive", "negative", "not_analysed", "untrained", "test_model", "slabs", "withdrawn")
+    reports = write_revisions(tmp_path, images, outcomes)
+    assert not errors("dcentvfy", *images, *reports)
+
+
+@pytest.mark.parametrize("names", NAMES)
+def test_a_report_and_the_one_that_withdraws_it_are_valid_and_agree(tmp_path: Path, names: str) -> None:
+    for tool in ("dciodvfy", "dcentvfy", DSR2HTML):
+        need(tool)
+    images = write_ct(tmp_path, **NAMES[names])
+    reports = write_revisions(tmp_path, images, ("positive", "withdrawn"))
+    assert len({read_header(report).SeriesInstanceUID for report in reports}) == 1
+    for report in reports[3:]:
+        assert read_header(report).PredecessorDocumentsSequence
+        assert not errors("dciodvfy", "-new", report)
+        assert_readable(report)
     assert not errors("dcentvfy", *images, *reports)
 
 
@@ -174,8 +221,13 @@ def test_the_template_validator_finds_no_error(tmp_path: Path) -> None:
     if not PIXELMED.is_file():
         pytest.skip("pixelmed.jar (libpixelmed-java) is not installed")
     images = write_ct(tmp_path, **NAMES["latin_1"])
+    (tmp_path / "enhanced").mkdir()
+    enhanced = write_ct(tmp_path / "enhanced", **IMAGES["multi_frame"])[:1]
     encodings = {"positive": 0, "indeterminate": 1, "negative": 2, "not_analysed": 0, "incomplete": 1}
+    encodings |= {"slabs": 0, "disagreement": 1, "derived": 2}
     reports = [write_reports(tmp_path, images, outcome)[encoding] for outcome, encoding in encodings.items()]
+    reports.append(write_reports(tmp_path, enhanced, "multi_frame")[0])
+    reports += write_revisions(tmp_path, images, ("cut", "withdrawn"))[::3]
     with ThreadPoolExecutor(2) as pool:
         for report, lines in zip(reports, pool.map(pixelmed_lines, reports), strict=True):
             assert "Root Template Validation Complete" in lines, (report.name, lines)

@@ -4,6 +4,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
+from pydicom import Dataset
 from pydicom.uid import EnhancedCTImageStorage
 
 from ich_node import __version__
@@ -13,13 +14,32 @@ from ich_node.records import (
     Completeness,
     Gap,
     NotAnalysedReason,
+    OtherSeriesFinding,
+    PlaneMember,
     Presence,
     ReportIdentity,
     ReportRequest,
+    Triage,
 )
 from ich_node.report.identity import device_observer_uid, tracking_uid
 from ich_node.report.structured_report import build_reports
-from tests.ct_series import CREATED, MODEL, STUDY, headers, make_request, negative, not_analysed, positive
+from ich_node.report.study_attributes import TYPE_2
+from ich_node.report.withdrawal import withdrawn_context
+from ich_node.report.wording import completion_flag_description
+from tests.ct_series import (
+    CREATED,
+    INSTALLATION,
+    MODEL,
+    STUDY,
+    headers,
+    in_frames,
+    in_slabs,
+    make_request,
+    negative,
+    not_analysed,
+    positive,
+    withdrawn,
+)
 from tests.report_reading import (
     CERTAINTY,
     CONCLUSION,
@@ -36,8 +56,11 @@ from tests.report_reading import (
     groups,
     items,
     read,
+    references,
     text,
 )
+
+IDENTITY = ReportIdentity(INSTALLATION, STUDY, revision=1)
 
 
 @pytest.mark.parametrize(
@@ -114,12 +137,14 @@ def test_the_image_library_of_a_report_without_a_result_holds_the_middle_slice()
 def test_a_slice_of_a_multi_frame_object_is_referred_to_by_its_frame() -> None:
     evidence = headers(1, SOPClassUID=EnhancedCTImageStorage)
     uid = str(evidence[0].SOPInstanceUID)
-    scored = positive(headers(12))
-    slices = tuple(replace(one, sop_instance_uid=uid, frame=n) for n, one in enumerate(scored.slices, start=1))
-    finding = replace(scored, slices=slices, key_slices=dict.fromkeys(HEMORRHAGE_CLASSES, slices[4:6]))
+    finding = in_frames(evidence)
+    finding = replace(finding, key_slices=dict.fromkeys(HEMORRHAGE_CLASSES, finding.slices[4:6]))
     report = build(finding, evidence)
     references = [item.ReferencedSOPSequence[0] for item in items(groups(report)["any"], KEY_SLICE)]
     assert [(item.ReferencedSOPInstanceUID, item.ReferencedFrameNumber) for item in references] == [(uid, 5), (uid, 6)]
+    (library,) = items(report, "111028")
+    listed = [item.ReferencedSOPSequence[0].ReferencedFrameNumber for item in items(library, "260753009")]
+    assert sorted(listed) == [5, 6]
     assert "(instance number): 1 frame 5, 1 frame 6." in text(report, CONCLUSION)
     assert (
         len(report.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence[0].ReferencedSOPSequence) == 1
@@ -190,7 +215,7 @@ def test_a_key_slice_without_an_instance_number_is_named_by_its_position() -> No
 
 def test_a_later_revision_says_that_it_replaces_the_earlier() -> None:
     report = build(FINDINGS["negative"], identity=ReportIdentity("2.25.1", STUDY, revision=2))
-    assert "Revision 2, replaces earlier reports" in text(report, CONCLUSION)
+    assert "Revision 2: replaces revision 1 of this report." in text(report, CONCLUSION)
     assert report.InstanceNumber == 2
 
 
@@ -220,6 +245,217 @@ def test_findings_of_a_test_model_are_marked_in_every_object_and_lie_in_a_series
         assert text(report, CONCLUSION).startswith("TEST MODEL")
         assert all(text(group, "111001").startswith("TEST MODEL") for group in groups(report).values())
     assert report.SeriesInstanceUID != build(FINDINGS["positive"]).SeriesInstanceUID
+
+
+@pytest.mark.parametrize(
+    ("known", "sentences", "description"),
+    [
+        (
+            Completeness(cut_below=True),
+            "The series may not show the whole head. "
+            "The lowest slice still shows much brain: the series seems to begin inside the head.",
+            "cut below",
+        ),
+        (
+            Completeness(short=True, cut_above=True),
+            "The series may not show the whole head. The series covers less than the height of a head. "
+            "The highest slice still shows much brain: the series seems to end inside the head.",
+            "cut above; too short",
+        ),
+        (
+            Completeness((Gap(1.0, 9.0),), cut_below=True, cut_above=True, missing_by_count=3),
+            "The series is incomplete. Slices are missing along the slice normal at 1.0 to 9.0 mm. "
+            "The PACS holds 3 more images of this series than came. The lowest slice",
+            "3 missing; cut both ends; gaps at mm: 1..9",
+        ),
+        (
+            Completeness(missing_by_count=1),
+            "The series is incomplete. The PACS holds 1 more image of this series than came. Model",
+            "1 missing",
+        ),
+        (
+            Completeness((Gap(-1234.0, -1200.0),) * 8, 999, None, True, True, True, 999),
+            "999 slices could not be read. The PACS holds 999 more images",
+            "999 unreadable; 999 missing; cut both ends; too short; 8 gaps",
+        ),
+    ],
+)
+def test_what_a_series_lacks_is_said_in_full_and_in_short(
+    known: Completeness, sentences: str, description: str
+) -> None:
+    report = build(replace(FINDINGS["positive"], completeness=known))
+    assert sentences in text(report, CONCLUSION)
+    assert (report.CompletionFlag, report.CompletionFlagDescription) == ("PARTIAL", description)
+
+
+def test_a_series_that_may_not_show_the_whole_head_is_never_called_negative() -> None:
+    report = build(replace(FINDINGS["incomplete"], completeness=Completeness(cut_above=True)))
+    assert "an incomplete series is never called negative" in text(report, CONCLUSION)
+
+
+def test_slabs_are_named_by_their_middle_slice_and_their_stretch() -> None:
+    evidence = headers(36)
+    report = build(in_slabs(evidence), evidence)
+    conclusion = text(report, CONCLUSION)
+    assert "(instance number, and those of its slab): 14 (13 to 15), 11 (10 to 12), 17 (16 to 18)." in conclusion
+    assert "The series has no gap (36 slices). Thin slices were averaged to slabs of 5 mm" in conclusion
+    assert "(12 slabs)" in conclusion
+    (best, *_) = items(groups(report)["any"], KEY_SLICE)
+    assert best.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == evidence[13].SOPInstanceUID
+
+
+def test_a_slab_without_instance_numbers_is_named_by_positions() -> None:
+    evidence = headers(36, InstanceNumber=None)
+    assert "at 13.0 mm (12.0 to 14.0 mm)" in text(build(in_slabs(evidence), evidence), CONCLUSION)
+
+
+def test_a_series_of_single_slices_is_not_said_to_be_in_slabs() -> None:
+    assert "slab" not in text(build(FINDINGS["positive"]), CONCLUSION)
+
+
+def test_slabs_of_frames_are_named_by_their_frames() -> None:
+    evidence = headers(1, SOPClassUID=EnhancedCTImageStorage)
+    finding = in_frames(evidence)
+    uid = str(evidence[0].SOPInstanceUID)
+    slab = replace(finding.slices[4], members=tuple(PlaneMember(uid, frame, float(frame)) for frame in (4, 5, 6)))
+    report = build(replace(finding, key_slices={"any": (slab,)}), evidence)
+    assert "(instance number, and those of its slab): 1 frame 5 (4 to 6)." in text(report, CONCLUSION)
+
+
+@pytest.mark.parametrize("mark", ["derived", "bone_kernel"])
+def test_a_second_choice_of_series_is_named(mark: str) -> None:
+    expected = {
+        "derived": "Analysed from a derived series (reformatted, averaged or lossy-compressed): "
+        "the study has no original one.",
+        "bone_kernel": "Analysed from a bone reconstruction: the study has no soft-tissue one.",
+    }[mark]
+    assert expected in text(build(replace(FINDINGS["negative"], **{mark: True})), CONCLUSION)
+    assert expected not in text(build(replace(not_analysed(), **{mark: True})), CONCLUSION)
+    assert expected not in text(build(FINDINGS["negative"]), CONCLUSION)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "other", "number", "sentence"),
+    [
+        (
+            "positive",
+            Triage.NEGATIVE,
+            3,
+            "The series has no gap (12 slices). Another series of this study (series 3) was negative for the software; "
+            "the study keeps the higher answer, which is this one.",
+        ),
+        (
+            "negative",
+            Triage.POSITIVE,
+            None,
+            "Another series of this study was positive for the software; the study keeps that higher answer. "
+            "What follows is of this series alone. The software found no intracranial hemorrhage.",
+        ),
+        (
+            "negative",
+            None,
+            4,
+            "Another series of this study (series 4) gave no finding; this is not a negative result.",
+        ),
+        (
+            "not analysed",
+            Triage.INDETERMINATE,
+            3,
+            "Another series of this study (series 3) was indeterminate for the software; the study keeps that higher "
+            "answer. What follows is of this series alone. Not analysed: not axial. "
+            "There is no result for this series; this is not a negative result.",
+        ),
+    ],
+)
+def test_another_series_that_says_something_else_is_named_beside_the_answer(
+    outcome: str, other: Triage | None, number: int | None, sentence: str
+) -> None:
+    report = build(FINDINGS[outcome], other_series=(OtherSeriesFinding("2.25.5", number, other),))
+    assert sentence in text(report, CONCLUSION)
+
+
+def test_of_several_other_series_the_highest_answer_is_named_first() -> None:
+    others = (OtherSeriesFinding("2.25.5", 5, None), OtherSeriesFinding("2.25.6", 6, Triage.POSITIVE))
+    conclusion = text(build(FINDINGS["negative"], other_series=others), CONCLUSION)
+    assert conclusion.index("series 6") < conclusion.index("found no intracranial") < conclusion.index("series 5")
+
+
+# ---------------------------------------------------------------------------------------------- withdrawal
+
+
+def test_a_withdrawn_report_says_so_in_words_and_codes() -> None:
+    report = build(withdrawn())
+    assert text(report, CONCLUSION).startswith(
+        "WITHDRAWN: the earlier report of this software on this study does not hold: the series holds images of two "
+        "patients. There is no result for this study; this is not a negative result."
+    )
+    assert (report.CompletionFlag, report.CompletionFlagDescription) == (
+        "PARTIAL",
+        "Withdrawn: the series holds images of two patients",
+    )
+    assert (code(report, SUMMARY), code(report, TRIAGE)) == ("111245", "withdrawn")
+    assert {class_value(group) for group in groups(report).values()} == {"Undetermined"}
+
+
+@pytest.mark.parametrize("reason", NotAnalysedReason)
+def test_every_reason_of_a_withdrawal_fits_the_completion_flag_description(reason: NotAnalysedReason) -> None:
+    description = completion_flag_description(withdrawn(reason))
+    assert description.startswith("Withdrawn: ")
+    assert len(description) <= 64
+
+
+def test_a_withdrawn_finding_that_still_says_something_is_an_error() -> None:
+    with pytest.raises(ReportError):
+        build(replace(FINDINGS["positive"], withdrawn=True))
+
+
+def test_a_report_is_withdrawn_from_its_own_file_alone() -> None:
+    attributes = Dataset()
+    attributes.RequestedProcedureID, attributes.RequestedProcedureDescription = "RP1", "CT head"
+    evidence = headers(
+        12, PatientName="Müller^Jörg", RequestAttributesSequence=[attributes], TimezoneOffsetFromUTC="+0200"
+    )
+    first = build(FINDINGS["positive"], evidence)
+    second = build(withdrawn(), evidence, study=withdrawn_context(first), identity=replace(IDENTITY, revision=2))
+    for keyword in (
+        *TYPE_2, "SpecificCharacterSet", "IssuerOfPatientID", "StudyInstanceUID", "SeriesInstanceUID", "SeriesDate",
+        "ReferencedRequestSequence", "TimezoneOffsetFromUTC", "CurrentRequestedProcedureEvidenceSequence",
+    ):  # fmt: skip
+        assert second[keyword] == first[keyword], keyword
+    assert second.SOPInstanceUID != first.SOPInstanceUID
+
+
+def test_a_report_without_evidence_cannot_be_withdrawn() -> None:
+    report = build(FINDINGS["positive"])
+    del report.CurrentRequestedProcedureEvidenceSequence
+    with pytest.raises(ReportError):
+        withdrawn_context(report)
+
+
+# --------------------------------------------------------------------------------------------- predecessors
+
+
+def test_each_encoding_names_the_report_before_in_the_same_encoding() -> None:
+    before = references(build_reports(make_request(EVIDENCE, FINDINGS["positive"])))
+    after = build_reports(make_request(EVIDENCE, FINDINGS["negative"], predecessors=before))
+    for reference, result in zip(before, after, strict=True):
+        (study,) = read(result.part10).PredecessorDocumentsSequence
+        (series,) = study.ReferencedSeriesSequence
+        (document,) = series.ReferencedSOPSequence
+        assert (study.StudyInstanceUID, series.SeriesInstanceUID) == (STUDY, reference.series_instance_uid)
+        assert document.ReferencedSOPClassUID == reference.sop_class_uid
+        assert document.ReferencedSOPInstanceUID == reference.sop_instance_uid
+
+
+def test_an_encoding_that_the_report_before_lacks_names_the_one_there_is() -> None:
+    only = references(build_reports(make_request(EVIDENCE, FINDINGS["positive"])))[2:]
+    report = build(FINDINGS["negative"], predecessors=only)
+    (document,) = report.PredecessorDocumentsSequence[0].ReferencedSeriesSequence[0].ReferencedSOPSequence
+    assert document.ReferencedSOPInstanceUID == only[0].sop_instance_uid
+
+
+def test_a_first_report_names_no_predecessor() -> None:
+    assert "PredecessorDocumentsSequence" not in build(FINDINGS["positive"])
 
 
 # ----------------------------------------------------------------------------------- identity and encodings
@@ -271,6 +507,18 @@ def test_revisions_share_their_series_and_all_its_attributes() -> None:
     assert first.SOPInstanceUID != second.SOPInstanceUID
     for keyword in ("SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "SeriesDate", "SeriesTime", "Modality"):
         assert first[keyword] == second[keyword]
+
+
+@pytest.mark.parametrize("keyword", ["PatientName", "PatientID", "IssuerOfPatientID"])
+def test_a_report_under_a_corrected_identity_lies_in_a_series_of_its_own(keyword: str) -> None:
+    first, corrected = build(FINDINGS["positive"]), build(FINDINGS["positive"], headers(12, **{keyword: "Other"}))
+    assert first.SeriesInstanceUID != corrected.SeriesInstanceUID
+    assert first.SOPInstanceUID == corrected.SOPInstanceUID
+
+
+def test_other_patient_data_leave_the_series_as_it_is() -> None:
+    changed = headers(12, PatientBirthDate="19610101", AccessionNumber="ACC2")
+    assert build(FINDINGS["positive"], changed).SeriesInstanceUID == build(FINDINGS["positive"]).SeriesInstanceUID
 
 
 def test_observer_and_tracking_uids_follow_the_identity() -> None:

@@ -1,6 +1,7 @@
 """Reports agree with the headers of their images, and no header makes one fail."""
 
 import logging
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -10,9 +11,11 @@ from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
 
+from ich_node.records import StudyContext
 from ich_node.report.structured_report import build_reports
-from ich_node.report.study_attributes import OPTIONAL, TYPE_2
-from tests.ct_series import STUDY, headers, make_request, not_analysed
+from ich_node.report.study_attributes import OPTIONAL, TYPE_2, content_digest, patient_digest
+from ich_node.report.withdrawal import withdrawn_context
+from tests.ct_series import STUDY, headers, make_request, minimal, not_analysed
 from tests.report_reading import EVIDENCE, FINDINGS, build, read
 
 
@@ -111,6 +114,66 @@ def test_every_image_that_was_read_is_evidence() -> None:
     assert uids == [header.SOPInstanceUID for header in EVIDENCE]
 
 
+# ---------------------------------------------------------------------------------------- who speaks for all
+
+
+def test_everything_but_references_is_read_from_the_header_that_speaks_for_the_study() -> None:
+    header = headers(12)[11]
+    study = StudyContext(STUDY, tuple(map(minimal, EVIDENCE)), header)
+    whole = make_request((header, *EVIDENCE), FINDINGS["positive"])
+    whole = replace(whole, study=replace(whole.study, evidence=EVIDENCE, header=header))
+    assert build_reports(replace(whole, study=study)) == build_reports(whole)
+
+
+def test_a_corrected_header_speaks_for_the_study_and_not_the_images() -> None:
+    corrected = headers(1, PatientName="Smith^Ann", AccessionNumber="ACC2", TimezoneOffsetFromUTC="+0300")[0]
+    report = build(FINDINGS["positive"], study=StudyContext(STUDY, EVIDENCE, corrected))
+    assert (report.PatientName, report.AccessionNumber, report.TimezoneOffsetFromUTC) == ("Smith^Ann", "ACC2", "+0300")
+
+
+# ----------------------------------------------------------------------------------------------- the digest
+
+REQUEST = Dataset()
+REQUEST.RequestedProcedureID, REQUEST.RequestedProcedureDescription = "RP1", "CT head"
+
+
+def test_the_digest_is_that_of_any_other_image_and_of_the_report_itself() -> None:
+    evidence = headers(12, PatientName="Müller^Jörg", RequestAttributesSequence=[REQUEST])
+    report = build(FINDINGS["positive"], evidence)
+    assert content_digest(evidence[0]) == content_digest(evidence[7]) == content_digest(report)
+    assert patient_digest(evidence[0]) == patient_digest(report)
+
+
+def test_the_digest_is_that_of_the_same_text_in_another_character_set() -> None:
+    latin = headers(1, PatientName="Müller^Jörg", SpecificCharacterSet="ISO_IR 100")[0]
+    unicode = headers(1, PatientName="Müller^Jörg^^", SpecificCharacterSet="ISO_IR 192")[0]
+    assert content_digest(latin) == content_digest(unicode)
+    assert patient_digest(latin) == patient_digest(unicode)
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [
+        ("PatientName", "Doe^Janet"),
+        ("PatientID", "PID0002"),
+        ("IssuerOfPatientID", "CLINIC"),
+        ("PatientBirthDate", "19600102"),
+        ("PatientSex", None),
+        ("AccessionNumber", "ACC2"),
+        ("StudyDescription", "CT"),
+        ("RequestAttributesSequence", [REQUEST]),
+    ],
+)
+def test_the_digest_changes_with_what_a_report_takes_over(keyword: str, value: object) -> None:
+    assert content_digest(headers(1, **{keyword: value})[0]) != content_digest(EVIDENCE[0])
+
+
+@pytest.mark.parametrize("keyword", ["SeriesDescription", "KVP", "TimezoneOffsetFromUTC", "PatientPosition"])
+def test_the_digest_stays_whatever_else_an_image_says(keyword: str) -> None:
+    changed = headers(1, **{keyword: "+0200" if keyword == "TimezoneOffsetFromUTC" else None})[0]
+    assert content_digest(changed) == content_digest(EVIDENCE[0])
+
+
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.sampled_from([*TYPE_2, *OPTIONAL, "TimezoneOffsetFromUTC"]), st.binary(max_size=90)))
 def test_no_bytes_in_a_header_make_a_report_fail(values: dict[str, bytes]) -> None:
@@ -120,6 +183,8 @@ def test_no_bytes_in_a_header_make_a_report_fail(values: dict[str, bytes]) -> No
         evidence[0][tag] = RawDataElement(tag, dictionary_VR(tag), len(value), value, 0, False, True)
     report = build(not_analysed(), evidence)
     assert report.StudyInstanceUID == STUDY
+    assert len(content_digest(evidence[0])) == 64
+    assert build(not_analysed(), study=withdrawn_context(report)).SeriesInstanceUID == report.SeriesInstanceUID
 
 
 def test_an_odd_value_is_never_quoted_in_a_log(caplog: pytest.LogCaptureFixture) -> None:
