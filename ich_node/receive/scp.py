@@ -8,6 +8,7 @@ import struct
 import threading
 import time
 from collections import defaultdict
+from dataclasses import replace
 from typing import Any, Final, cast
 
 from pydicom.uid import UID
@@ -30,12 +31,15 @@ from ich_node.receive.negotiation import Negotiation, serve_as_storage
 from ich_node.receive.spool import Spool, file_head, split_file
 from ich_node.receive.transport import ConnectionHandler, Server
 from ich_node.records import ANALYSED_SOP_CLASSES, ReceivedInstance, Reception
+from ich_node.routing import is_old, priority_of
 from ich_node.service import SystemdNotifier, stop_on_signals
 
 _REJECTED_PERMANENT, _BY_USER = 1, 1
 _NO_REASON, _CALLING_AE_TITLE_NOT_RECOGNISED = 1, 3
 _ASSOCIATION_TIMEOUT_S: Final = 10.0
 _RECOVERED: Final = "RECOVERED"
+_PRIORITIES: Final = {0: "MEDIUM", 1: "HIGH", 2: "LOW"}
+"""Priority of a C-STORE request (PS3.7 9.3.1.1)."""
 
 log = EventLog("receive")
 
@@ -187,6 +191,8 @@ class Receiver:
         syntax = str(event.context.transfer_syntax)
         identity = identify(encoded, syntax)
         check_agreement(identity, str(request.AffectedSOPClassUID), str(request.AffectedSOPInstanceUID))
+        if not identity.requested_priority:
+            identity = replace(identity, requested_priority=_PRIORITIES.get(request.Priority, ""))
         for warning in identity.warnings:
             log.warning("object has a fault of form", fault=warning, **_origin(event))
         calling = event.assoc.requestor.ae_title.strip()
@@ -226,6 +232,8 @@ class Receiver:
             path=path,
             calling_ae_title=calling_ae_title,
             remote_address=address,
+            priority=priority_of(self._config, calling_ae_title, identity.station_name, identity.requested_priority),
+            old=is_old(self._config, identity.acquired_at, time.time()),
         )
         analysed = identity.sop_class_uid in ANALYSED_SOP_CLASSES
         wait_s = self._config.series.max_wait_s
