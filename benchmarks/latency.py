@@ -30,7 +30,7 @@ from benchmarks.processes import (
 )
 from benchmarks.tables import at_most, median_and_range, print_table
 from ich_node.database import Database, open_database
-from ich_node.pacs import send_without_delay
+from ich_node.pacs.small_pacs import send_without_delay
 from ich_node.phantom import PhantomSettings, write_series
 from ich_node.queries import StudyStatus, node_status
 

@@ -15,7 +15,7 @@ from typing import Final
 from highdicom.sr import CodedConcept
 from pydicom.uid import UID
 
-from ich_node import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, deliver
+from ich_node import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, association, deliver, query_retrieve
 from ich_node.config import Config
 from ich_node.receive import negotiation, scp, statuses
 from ich_node.records import ANALYSED_SOP_CLASSES, HEMORRHAGE_CLASSES, Presence, Triage
@@ -125,7 +125,7 @@ def scp_statuses() -> str:
 
 def scu_contexts() -> str:
     """What the SCU proposes."""
-    syntaxes = ", ".join(UID(uid).name for uid in deliver._UNCOMPRESSED)
+    syntaxes = ", ".join(UID(uid).name for uid in association.UNCOMPRESSED)
     rows = [
         (f"{uid.name} `{uid}`", "SCU", syntaxes, str(number))
         for number, (_, uid) in enumerate(structured_report.ENCODINGS, start=1)
@@ -149,6 +149,22 @@ def scu_statuses() -> str:
             for verdict in deliver.Verdict
         ],
     )
+
+
+def query_contexts() -> str:
+    """What the Query SCU proposes."""
+    syntaxes = ", ".join(UID(uid).name for uid in association.UNCOMPRESSED)
+    uid = query_retrieve.STUDY_ROOT_FIND
+    return _table(("SOP Class", "Role", "Transfer Syntaxes"), [(f"{UID(uid).name} `{uid}`", "SCU", syntaxes)])
+
+
+def query_keys() -> str:
+    """The keys of its requests."""
+    rows = [
+        (level, ", ".join(keyword for keyword in keys if keyword != "QueryRetrieveLevel"))
+        for level, keys in (("SERIES", query_retrieve.SERIES_KEYS), ("IMAGE", query_retrieve.IMAGE_KEYS))
+    ]
+    return _table(("Query/Retrieve Level", "Keys"), rows)
 
 
 def storage_classes() -> str:
@@ -201,6 +217,7 @@ PARTS: Final[Mapping[str, Callable[[], str]]] = {
     part.__name__: part
     for part in (
         implementation, defaults, scp_contexts, transfer_syntaxes, scp_statuses, scu_contexts, scu_statuses,
+        query_contexts, query_keys,
         storage_classes, findings, presences, triage_categories, private_codes, coding_schemes,
     )
 }  # fmt: skip

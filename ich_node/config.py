@@ -295,6 +295,9 @@ def _faults_between_keys(values: dict[str, Any]) -> list[str]:
             faults.append(f"peer.{number}.destinations = {unknown}: unknown destination; known: {known}")
     if not values.get("peer") and _section(values, "receiver").get("allow_any") in (None, False):
         faults.append("peer: nobody may send; add a [[peer]] with ae_title and address, or receiver.allow_any = true")
+    for number, rule in enumerate(_tables(values, "priority")):
+        if not any(rule.get(condition) for condition in ("ae_title", "station_name", "requested")):
+            faults.append(f"priority.{number}: would fit everything; give ae_title, station_name or requested")
     series = SeriesSettings.model_construct(**_section(values, "series"))
     if _is_number(series.quiet_s) and _is_number(series.max_wait_s) and series.max_wait_s < series.quiet_s:
         faults.append(f"series.max_wait_s = {series.max_wait_s:g}: must not be shorter than quiet_s")

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-from pydicom.uid import UID
-from pynetdicom import AE, evt
-from pynetdicom import _config as pynetdicom_config
 from pynetdicom.association import Association
-from pynetdicom.events import Event
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at run time
 
-from ich_node import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from ich_node.association import Patience, associate
 from ich_node.errors import DestinationRefuses, DestinationUnavailable
 from ich_node.records import DeliveryObject, Destination
 
-_UNCOMPRESSED: Final = ["1.2.840.10008.1.2.1", "1.2.840.10008.1.2"]
 _SOP_CLASS_NOT_SUPPORTED: Final = 0x0122
 
 
@@ -41,14 +34,6 @@ class StoreOutcome:
     verdict: Verdict
 
 
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """How long to wait for a destination."""
-
-    connect_s: float = 10.0
-    response_s: float = 30.0
-
-
 def judge(dimse_status: int) -> Verdict:
     """Sort a C-STORE status (PS3.4 B.2.3, PS3.7 Annex C): warnings are delivered, A7xx and 01xx may pass."""
     if dimse_status == 0x0000 or 0xB000 <= dimse_status <= 0xBFFF:
@@ -60,27 +45,6 @@ def judge(dimse_status: int) -> Verdict:
 def is_warning(dimse_status: int) -> bool:
     """Tell a delivery with a warning from one without."""
     return 0xB000 <= dimse_status <= 0xBFFF
-
-
-@contextmanager
-def associate(
-    destination: Destination, ae_title: str, sop_class_uids: Sequence[str], patience: Patience
-) -> Iterator[Association]:
-    """Open an association for storing objects of some classes, and release it at the end.
-
-    Raises:
-        DestinationUnavailable: no connection, an abort, or no answer in time.
-        DestinationRefuses: the association was rejected, or no presentation context was accepted.
-    """
-    entity = _application_entity(ae_title, patience)
-    for uid in sop_class_uids:
-        entity.add_requested_context(uid, _UNCOMPRESSED)
-    association = _associate(entity, destination)
-    try:
-        yield association
-    finally:
-        if association.is_established:
-            association.release()
 
 
 def store(association: Association, objects: Sequence[DeliveryObject]) -> StoreOutcome:
@@ -111,48 +75,7 @@ def echo(destination: Destination, ae_title: str, patience: Patience) -> None:
         DestinationUnavailable: no connection or no answer.
         DestinationRefuses: the association was rejected.
     """
-    entity = _application_entity(ae_title, patience)
-    entity.add_requested_context(Verification, _UNCOMPRESSED)
-    association = _associate(entity, destination)
-    answer = association.send_c_echo()
-    association.release()
+    with associate(destination, ae_title, [Verification], patience) as association:
+        answer = association.send_c_echo()
     if answer.get("Status") != 0x0000:
         raise DestinationUnavailable("no answer to C-ECHO")
-
-
-def _application_entity(ae_title: str, patience: Patience) -> AE:
-    pynetdicom_config.LOG_HANDLER_LEVEL = "none"
-    entity = AE(ae_title=ae_title)
-    entity.implementation_class_uid = UID(IMPLEMENTATION_CLASS_UID)
-    entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME
-    entity.connection_timeout = patience.connect_s
-    entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = patience.response_s
-    return entity
-
-
-def _associate(entity: AE, destination: Destination) -> Association:
-    association = entity.associate(
-        destination.host,
-        destination.port,
-        ae_title=destination.ae_title,
-        evt_handlers=[(evt.EVT_CONN_OPEN, _send_at_once)],
-    )
-    if association.is_established:
-        return association
-    if association.is_rejected:
-        raise DestinationRefuses(f"the association was rejected: {_why_rejected(association)}")
-    if association.rejected_contexts:
-        raise DestinationRefuses("the destination accepted no presentation context")
-    raise DestinationUnavailable(f"no association with {destination.host}:{destination.port}")
-
-
-def _why_rejected(association: Association) -> str:
-    primitive = association.acceptor.primitive
-    return str(getattr(primitive, "reason_str", "")) or "no reason given"
-
-
-def _send_at_once(event: Event) -> None:
-    """Switch off Nagle's algorithm, which holds small messages back for 40 ms."""
-    wrapped = event.assoc.dul.socket
-    if wrapped is not None and wrapped.socket is not None:
-        wrapped.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

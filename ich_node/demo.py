@@ -17,9 +17,10 @@ from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
 from rich.console import Console
 
+from ich_node.association import Patience
 from ich_node.config import Config, load_config
 from ich_node.database import open_database
-from ich_node.deliver import Patience, echo
+from ich_node.deliver import echo
 from ich_node.errors import StartError, TransientError
 from ich_node.pacs import SmallPacs, send_study
 from ich_node.phantom import PhantomSettings, write_series

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
+from ich_node.association import Patience
 from ich_node.config import Config
 from ich_node.database import open_database, prepare_database
-from ich_node.deliver import Patience, echo
+from ich_node.deliver import echo
 from ich_node.durable import write_durably
 from ich_node.errors import IchNodeError, StartError
 from ich_node.pipeline import open_model

@@ -40,10 +40,10 @@ class PlannedPlane:
         return sum(one.position_mm for one in self.members) / len(self.members)
 
 
-def steps_are_thin(positions_mm: Sequence[float]) -> bool:
+def is_thin(positions_mm: Sequence[float]) -> bool:
     """Tell whether at least 8 in 10 steps along the slice normal are under 2.5 mm."""
     steps = _steps(positions_mm)
-    return len(steps) > 0 and float(np.mean(steps < THIN_MM)) >= _THIN_SHARE
+    return len(steps) > 0 and float(np.mean(steps < THIN_MM - _SAME_POSITION_MM)) >= _THIN_SHARE
 
 
 def plan_planes(
@@ -61,7 +61,7 @@ def plan_planes(
     """
     ordered = sorted(slices, key=lambda one: (one.position_mm, one.sop_instance_uid, one.frame or 0))
     positions = [one.position_mm for one in ordered]
-    if steps_are_thin(positions):
+    if is_thin(positions):
         return tuple(_slabs(ordered, slice_thickness_mm, closing=closing))
     may_become_thin = slice_thickness_mm is not None and slice_thickness_mm < THIN_MM
     return tuple(PlannedPlane((one,), ready=closing or not may_become_thin) for one in ordered)

@@ -1,31 +1,54 @@
-"""``ich-node score``: files and folders in, results out, without a network or a database."""
+"""``ich-node score``: files and folders in, results out, without a network or a database.
+
+Every series is analysed that can be, also where the node would choose one of a study: a researcher compares them.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from ich_node.decode import DecodedInstance, DecoderPool, DecodeTask
-from ich_node.pipeline import Analysis, Model, analyse_series, report, score_slices
+from ich_node.pipeline import (
+    Analysis,
+    Model,
+    analyse_series,
+    assess_series,
+    eligible_slices,
+    plan_series,
+    report,
+    score_planes,
+    study_context,
+)
+from ich_node.plane_reader import PlaneReader
+from ich_node.planes import PlannedPlane
 from ich_node.records import (
+    UNREADABLE_REASONS,
+    EligibilityRules,
     InstanceState,
+    NotAnalysedReason,
+    PlaneMember,
     PlaneScore,
     ReportIdentity,
     ResultObject,
     SeriesContent,
     SliceFacts,
+    SliceKey,
     Step,
     StoredInstance,
     TriageFinding,
 )
 
 _AHEAD = 8
-"""Files that are being decoded while one is scored."""
+"""Files that are being decoded while one is scored, and planes."""
+_PLAN_EVERY = 8
+"""Files of a series between two looks at which of its planes are ready."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +67,13 @@ class ScoredSeries:
     series_instance_uid: str
     files: list[Path] = field(default_factory=list)
     facts: list[SliceFacts] = field(default_factory=list)
+    paths: dict[str, Path] = field(default_factory=dict)
+    """File of each SOP instance."""
     planes: list[PlaneScore] = field(default_factory=list)
-    declined: list[Any] = field(default_factory=list)
+    declined: list[NotAnalysedReason] = field(default_factory=list)
     unreadable: int = 0
+    """Files without facts."""
     seconds: float = 0.0
-    seen: set[str] = field(default_factory=set)
     analysis: Analysis | None = None
 
 
@@ -61,7 +86,11 @@ class Scores:
 
 
 def score_paths(
-    paths: Sequence[Path], model: Model, decoder: DecoderPool, progress: Callable[[int, int], None]
+    paths: Sequence[Path],
+    model: Model,
+    decoder: DecoderPool,
+    progress: Callable[[int, int], None],
+    rules: EligibilityRules | None = None,
 ) -> Scores:
     """Analyse every series found under some paths.
 
@@ -69,6 +98,7 @@ def score_paths(
         progress: called with the number of files done and of all.
     """
     files = list(_files(paths))
+    reader = PlaneReader(decoder)
     series: dict[tuple[str, str], ScoredSeries] = {}
     unread: list[UnreadFile] = []
     for number, (path, decoded) in enumerate(_decode_ahead(files, decoder), start=1):
@@ -78,12 +108,16 @@ def score_paths(
         if decoded.series_instance_uid:
             key = (decoded.study_instance_uid, decoded.series_instance_uid)
             mine = series.setdefault(key, ScoredSeries(*key))
-            _add(mine, path, decoded, model)
+            if _add(mine, path, decoded):
+                reader.remember(path, decoded.slices)
+            if len(mine.files) % _PLAN_EVERY == 0:
+                _score(mine, model, reader, unread, closing=False)
             mine.seconds += time.perf_counter() - began
         progress(number, len(files))
     for one in series.values():
         began = time.perf_counter()
-        one.analysis = analyse_series(_content(one), model)
+        _score(one, model, reader, unread, closing=True)
+        one.analysis = _analyse(one, model, rules or EligibilityRules())
         one.seconds += time.perf_counter() - began
     return Scores(tuple(series.values()), tuple(unread))
 
@@ -118,7 +152,10 @@ def build_report(scored: ScoredSeries, model: Model) -> tuple[ResultObject, ...]
     installation_uid = f"2.25.{uuid.uuid4().int}"
     identity = ReportIdentity(installation_uid, scored.study_instance_uid, 1)
     steps = (Step("analysed", datetime.now(UTC)),)
-    return report(identity, scored.analysis.finding, scored.files, model.identity, steps)
+    read = {one.sop_instance_uid for plane in scored.planes for one in plane.members}
+    facts = [one for one in scored.facts if one.sop_instance_uid in read] or scored.facts
+    study = study_context(scored.study_instance_uid, scored.series_instance_uid, facts, scored.files)
+    return report(identity, study, scored.analysis.finding, model.identity, steps)
 
 
 def _files(paths: Iterable[Path]) -> Iterator[Path]:
@@ -141,17 +178,53 @@ def _decode_ahead(files: Sequence[Path], decoder: DecoderPool) -> Iterator[tuple
         yield path, task.result()
 
 
-def _add(series: ScoredSeries, path: Path, decoded: DecodedInstance, model: Model) -> None:
+def _add(series: ScoredSeries, path: Path, decoded: DecodedInstance) -> bool:
+    """Enter what was read of a file. False: the same object twice in the folder is one object."""
     uid = decoded.facts[0].sop_instance_uid if decoded.facts else ""
-    if uid and uid in series.seen:  # the same object twice in the folder is one object
-        return
-    series.seen.add(uid)
+    if uid in series.paths:
+        return False
     series.files.append(path)
     series.facts += decoded.facts
-    series.planes += score_slices(decoded.slices, model)
-    series.unreadable += decoded.state is InstanceState.UNREADABLE
-    if decoded.state is InstanceState.NOT_NEEDED:
+    if decoded.facts:
+        series.paths[uid] = path
+    series.unreadable += decoded.state is InstanceState.UNREADABLE and not decoded.facts
+    if decoded.state is InstanceState.NOT_NEEDED and decoded.reason is not None:
         series.declined.append(decoded.reason)
+    return True
+
+
+def _score(series: ScoredSeries, model: Model, reader: PlaneReader, unread: list[UnreadFile], *, closing: bool) -> None:
+    """Score the planes that are ready and were not scored as they are now."""
+    while missing := _missing(series, closing=closing):
+        now = missing[:_AHEAD]
+        tasks = [(one, reader.read([(series.paths[key[0]], key[1]) for key in _keys(one)])) for one in now]
+        read = [(one, task.result()) for one, task in tasks]
+        bad = {one.members[fault.index].key: fault.reason for one, pixels in read for fault in pixels.unreadable}
+        if bad:
+            _mark_unreadable(series, bad, unread)
+        series.planes += score_planes([(one, pixels) for one, pixels in read if not pixels.unreadable], model)
+
+
+def _missing(series: ScoredSeries, *, closing: bool) -> list[PlannedPlane]:
+    planned = plan_series(eligible_slices(series.facts), closing=closing)
+    wanted = {one.members for one in planned}
+    series.planes = [one for one in series.planes if one.members in wanted]
+    scored = {one.members for one in series.planes}
+    return [one for one in planned if one.ready and one.members not in scored]
+
+
+def _keys(plane: PlannedPlane) -> list[SliceKey]:
+    return [one.key for one in plane.members]
+
+
+def _mark_unreadable(series: ScoredSeries, bad: Mapping[SliceKey, NotAnalysedReason], unread: list[UnreadFile]) -> None:
+    series.facts = [dataclasses.replace(one, reason=bad[one.key]) if one.key in bad else one for one in series.facts]
+    unread += [UnreadFile(series.paths[uid], bad[uid, frame].text) for uid, frame in bad]
+
+
+def _analyse(series: ScoredSeries, model: Model, rules: EligibilityRules) -> Analysis:
+    content = _content(series)
+    return analyse_series(content, assess_series(content, rules), model, rules)
 
 
 def _content(series: ScoredSeries) -> SeriesContent:
@@ -160,20 +233,22 @@ def _content(series: ScoredSeries) -> SeriesContent:
         facts=tuple(series.facts),
         planes=tuple(series.planes),
         instances=tuple(instances),
-        unreadable=series.unreadable,
+        unreadable=series.unreadable + sum(one.reason in UNREADABLE_REASONS for one in series.facts),
         declined=tuple(series.declined),
     )
 
 
 def _slices(finding: TriageFinding) -> list[dict[str, Any]]:
+    """Every slice in anatomical order; those of a slab carry its probabilities."""
     return [
         {
-            "sop_instance_uid": one.sop_instance_uid,
-            "frame": one.frame,
-            "position_mm": one.position_mm,
+            "sop_instance_uid": member.sop_instance_uid,
+            "frame": member.frame,
+            "position_mm": member.position_mm,
             "probabilities": one.probabilities,
         }
         for one in finding.slices
+        for member in one.members or (PlaneMember(one.sop_instance_uid, one.frame, one.position_mm),)
     ]
 
 

@@ -13,7 +13,6 @@ from ich_node.slice_position import slice_positions_mm
 
 _USUAL_STEP_MM: Final = (2.5, 7.0)  # the spacing that head CT is read at
 _ROUNDING_MM: Final = 0.01
-_THIN_SHARE: Final = 0.8
 _THINNER, _UNKNOWN_KERNEL, _BONE_KERNEL, _DERIVED = 1, 2, 3, 4
 
 
@@ -66,13 +65,6 @@ def chosen_over(mine: SeriesDescription, others: Mapping[str, SeriesDescription]
 def waits_for_others(mine: SeriesDescription) -> bool:
     """Tell whether a series is concluded only after the others of its study had their time: a bone kernel."""
     return mine.bone
-
-
-def is_thin(positions_mm: Sequence[float]) -> bool:
-    """Tell whether at least 8 in 10 steps along the slice normal are under 2.5 mm. Steps of 0 do not count."""
-    steps = _steps_mm(positions_mm)
-    thin = sum(step < _USUAL_STEP_MM[0] - _ROUNDING_MM for step in steps)
-    return bool(steps) and thin >= _THIN_SHARE * len(steps)
 
 
 def _stands_for(other: SeriesDescription, mine: SeriesDescription) -> bool:

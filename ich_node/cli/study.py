@@ -87,10 +87,9 @@ def _add_model(commands: Commands) -> None:
 
 def _score(options: argparse.Namespace) -> int:
     from ich_node.decode import DecoderPool
-    from ich_node.eligibility import slice_ineligibility
     from ich_node.pipeline import open_model
     from ich_node.scoring import score_paths
-    from ich_node.worker import decode_limits
+    from ich_node.worker import decline_by, decode_limits, eligibility_rules
 
     missing = [path for path in options.paths if not path.exists()]
     if missing:
@@ -98,7 +97,7 @@ def _score(options: argparse.Namespace) -> int:
         return 2
     config = _config_or_defaults(options)
     console = Console(stderr=True)
-    with DecoderPool(decode_limits(config), slice_ineligibility, config.decode.processes) as decoder:
+    with DecoderPool(decode_limits(config), decline_by(config), config.decode.processes) as decoder:
         model = open_model(
             options.model or config.model.directory,
             options.engine or config.model.engine,
@@ -108,7 +107,11 @@ def _score(options: argparse.Namespace) -> int:
         with _progress(console) as bar:
             task = bar.add_task("scoring", total=None)
             scores = score_paths(
-                options.paths, model, decoder, lambda done, total: bar.update(task, completed=done, total=total)
+                options.paths,
+                model,
+                decoder,
+                lambda done, total: bar.update(task, completed=done, total=total),
+                eligibility_rules(config),
             )
     if options.output:
         _write_results(scores, model, options.output)

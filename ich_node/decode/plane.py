@@ -64,7 +64,7 @@ def read_plane(members: Sequence[MemberFile], limits: DecodeLimits) -> DecodedPl
 def make_plane(slices: Sequence[NDArray[np.float32]], repairs: tuple[str, ...] = ()) -> DecodedPlane:
     """Average slices of (rows, columns); those of another shape than the first are left out."""
     alike = [one for one in slices if one.shape == slices[0].shape]
-    hu = alike[0] if len(alike) == 1 else np.mean(alike, axis=0, dtype=np.float32)
+    hu = alike[0] if len(alike) == 1 else np.asarray(np.mean(alike, axis=0, dtype=np.float32))
     return DecodedPlane(hu, measure_tissue(hu), (), repairs)
 
 

@@ -18,6 +18,7 @@ from ich_node.job_queue.cleaning import (
     rescue_expired_leases,
 )
 from ich_node.job_queue.content import SeriesPlan, load_content, load_plan
+from ich_node.job_queue.counts import SeriesQuestion, note_asked, note_count, series_to_ask
 from ich_node.job_queue.findings import finding_from_json, finding_to_json
 from ich_node.job_queue.leases import free_leases_of_the_dead, new_owner
 from ich_node.job_queue.outbox import (
@@ -70,6 +71,7 @@ __all__ = [
     "SavedObject",
     "SendingAssociation",
     "SeriesPlan",
+    "SeriesQuestion",
     "StoredFile",
     "StudyToTell",
     "WhyUnreadable",
@@ -97,6 +99,8 @@ __all__ = [
     "mark_unreached",
     "mark_unreadable",
     "new_owner",
+    "note_asked",
+    "note_count",
     "pause_destination",
     "plan_report",
     "postpone",
@@ -115,6 +119,7 @@ __all__ = [
     "resend",
     "save_planes",
     "save_read",
+    "series_to_ask",
     "studies_to_withdraw",
     "unreported_studies",
     "waiting_instances",

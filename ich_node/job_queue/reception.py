@@ -39,7 +39,7 @@ _FIND_VERSIONS: Final = select(
 ).where(InstanceRow.sop_instance_uid == bindparam("uid"))
 _FIND_REJECTION: Final = select(RejectionRow.reason).where(RejectionRow.sop_instance_uid == bindparam("uid"))
 _ADD_INSTANCE: Final = insert(InstanceRow)
-_PAUSE_S: Final = bindparam("now") - SeriesRow.last_received_at
+_PAUSE_S: Final[ColumnElement[float]] = bindparam("now") - SeriesRow.last_received_at
 _REOPEN_SERIES: Final = (
     update(SeriesRow)
     .where(SeriesRow.id == bindparam("series_id"), SeriesRow.state != SeriesState.QUARANTINED)

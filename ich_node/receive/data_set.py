@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import re
 import struct
+import time
 import warnings
 import zlib
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from typing import Any, Final
 
@@ -18,6 +20,7 @@ from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID
 
 from ich_node.receive import statuses
+from ich_node.receive.acquisition import ACQUISITION_KEYWORDS, acquired_at
 from ich_node.records import ANALYSED_SOP_CLASSES
 
 _UID: Final = re.compile(r"[0-9.]{1,64}")
@@ -31,8 +34,10 @@ _PIXEL_TAGS: Final = (0x7FE00008, 0x7FE00009, 0x7FE00010)
 _WANTED: Final = [
     "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Modality", "Rows", "Columns",
     "SamplesPerPixel", "BitsAllocated", "NumberOfFrames", "PhotometricInterpretation", "PixelDataProviderURL",
+    "StationName", "RequestedProcedurePriority", *ACQUISITION_KEYWORDS,
 ]  # fmt: skip
-_WANTED_TAGS: Final[list[BaseTag | int]] = [Tag(keyword) for keyword in _WANTED]
+_WANTED_TAG: Final = {keyword: Tag(keyword) for keyword in _WANTED}
+_WANTED_TAGS: Final[list[BaseTag | int]] = list(_WANTED_TAG.values())
 _UNPARSABLE: Final = (
     ValueError, TypeError, KeyError, AttributeError, IndexError, NotImplementedError, EOFError, OSError,
     OverflowError, RecursionError, LookupError, struct.error, zlib.error, BytesLengthException,
@@ -55,7 +60,7 @@ class RefusedDataSet(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Which object this is."""
+    """Which object this is, and what decides how soon it is analysed."""
 
     sop_class_uid: str
     sop_instance_uid: str
@@ -63,6 +68,11 @@ class Identity:
     series_instance_uid: str
     modality: str
     warnings: tuple[str, ...] = ()
+    acquired_at: float | None = None
+    """Seconds since 1970; None where the header does not say."""
+    station_name: str = ""
+    requested_priority: str = ""
+    """RequestedProcedurePriority in capitals; empty where it is absent."""
 
 
 @dataclass(slots=True)
@@ -91,7 +101,13 @@ def identify(encoded: bytes | memoryview, transfer_syntax_uid: str) -> Identity:
             notes = _faults_of_uids(identity) + _check_pixels(header, pixels, syntax)
     except _UNPARSABLE as error:
         raise RefusedDataSet(statuses.CANNOT_UNDERSTAND, f"not parsable ({type(error).__name__})") from error
-    return Identity(*identity, warnings=notes)
+    return Identity(
+        *identity,
+        warnings=notes,
+        acquired_at=acquired_at(partial(_text, header), time.time()),
+        station_name=_text(header, "StationName"),
+        requested_priority=_text(header, "RequestedProcedurePriority").upper(),
+    )
 
 
 def check_agreement(identity: Identity, sop_class_uid: str, sop_instance_uid: str) -> None:
@@ -148,15 +164,22 @@ def _end_of(pixels: _PixelElement, encoded: bytes | memoryview) -> int:
 
 def _identity(header: Dataset) -> tuple[str, str, str, str, str]:
     uids = [_uid(header, keyword) for keyword in _WANTED[:4]]
-    return uids[0], uids[1], uids[2], uids[3], str(header.get("Modality") or "")[:16]
+    return uids[0], uids[1], uids[2], uids[3], _text(header, "Modality")[:16]
 
 
 def _uid(header: Dataset, keyword: str) -> str:
-    value = str(header.get(keyword) or "").strip(" \0")
+    value = _text(header, keyword)
     if not _UID.fullmatch(value):
         why = f"{keyword} is missing, or is not 1 to 64 digits and dots"
         raise RefusedDataSet(statuses.DATA_SET_DOES_NOT_MATCH_SOP_CLASS, why)
     return value
+
+
+def _text(header: Dataset, keyword: str) -> str:
+    """Return a value from its bytes: to have it decoded takes longer, and fails where the header has faults of form."""
+    element = header.get_item(_WANTED_TAG[keyword], keep_deferred=True)
+    value = element.value if element is not None else None
+    return value.decode("ascii", "replace").strip(" \0") if isinstance(value, bytes) else ""
 
 
 def _faults_of_uids(uids: tuple[str, ...]) -> tuple[str, ...]:

@@ -7,7 +7,8 @@ import hashlib
 import struct
 import threading
 import time
-from collections import defaultdict
+import uuid
+from dataclasses import dataclass, replace
 from typing import Any, Final, cast
 
 from pydicom.uid import UID
@@ -22,22 +23,44 @@ from ich_node import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from ich_node.config import Config
 from ich_node.database import Database, open_database, prepare_database
 from ich_node.errors import DatabaseBusy, SpoolFull, StartError, TransientError
-from ich_node.job_queue import known_paths, look_up, register_instance, release_series
+from ich_node.job_queue import (
+    SendingAssociation,
+    forget_association,
+    free_leases_of_the_dead,
+    known_paths,
+    look_up,
+    new_owner,
+    register_instance,
+    release_association,
+)
 from ich_node.log import EventLog
 from ich_node.receive import statuses
 from ich_node.receive.data_set import Identity, RefusedDataSet, check_agreement, identify
 from ich_node.receive.negotiation import Negotiation, serve_as_storage
 from ich_node.receive.spool import Spool, file_head, split_file
 from ich_node.receive.transport import ConnectionHandler, Server
-from ich_node.records import ANALYSED_SOP_CLASSES, ReceivedInstance, Reception
+from ich_node.records import ANALYSED_SOP_CLASSES, KEY_OBJECT_SELECTION_STORAGE, ReceivedInstance, Reception
+from ich_node.routing import is_old, priority_of
 from ich_node.service import SystemdNotifier, stop_on_signals
 
 _REJECTED_PERMANENT, _BY_USER = 1, 1
 _NO_REASON, _CALLING_AE_TITLE_NOT_RECOGNISED = 1, 3
 _ASSOCIATION_TIMEOUT_S: Final = 10.0
 _RECOVERED: Final = "RECOVERED"
+_PRIORITIES: Final = {0: "MEDIUM", 1: "HIGH", 2: "LOW"}
+"""Priority of a C-STORE request (PS3.7 9.3.1.1)."""
+
+_READ_SOP_CLASSES: Final = (*ANALYSED_SOP_CLASSES, KEY_OBJECT_SELECTION_STORAGE)
 
 log = EventLog("receive")
+
+
+@dataclass(frozen=True, slots=True)
+class _Sender:
+    calling_ae_title: str
+    address: str
+    """Empty where it is not known any more."""
+    association: SendingAssociation | None
 
 
 class Receiver:
@@ -49,8 +72,9 @@ class Receiver:
         self._spool = Spool(config.state_directory, config.receiver.reserve_mib)
         accept = config.receiver.accept
         self._negotiation = Negotiation(config.peer, allow_any=config.receiver.allow_any, accept=accept)
-        self._open_series: defaultdict[Any, set[int]] = defaultdict(set)
-        """Series that each open association has sent to."""
+        self._owner = new_owner()
+        self._sending: dict[Any, SendingAssociation] = {}
+        """Open associations that have sent something."""
         self._lock = threading.Lock()
         self._server: Server | None = None
         self._thread: threading.Thread | None = None
@@ -64,6 +88,7 @@ class Receiver:
             StartError: the port is taken, or the state folder cannot be written.
         """
         self._spool.prepare()
+        free_leases_of_the_dead(self._database)
         self._adopt_orphans()
         self._server = self._listen()
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.2,), name="listener", daemon=True)
@@ -163,19 +188,35 @@ class Receiver:
 
     def on_released(self, event: Event) -> None:
         """Let the series of a released association close soon, but for those another association still sends."""
-        with self._lock:
-            mine = self._open_series.pop(event.assoc, set())
-            elsewhere: set[int] = set().union(*self._open_series.values())
-        if done := mine - elsewhere:
+        if (association := self._ended(event)) is not None:
+            settings = self._config.series
             try:
-                release_series(self._database, done, self._config.series.quiet_s)
-            except TransientError as error:  # they close at max_wait_s instead
-                log.error("release not noted", error, series=sorted(done))
+                release_association(
+                    self._database, association, quiet_s=settings.quiet_s, max_wait_s=settings.max_wait_s
+                )
+            except TransientError as error:  # its series close at max_wait_s instead
+                log.error("release not noted", error, association=association.name)
 
     def on_closed(self, event: Event) -> None:
         """Forget an association that was aborted or cut: its series close after ``max_wait_s``."""
+        if (association := self._ended(event)) is not None:
+            try:
+                forget_association(self._database, association)
+            except TransientError as error:  # its lease runs out
+                log.error("abort not noted", error, association=association.name)
+
+    def _ended(self, event: Event) -> SendingAssociation | None:
+        """Give an association that has sent something, once."""
         with self._lock:
-            self._open_series.pop(event.assoc, None)
+            return self._sending.pop(event.assoc, None)
+
+    def _association(self, event: Event) -> SendingAssociation:
+        with self._lock:
+            known = self._sending.get(event.assoc)
+            if known is None:
+                known = SendingAssociation(uuid.uuid4().hex, self._owner)
+                self._sending[event.assoc] = known
+            return known
 
     # --------------------------------------------------------------------------------- storing
 
@@ -187,32 +228,32 @@ class Receiver:
         syntax = str(event.context.transfer_syntax)
         identity = identify(encoded, syntax)
         check_agreement(identity, str(request.AffectedSOPClassUID), str(request.AffectedSOPInstanceUID))
+        if not identity.requested_priority:
+            identity = replace(identity, requested_priority=_PRIORITIES.get(request.Priority, ""))
         for warning in identity.warnings:
             log.warning("object has a fault of form", fault=warning, **_origin(event))
-        calling = event.assoc.requestor.ae_title.strip()
-        reception, series_id = self._keep(encoded, identity, syntax, calling, event.assoc.requestor.address)
+        requestor = event.assoc.requestor
+        sender = _Sender(requestor.ae_title.strip(), requestor.address, self._association(event))
+        reception, series_id = self._keep(encoded, identity, syntax, sender)
         log.info("object received", reception=reception.name, series=series_id, bytes=len(encoded), **_origin(event))
-        if series_id is not None and reception in (Reception.NEW, Reception.VERSION):
-            with self._lock:
-                self._open_series[event.assoc].add(series_id)
+        if reception is Reception.QUARANTINED:
+            log.error("an image's UID is in two series; both are quarantined", series=series_id, **_origin(event))
         return statuses.SUCCESS
 
-    def _keep(
-        self, encoded: bytes, identity: Identity, syntax: str, calling_ae_title: str, address: str
-    ) -> tuple[Reception, int | None]:
+    def _keep(self, encoded: bytes, identity: Identity, syntax: str, sender: _Sender) -> tuple[Reception, int | None]:
         sha256 = hashlib.sha256(encoded).hexdigest()
         if known := look_up(self._database, identity.sop_instance_uid, sha256):
             return known, None
-        head = file_head(identity.sop_class_uid, identity.sop_instance_uid, syntax, calling_ae_title)
+        head = file_head(identity.sop_class_uid, identity.sop_instance_uid, syntax, sender.calling_ae_title)
         path = self._spool.write((head, encoded))
         try:
-            return self._register(identity, syntax, sha256, len(encoded), path, calling_ae_title, address)
+            return self._register(identity, syntax, sha256, len(encoded), path, sender)
         except TransientError:
             self._spool.remove(path)  # nothing was written, and the sender is told so
             raise  # after any other error the row may be there for all we know: the next start looks
 
     def _register(
-        self, identity: Identity, syntax: str, sha256: str, size: int, path: str, calling_ae_title: str, address: str
+        self, identity: Identity, syntax: str, sha256: str, size: int, path: str, sender: _Sender
     ) -> tuple[Reception, int]:
         received = ReceivedInstance(
             study_instance_uid=identity.study_instance_uid,
@@ -224,12 +265,20 @@ class Receiver:
             sha256=sha256,
             size_bytes=size,
             path=path,
-            calling_ae_title=calling_ae_title,
-            remote_address=address,
+            calling_ae_title=sender.calling_ae_title,
+            remote_address=sender.address,
+            priority=priority_of(
+                self._config, sender.calling_ae_title, identity.station_name, identity.requested_priority
+            ),
+            old=is_old(self._config, identity.acquired_at, time.time()),
         )
-        analysed = identity.sop_class_uid in ANALYSED_SOP_CLASSES
-        wait_s = self._config.series.max_wait_s
-        reception, series_id = register_instance(self._database, received, max_wait_s=wait_s, analysed=analysed)
+        reception, series_id = register_instance(
+            self._database,
+            received,
+            max_wait_s=self._config.series.max_wait_s,
+            analysed=identity.sop_class_uid in _READ_SOP_CLASSES,
+            association=sender.association,
+        )
         if reception is Reception.DUPLICATE:
             self._spool.remove(path)
         return reception, series_id
@@ -246,7 +295,7 @@ class Receiver:
                 log.error("file without a row cannot be read and stays where it is", error, path=path)
                 continue
             sha256 = hashlib.sha256(encoded).hexdigest()
-            self._register(identity, syntax, sha256, len(encoded), path, _RECOVERED, "")
+            self._register(identity, syntax, sha256, len(encoded), path, _Sender(_RECOVERED, "", None))
             log.warning("file without a row adopted", path=path)
 
 

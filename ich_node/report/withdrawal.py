@@ -4,6 +4,7 @@ from pydicom import Dataset
 
 from ich_node.errors import ReportError
 from ich_node.records import StudyContext
+from ich_node.report.wording import TEST_MODEL
 
 
 def withdrawn_context(previous: Dataset) -> StudyContext:
@@ -22,6 +23,11 @@ def withdrawn_context(previous: Dataset) -> StudyContext:
     if not evidence:
         raise ReportError("the report to withdraw names no image")
     return StudyContext(str(previous.StudyInstanceUID), evidence, header=previous)
+
+
+def is_of_test_model(previous: Dataset) -> bool:
+    """Tell a report of a model that was not trained, which lies in a series of its own."""
+    return str(previous.get("SeriesDescription") or "").startswith(TEST_MODEL)
 
 
 def _minimal_header(series_instance_uid: str, image: Dataset) -> Dataset:

@@ -19,7 +19,7 @@ from ich_node.job_queue import (
 from ich_node.log import EventLog
 from ich_node.pipeline import report, study_context
 from ich_node.records import Completeness, ReportIdentity
-from ich_node.report.withdrawal import withdrawn_context
+from ich_node.report.withdrawal import is_of_test_model, withdrawn_context
 from ich_node.triage import not_analysed
 from ich_node.worker.bench import Workbench
 from ich_node.worker.results_folder import save_objects
@@ -74,11 +74,13 @@ def _withdrawal(bench: Workbench, study: StudyToTell) -> Sequence[SavedObject]:
     if study.previous_file is None:
         return ()
     finding = not_analysed(study.reason, study.detail, Completeness())
-    context = withdrawn_context(dcmread(bench.file(study.previous_file)))
+    previous = dcmread(bench.file(study.previous_file))
+    context = withdrawn_context(previous)
+    finding = dataclasses.replace(finding, withdrawn=True, test_model=is_of_test_model(previous))
     objects = report(
         _identity(bench, study),
         context,
-        dataclasses.replace(finding, withdrawn=True),
+        finding,
         None,
         (),
         predecessors=study.predecessors,

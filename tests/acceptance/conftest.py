@@ -54,8 +54,8 @@ def orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc | None
     configuration = {
         "Name": "ich-node test", "StorageDirectory": str(folder / "storage"), "IndexDirectory": str(folder / "storage"),
         "DicomAet": "PACS", "DicomPort": server.dicom_port, "HttpPort": server.http_port, "Plugins": [],
-        "DicomAlwaysAllowStore": True, "DicomCheckCalledAet": False, "AuthenticationEnabled": False,
-        "RemoteAccessAllowed": False,
+        "DicomAlwaysAllowStore": True, "DicomAlwaysAllowFind": True, "DicomCheckCalledAet": False,
+        "AuthenticationEnabled": False, "RemoteAccessAllowed": False,
     }  # fmt: skip
     (folder / "orthanc.json").write_text(json.dumps(configuration))
     environment = os.environ | {"TCP_NODELAY": "1"}

@@ -11,7 +11,16 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from ich_node.config import Config, PeerSettings, find_config, load_config, parse_config
+from ich_node.config import (
+    Config,
+    DestinationSettings,
+    PeerSettings,
+    PrioritySettings,
+    QuerySettings,
+    find_config,
+    load_config,
+    parse_config,
+)
 from ich_node.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -51,12 +60,36 @@ def test_the_example_names_every_key_of_the_section(section: str) -> None:
     assert set(written) == set(type(Config.model_fields[section].default).model_fields)
 
 
-@pytest.mark.parametrize("section", ["peer", "destination"])
-def test_the_example_names_every_key_of_peers_and_destinations(section: str) -> None:
-    block = EXAMPLE.read_text().split(f"\n[[{section}]]\n")[1].split("\n# Where")[0]
-    named = set(re.findall(r"^(?:# )?(\w+) = ", block, flags=re.MULTILINE))
-    (model,) = [one for one in Config.model_fields[section].annotation.__args__ if isinstance(one, type)]
-    assert named == set(model.model_fields)
+def uncommented() -> str:
+    """The example with every key and table switched on."""
+    return re.sub(r"^# (?=\w+ = |\[)", "", EXAMPLE.read_text(), flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("section", "model"),
+    [
+        ("peer", PeerSettings),
+        ("destination", DestinationSettings),
+        ("priority", PrioritySettings),
+        ("query", QuerySettings),
+    ],
+)
+def test_the_example_names_every_key_of_what_it_leaves_to_the_site(section: str, model: type[BaseModel]) -> None:
+    written = tomllib.loads(uncommented())[section]
+    assert set(written[0] if isinstance(written, list) else written) == set(model.model_fields)
+
+
+def test_the_example_loads_with_everything_in_it_switched_on() -> None:
+    config = parse_config(tomllib.loads(uncommented()))
+    assert config.query is not None
+    assert config.query.port == 104
+    assert config.priority[0].level == 10
+    assert config.peer[0].return_port == 104
+
+
+def test_without_a_change_the_example_asks_nobody_and_raises_nobody() -> None:
+    config = load_config(EXAMPLE)
+    assert (config.query, config.priority) == (None, ())
 
 
 def test_every_key_of_the_example_says_what_it_means() -> None:
@@ -187,6 +220,37 @@ def test_missing_keys_are_named() -> None:
 
 def test_a_longest_wait_shorter_than_the_quiet_time_is_a_fault() -> None:
     assert the_fault("series.quiet_s = 30") == "series.max_wait_s = 20: must not be shorter than quiet_s"
+
+
+@pytest.mark.parametrize("conditions", ["", "requested = []"])
+def test_a_priority_that_would_fit_everything_is_a_fault(conditions: str) -> None:
+    assert the_fault(f"[[priority]]\nlevel = 5\n{conditions}") == (
+        "priority.0: would fit everything; give ae_title, station_name or requested"
+    )
+
+
+@pytest.mark.parametrize(
+    ("condition", "says"),
+    [
+        ("level = 101\nae_title = 'A'", "priority.0.level = 101: must be less than or equal to 100"),
+        ("level = 1\nrequested = ['URGENT']", "priority.0.requested.0 = 'URGENT': must be 'STAT', 'HIGH'"),
+        ("level = 1\nae_title = 'A'\nstation = 'CT'", "priority.0.station: unknown key; allowed: ae_title, level"),
+        ("ae_title = 'A'", "priority.0.level: missing"),
+    ],
+)
+def test_a_fault_of_a_priority_says_what_is_allowed(condition: str, says: str) -> None:
+    assert the_fault(f"[[priority]]\n{condition}").startswith(says)
+
+
+def test_a_query_needs_everything_that_an_association_needs() -> None:
+    faults = faults_of("receiver.allow_any = true\n[query]\nae_title = 'PACS'")
+    assert faults == ["query.host: missing", "query.port: missing"]
+    assert the_fault("query = 'PACS'") == "query = 'PACS': must be a table: [query]"
+
+
+def test_values_that_mean_no_contrast_are_the_sites_own() -> None:
+    config = parse_config({"receiver": {"allow_any": True}, "eligibility": {"no_contrast_values": ["KEINES"]}})
+    assert config.eligibility.no_contrast_values == ("KEINES",)
 
 
 def test_a_password_in_a_database_url_is_not_shown() -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import random
 import struct
+import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +79,7 @@ def refusal(content: bytes, syntax: str = ExplicitVRLittleEndian) -> RefusedData
 def test_the_identifiers_are_read_from_the_data_set(syntax: str) -> None:
     ds = ct_slice(7)
     found = identify(memoryview(encoded(ds, syntax)), syntax)
-    assert found == Identity(
+    assert replace(found, acquired_at=None) == Identity(
         ds.SOPClassUID, ds.SOPInstanceUID, ds.StudyInstanceUID, ds.SeriesInstanceUID, "CT", warnings=()
     )
 
@@ -130,6 +133,98 @@ def test_command_set_and_data_set_must_agree() -> None:
 )
 def test_other_faults_of_form_are_accepted(change: dict[str, Any]) -> None:
     identify(encoded(ct_slice(1, **change)), ExplicitVRLittleEndian)
+
+
+# ------------------------------------------------------------------------ what decides how soon it is analysed
+
+NO_TIME = dict.fromkeys(
+    f"{what}{kind}" for what in ("Acquisition", "Content", "Series", "Study") for kind in ("Date", "Time")
+)
+
+
+def acquired(**changes: Any) -> float | None:
+    """When a slice was acquired that says nothing of it but what is given."""
+    return identify(encoded(ct_slice(1, **NO_TIME | changes)), ExplicitVRLittleEndian).acquired_at
+
+
+def utc(text: str) -> float:
+    return datetime.fromisoformat(text + "+00:00").timestamp()
+
+
+@pytest.fixture
+def in_new_york(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TZ", "EST5EDT,M3.2.0,M11.1.0")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.parametrize(
+    ("header", "when"),
+    [
+        ({"AcquisitionDateTime": "20240115123015.5"}, "2024-01-15T17:30:15.5"),
+        ({"AcquisitionDateTime": "20240115123015.5+0100"}, "2024-01-15T11:30:15.5"),
+        ({"AcquisitionDateTime": "20240115123015", "TimezoneOffsetFromUTC": "-0330"}, "2024-01-15T16:00:15"),
+        ({"AcquisitionDateTime": "20240115123015+0100", "TimezoneOffsetFromUTC": "-0330"}, "2024-01-15T11:30:15"),
+        ({"AcquisitionDate": "20240115", "AcquisitionTime": "123015.25"}, "2024-01-15T17:30:15.25"),
+        ({"AcquisitionDate": "20240715", "AcquisitionTime": "1230"}, "2024-07-15T16:30:00"),
+        ({"AcquisitionDate": "2024.01.15", "AcquisitionTime": "12:30:15"}, "2024-01-15T17:30:15"),
+        ({"StudyDate": "20240115", "StudyTime": "235960", "TimezoneOffsetFromUTC": "+0000"}, "2024-01-15T23:59:59"),
+        ({"SeriesDate": "20240115", "TimezoneOffsetFromUTC": "+0000"}, "2024-01-15T23:59:59.999999"),
+        ({"AcquisitionDateTime": "20240115", "TimezoneOffsetFromUTC": "+0000"}, "2024-01-15T23:59:59.999999"),
+        ({"StudyDate": "20240115", "StudyTime": "120000", "TimezoneOffsetFromUTC": "noon"}, "2024-01-15T17:00:00"),
+    ],
+)
+@pytest.mark.usefixtures("in_new_york")
+def test_the_time_of_acquisition_counts_in_the_zone_of_the_images_else_of_this_machine(
+    header: dict[str, Any], when: str
+) -> None:
+    assert acquired(**header) == pytest.approx(utc(when), abs=1e-5)
+
+
+def test_the_most_exact_attribute_that_is_there_decides() -> None:
+    order = [*(f"{what}Date" for what in ("Acquisition", "Content", "Series", "Study"))]
+    days = {keyword: f"2024011{number}" for number, keyword in enumerate(order, start=1)}
+    for keyword in order:
+        day = days[keyword]
+        assert acquired(**days, TimezoneOffsetFromUTC="+0000") == pytest.approx(
+            utc(f"{day[:4]}-{day[4:6]}-{day[6:]}T23:59:59.999999"), abs=1e-5
+        )
+        days[keyword] = ""
+    assert acquired(**dict.fromkeys(order, ""), AcquisitionTime="120000") is None
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {},
+        {"AcquisitionDate": "yesterday"},
+        {"AcquisitionDate": "20241341", "AcquisitionTime": "120000"},
+        {"AcquisitionDate": "20240115", "AcquisitionTime": "noon"},
+        {"AcquisitionDate": "20240115", "AcquisitionTime": "256199"},
+        {"AcquisitionDate": "00010101", "AcquisitionTime": "000000"},
+        {"AcquisitionDate": "99991231", "AcquisitionTime": "120000"},
+        {"AcquisitionDateTime": "202401"},
+        {"AcquisitionDateTime": "nonsense", "StudyDate": "20240115"},
+        {"AcquisitionDateTime": "20240115123015", "TimezoneOffsetFromUTC": "+9900"},
+    ],
+)
+def test_a_time_of_acquisition_that_cannot_be_is_none(header: dict[str, Any]) -> None:
+    assert acquired(**header) is None
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES)
+def test_station_and_requested_priority_are_read_where_they_are(syntax: str) -> None:
+    ds = ct_slice(1, StationName="CT_ER1", RequestedProcedurePriority="stat")
+    found = identify(encoded(ds, syntax), syntax)
+    assert (found.station_name, found.requested_priority) == ("CT_ER1", "STAT")
+    inner = Dataset()
+    inner.StationName, inner.RequestedProcedurePriority = "INNER", "STAT"
+    ds = ct_slice(1, StationName="", RequestedProcedurePriority=None)
+    ds.RequestAttributesSequence = Sequence([inner])
+    found = identify(encoded(ds, syntax), syntax)
+    assert (found.station_name, found.requested_priority) == ("", "")
 
 
 # ---------------------------------------------------------------------------------- whether all of it came

@@ -5,8 +5,10 @@ import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, get_args
 
 import pytest
+from pydantic import BaseModel
 
 from docs import generate
 from ich_node.cli import build_parser
@@ -153,10 +155,13 @@ def test_make_targets_that_are_named_exist(document: Path) -> None:
 
 
 def sections() -> dict[str, set[str]]:
-    fields = Config.model_fields
-    values = {name: getattr(Config(), name) for name in fields if name not in ("peer", "destination")}
-    known = {name: set(type(value).model_fields) for name, value in values.items()}
-    return known | {"peer": {"ae_title", "address", "return_port", "destinations"}}
+    def models(annotation: Any) -> Iterator[type[BaseModel]]:
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            yield annotation
+        for inner in get_args(annotation):
+            yield from models(inner)
+
+    return {name: set(next(models(one.annotation)).model_fields) for name, one in Config.model_fields.items()}
 
 
 @by_name
@@ -166,6 +171,21 @@ def test_configuration_keys_that_are_named_exist(document: Path) -> None:
         for section, key in _DOTTED_KEY.findall(code) if re.fullmatch(r"[a-z]+\.[a-z_]+( = .*)?", code) else ():
             if section in known:
                 assert key in known[section] | {"py"}, f"{document.name}: {section}.{key}"
+
+
+def test_the_keys_of_every_section_are_known() -> None:
+    known = sections()
+    assert {"return_port", "skip_old", "station_name", "port"} <= set().union(
+        *(known[name] for name in ("peer", "destination", "priority", "query"))
+    )
+
+
+def test_what_a_site_may_want_to_set_is_documented() -> None:
+    text = (ROOT / "docs/configuration.md").read_text()
+    keys = ["series.routine_max_age_h", "skip_old", "[query]", "[[priority]]", "[eligibility]"]
+    keys += [f"eligibility.{key}" for key in sections()["eligibility"]]
+    assert not [key for key in keys if key not in text]
+    assert not [key for key in sections()["priority"] if key not in text]
 
 
 def test_configuration_keys_are_found_in_the_documents() -> None:

@@ -35,6 +35,7 @@ from ich_node.phantom import PhantomSettings, make_series, write_series
 
 STORESCU = Path("/usr/bin/storescu")
 ECHOSCU = Path("/usr/bin/echoscu")
+STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
 PRIVATE_CLASS = "1.2.826.0.1.3680043.8.498.77.1"
 SMALL = PhantomSettings(slices=3, rows=32, uid_seed="pacs test")
 
@@ -63,6 +64,18 @@ def send(pacs: SmallPacs, instance: Dataset) -> int:
     status = association.send_c_store(instance).Status
     association.release()
     return int(status)
+
+
+def find(pacs: SmallPacs, level: str, **keys: str) -> tuple[int, list[Dataset]]:
+    """Ask by C-FIND; give the last status and the matches."""
+    identifier = Dataset()
+    identifier.QueryRetrieveLevel = level
+    for keyword, value in keys.items():
+        setattr(identifier, keyword, value)
+    association = associate(pacs, (STUDY_ROOT_FIND, [ExplicitVRLittleEndian]))
+    answers = list(association.send_c_find(identifier, STUDY_ROOT_FIND))
+    association.release()
+    return int(answers[-1][0].Status), [match for _, match in answers[:-1] if match is not None]
 
 
 def files_of(pacs: SmallPacs) -> list[Path]:
@@ -106,11 +119,11 @@ def test_a_private_class_proposed_with_deflated_first_is_taken_in_another_syntax
 
 
 def test_a_class_of_another_service_is_refused(pacs: SmallPacs) -> None:
-    study_root_find = "1.2.840.10008.5.1.4.1.2.2.1"
+    study_root_move = "1.2.840.10008.5.1.4.1.2.2.2"
     association = associate(
-        pacs, (study_root_find, [ExplicitVRLittleEndian]), (CTImageStorage, [ExplicitVRLittleEndian])
+        pacs, (study_root_move, [ExplicitVRLittleEndian]), (CTImageStorage, [ExplicitVRLittleEndian])
     )
-    assert [context.abstract_syntax for context in association.rejected_contexts] == [study_root_find]
+    assert [context.abstract_syntax for context in association.rejected_contexts] == [study_root_move]
     association.release()
 
 
@@ -198,6 +211,59 @@ def test_whoever_waits_for_an_object_is_told(tmp_path: Path) -> None:
         instance = an_object()
         send(pacs, instance)
         assert told == [(pacs.path_of(instance.SOPInstanceUID), instance.SOPInstanceUID)]
+
+
+def test_series_and_images_of_a_study_are_found(pacs: SmallPacs) -> None:
+    series, other = make_series(SMALL), an_object()
+    other.StudyInstanceUID = series[0].StudyInstanceUID
+    for instance in [*series, other]:
+        send(pacs, instance)
+    study = {"StudyInstanceUID": series[0].StudyInstanceUID}
+    status, found = find(
+        pacs, "SERIES", **study, SeriesInstanceUID="", Modality="", NumberOfSeriesRelatedInstances="", SeriesNumber=""
+    )
+    assert status == SUCCESS
+    assert {(one.SeriesInstanceUID, one.Modality, one.NumberOfSeriesRelatedInstances) for one in found} == {
+        (series[0].SeriesInstanceUID, "CT", 3),
+        (other.SeriesInstanceUID, "CT", 1),
+    }
+    one_series = study | {"SeriesInstanceUID": series[0].SeriesInstanceUID}
+    status, images = find(pacs, "IMAGE", **one_series, SOPInstanceUID="")
+    assert status == SUCCESS
+    assert {one.SOPInstanceUID for one in images} == {one.SOPInstanceUID for one in series}
+    _, one_image = find(pacs, "IMAGE", **one_series, SOPInstanceUID=series[1].SOPInstanceUID)
+    assert [one.SOPInstanceUID for one in one_image] == [series[1].SOPInstanceUID]
+
+
+def test_what_is_not_there_is_not_found(pacs: SmallPacs) -> None:
+    send(pacs, an_object())
+    assert find(pacs, "SERIES", StudyInstanceUID="1.2.3", SeriesInstanceUID="") == (SUCCESS, [])
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
+@pytest.mark.parametrize(
+    ("level", "keys"),
+    [
+        ("STUDY", {"StudyInstanceUID": "1.2"}),
+        ("SERIES", {"StudyInstanceUID": ""}),
+        ("SERIES", {"StudyInstanceUID": ".."}),
+        ("IMAGE", {"StudyInstanceUID": "1.2", "SeriesInstanceUID": ""}),
+    ],
+)
+def test_a_query_without_the_keys_of_its_level_is_refused(pacs: SmallPacs, level: str, keys: dict[str, str]) -> None:
+    identifier_does_not_match = 0xA900
+    assert find(pacs, level, **keys) == (identifier_does_not_match, [])
+
+
+def test_the_number_of_instances_can_be_left_empty(tmp_path: Path) -> None:
+    with SmallPacs(tmp_path / "pacs", counts_instances=False) as pacs:
+        instance = an_object()
+        send(pacs, instance)
+        _, found = find(
+            pacs, "SERIES", StudyInstanceUID=instance.StudyInstanceUID, SeriesInstanceUID="",
+            NumberOfSeriesRelatedInstances="",
+        )  # fmt: skip
+    assert [one.NumberOfSeriesRelatedInstances for one in found] == [None]
 
 
 def test_every_object_is_sent_on(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ich_node.planes import plan_planes, steps_are_thin
+from ich_node.planes import is_thin, plan_planes
 from ich_node.records import PlaneMember
 
 
@@ -19,15 +19,15 @@ def thin(count: int = 140, step: float = 1.0, start: float = 3.3) -> list[PlaneM
 
 
 def test_a_series_is_thin_when_8_in_10_steps_are_under_2_5_mm() -> None:
-    assert steps_are_thin([0, 2.4, 4.8, 7.2, 9.6, 15])
-    assert not steps_are_thin([0, 2.4, 4.8, 7.2, 12.2, 17.2])
-    assert not steps_are_thin([0, 2.5, 5.0])
-    assert not steps_are_thin([7.0])
-    assert not steps_are_thin([])
+    assert is_thin([0, 2.4, 4.8, 7.2, 9.6, 15])
+    assert not is_thin([0, 2.4, 4.8, 7.2, 12.2, 17.2])
+    assert not is_thin([0, 2.5, 5.0])
+    assert not is_thin([7.0])
+    assert not is_thin([])
 
 
 def test_slices_at_the_same_position_say_nothing_of_thinness() -> None:
-    assert not steps_are_thin([0.0, 0.0, 5.0, 5.0, 10.0, 10.0])
+    assert not is_thin([0.0, 0.0, 5.0, 5.0, 10.0, 10.0])
 
 
 def test_thick_slices_are_planes_of_their_own_and_ready_at_once() -> None:

@@ -3,9 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from ich_node.config import Config, parse_config
 from ich_node.records import Destination
-from ich_node.routing import configured_destinations, destinations_for
+from ich_node.routing import configured_destinations, destinations_for, is_old, pacs_to_ask, priority_of
 
 PACS = {"name": "pacs", "ae_title": "PACS", "host": "10.0.0.1", "port": 104}
 READING = {"name": "reading-room", "ae_title": "READER", "host": "reader.local", "port": 11112}
@@ -56,3 +58,63 @@ def test_the_first_peer_that_fits_decides_and_address_and_title_must_both_fit() 
 def test_what_was_adopted_after_a_crash_goes_to_every_destination() -> None:
     known = config({"ae_title": "CT1", "address": "10.1.2.3", "destinations": ["pacs"]})
     assert names(destinations_for(known, "RECOVERED", "")) == ["pacs", "reading-room"]
+
+
+def test_results_of_an_old_study_stay_away_from_where_they_are_not_wanted() -> None:
+    peer = {"ae_title": "CT1", "address": "10.1.2.3", "return_port": 104}
+    known = parse_config({"peer": [peer], "destination": [PACS, READING | {"skip_old": True}]}, Path("test"))
+    assert names(destinations_for(known, "CT1", "10.1.2.3", old=True)) == ["pacs", "sender-CT1-10.1.2.3"]
+    assert len(destinations_for(known, "CT1", "10.1.2.3", old=False)) == 3
+    assert len(configured_destinations(known)) == 2
+
+
+# ------------------------------------------------------------------------------------------ what goes first
+
+
+def with_rules(*rules: dict[str, Any]) -> Config:
+    return parse_config({"receiver": {"allow_any": True}, "priority": list(rules)}, Path("test"))
+
+
+def test_without_rules_everything_is_alike() -> None:
+    assert priority_of(with_rules(), "CT1", "CT_ER1", "STAT") == 0
+
+
+@pytest.mark.parametrize(
+    ("rule", "fits"),
+    [
+        ({"ae_title": "CT1"}, True),
+        ({"ae_title": "CT2"}, False),
+        ({"station_name": "CT_ER*"}, True),
+        ({"station_name": "ct_er?"}, True),
+        ({"station_name": "CT_ER"}, False),
+        ({"station_name": "CT_[A-Z]R1"}, False),
+        ({"requested": ["HIGH", "STAT"]}, True),
+        ({"requested": ["LOW"]}, False),
+        ({"ae_title": "CT1", "station_name": "*ER*", "requested": ["STAT"]}, True),
+        ({"ae_title": "CT1", "station_name": "*ER*", "requested": ["LOW"]}, False),
+    ],
+)
+def test_every_key_of_a_rule_must_fit(rule: dict[str, Any], fits: bool) -> None:
+    assert priority_of(with_rules(rule | {"level": 7}), "CT1", "CT_ER1", "STAT") == (7 if fits else 0)
+
+
+def test_of_the_rules_that_fit_the_highest_level_counts() -> None:
+    rules = [{"level": level, "ae_title": "CT1"} for level in (5, 20, -30)]
+    assert priority_of(with_rules(*rules), "CT1", "", "") == 20
+    assert priority_of(with_rules(rules[2], {"level": 50, "ae_title": "CT2"}), "CT1", "", "") == -30
+
+
+def test_a_study_is_old_when_it_was_acquired_longer_ago_than_configured() -> None:
+    known = parse_config({"receiver": {"allow_any": True}, "series": {"routine_max_age_h": 2}}, Path("test"))
+    assert not is_old(known, 10_000.0, 10_000.0 + 7200)
+    assert is_old(known, 10_000.0, 10_000.0 + 7201)
+    assert not is_old(known, None, 10_000.0)
+
+
+def test_only_a_configured_pacs_is_asked() -> None:
+    query = {"ae_title": "ARCHIVE", "host": "pacs.local", "port": 104}
+    known = parse_config({"receiver": {"allow_any": True}, "query": query}, Path("test"))
+    asked = pacs_to_ask(known)
+    assert asked is not None
+    assert (asked.ae_title, asked.host, asked.port) == ("ARCHIVE", "pacs.local", 104)
+    assert pacs_to_ask(with_rules()) is None

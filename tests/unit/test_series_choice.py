@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from ich_node.completeness import assess_completeness
 from ich_node.decode import DecodeLimits, position_along_normal_mm, read_facts
 from ich_node.kernels import KernelClass, kernel_class
+from ich_node.planes import is_thin
 from ich_node.records import Completeness, SliceFacts
-from ich_node.series_choice import SeriesDescription, chosen_over, describe_series, is_thin, waits_for_others
+from ich_node.series_choice import SeriesDescription, chosen_over, describe_series, waits_for_others
 
 STUDIES = [f"CQ500-CT-{number}" for number in (181, 342, 412, 427, 47, 80, 99)]
 

@@ -1,6 +1,6 @@
-"""A small PACS for the demo and the tests: answers C-ECHO, keeps every object it is sent, may send it on.
+"""A small PACS: answers C-ECHO and C-FIND, keeps every object it is sent, may send it on.
 
-It is no archive: nothing is queried, nothing is fsynced, and its log names no object and no patient.
+It is no archive: nothing is fsynced, nothing can be retrieved, and its log names no object and no patient.
 """
 
 import logging
@@ -8,7 +8,7 @@ import re
 import socket
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -45,6 +45,8 @@ from pynetdicom.service_class import ServiceClass, StorageServiceClass
 from pynetdicom.sop_class import uid_to_service_class
 from pynetdicom.transport import ThreadedAssociationServer
 
+from ich_node.pacs.finding import STUDY_ROOT_FIND, find_matches, is_answerable
+
 LOG: Final = logging.getLogger(__name__)
 
 SUCCESS: Final = 0x0000
@@ -53,6 +55,9 @@ WARNINGS: Final = range(0xB000, 0xC000)
 DATA_SET_DOES_NOT_MATCH_SOP_CLASS: Final = 0xA900
 CANNOT_UNDERSTAND: Final = 0xC000
 OUT_OF_RESOURCES: Final = 0xA700
+IDENTIFIER_DOES_NOT_MATCH_SOP_CLASS: Final = 0xA900
+CANCELLED: Final = 0xFE00
+PENDING: Final = 0xFF00
 
 VERIFICATION_UID: Final = "1.2.840.10008.1.1"
 STORAGE_SERVICE_CLASS_UID: Final = "1.2.840.10008.4.2"
@@ -97,6 +102,8 @@ class SmallPacs:
     """Called after each object was stored, with its data set."""
     forward_to: tuple[str, int, str] | None = None
     """Host, port and AE title of a node that gets every stored object, in the background."""
+    counts_instances: bool = True
+    """Answer NumberOfSeriesRelatedInstances; False: leave that optional key empty, as some do."""
     received: Counter[str] = field(default_factory=Counter)
     """How often each SOP Instance UID was stored."""
     forwarded: Counter[str] = field(default_factory=Counter)
@@ -122,11 +129,13 @@ class SmallPacs:
         ae.maximum_pdu_size = MAXIMUM_PDU_BYTES
         ae.maximum_associations = 64
         ae.add_supported_context(VERIFICATION_UID)
+        ae.add_supported_context(STUDY_ROOT_FIND)
         handlers: list[EventHandlerType] = [
             (evt.EVT_CONN_OPEN, send_without_delay),
             (evt.EVT_REQUESTED, self._offer_contexts),
             (evt.EVT_SOP_COMMON, storage_for_unknown_classes),
             (evt.EVT_C_STORE, self._store),
+            (evt.EVT_C_FIND, self._find),
         ]
         server = ae.start_server((self.bind, self.port), block=False, evt_handlers=handlers)
         assert server is not None, "a server that does not block is returned"
@@ -190,6 +199,18 @@ class SmallPacs:
             return OUT_OF_RESOURCES
         self._announce(path, sop_uid, dataset)
         return status
+
+    def _find(self, event: Event) -> Iterator[tuple[int, Dataset | None]]:
+        """Answer which series or images match, each with a status of PS3.4 C.4.1.1.4."""
+        identifier = event.identifier
+        if not is_answerable(identifier) or not is_safe_uid(identifier.StudyInstanceUID):
+            yield IDENTIFIER_DOES_NOT_MATCH_SOP_CLASS, None
+            return
+        for match in find_matches(self.directory, identifier, count_instances=self.counts_instances):
+            if event.is_cancelled:
+                yield CANCELLED, None
+                return
+            yield PENDING, match
 
     def _write(self, study_uid: str, sop_uid: str, part10: bytes) -> Path:
         """Put the file in place in one step; what was there under the same UID is replaced."""
