@@ -199,7 +199,7 @@ def assess_series(content: SeriesContent, rules: EligibilityRules) -> Assessment
         received=len(content.instances),
     )
     declined = _why_not(content, rules)
-    expected = head_expected(_readable(content.facts), tissues, rules)
+    expected = head_expected(content.facts, tissues, rules)
     description = describe_series(eligible, completeness) if eligible else None
     if declined is not None or description is None:
         return Assessment(completeness, declined, description, expected)

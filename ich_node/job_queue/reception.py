@@ -57,7 +57,7 @@ _REOPEN_SERIES: Final = (
 )
 _RENEW_ASSOCIATION: Final = (
     update(OpenAssociationRow)
-    .where(OpenAssociationRow.association == bindparam("name"), OpenAssociationRow.series_id == bindparam("series_id"))
+    .where(OpenAssociationRow.association == bindparam("name"), OpenAssociationRow.series_id == bindparam("held"))
     .values(lease_expires_at=bindparam("until"))
 )
 
@@ -184,7 +184,7 @@ def _may_close(series_ids: set[int]) -> Any:
 
 
 def _hold_open(connection: Connection, series_id: int, association: SendingAssociation, until: float) -> None:
-    values = {"name": association.name, "series_id": series_id, "until": until}
+    values = {"name": association.name, "held": series_id, "until": until}
     if not connection.execute(_RENEW_ASSOCIATION, values).rowcount:
         connection.execute(
             insert(OpenAssociationRow).values(

@@ -237,7 +237,7 @@ class Receiver:
         reception, series_id = self._keep(encoded, identity, syntax, sender)
         log.info("object received", reception=reception.name, series=series_id, bytes=len(encoded), **_origin(event))
         if reception is Reception.QUARANTINED:
-            log.error("an image's UID is in two series; both are quarantined", series=series_id, **_origin(event))
+            log.error("an image's UID is in two series; both are quarantined", None, series=series_id, **_origin(event))
         return statuses.SUCCESS
 
     def _keep(self, encoded: bytes, identity: Identity, syntax: str, sender: _Sender) -> tuple[Reception, int | None]:

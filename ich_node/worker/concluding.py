@@ -49,24 +49,27 @@ from ich_node.worker.scoring_planes import score_ready_planes
 log = EventLog("work")
 
 
-def conclude(bench: Workbench, job: SeriesJob) -> None:
-    """Conclude a series that is due, or postpone it where waiting may bring what is missing."""
+def conclude(bench: Workbench, job: SeriesJob) -> bool:
+    """Conclude a series that is due, or postpone it where waiting may bring what is missing.
+
+    True: nothing went wrong.
+    """
     if not close_series(bench.database, job, bench.owner, lease_s=LEASE_S):
-        return
+        return True
     closed_at = datetime.now(UTC)
     content = load_content(bench.database, job.id, bench.model_sha256)
     if _quarantined(bench, job, content):
-        return
+        return True
     assessment = assess_series(content, bench.rules)
     if assessment.could_gain and _may_wait(bench, job, content, assessment):
-        return
+        return True
     if assessment.declined is None:
         if not _score_all(bench, job):
-            return
+            return True
         content = load_content(bench.database, job.id, bench.model_sha256)
         assessment = assess_series(content, bench.rules)
         if assessment.could_gain and _may_wait(bench, job, content, assessment):
-            return
+            return True
     analysis = analyse_series(content, assessment, bench.model, bench.rules)
     steps = (
         Step("first slice received", job.first_received_at),
@@ -79,6 +82,7 @@ def conclude(bench: Workbench, job: SeriesJob) -> None:
         _log_conclusion(job, conclusion)
     else:
         log.info("conclusion void, the series changed", series=job.id)
+    return True
 
 
 def rank_of(bench: Workbench, job: SeriesJob) -> int:

@@ -87,34 +87,30 @@ class Worker:
         if next(self._steps) % _TELL_EVERY == 0:
             tell_of_studies(bench, _attempt)
         submitted = submit_waiting(bench, jobs, _INSTANCES_AT_ONCE)
-        jobs = [job for job in jobs if self._guarded(job, lambda job=job: read_series(bench, job, submitted[job.id]))]
-        jobs = [job for job in jobs if self._guarded(job, lambda job=job: self._score(job))]
+        jobs = [job for job in jobs if self._guarded(job, lambda one: read_series(bench, one, submitted[one.id]))]
+        jobs = [job for job in jobs if self._guarded(job, self._score)]
         due = [job for job in jobs if job.due]
         if len(due) > 1:
             due.sort(key=lambda job: (job.study_instance_uid, rank_of(bench, job)))
-        failed = {job.id for job in due if not self._guarded(job, lambda job=job: _done(conclude(bench, job)))}
+        failed = {job.id for job in due if not self._guarded(job, lambda one: conclude(bench, one))}
         release_lease(bench.database, [job.id for job in jobs if job.id not in failed], bench.owner)
         return True
 
     def _score(self, job: SeriesJob) -> bool:
         return score_ready_planes(self._bench, job, closing=False, most=PLANES_AT_ONCE) is not None
 
-    def _guarded(self, job: SeriesJob, work: Callable[[], bool]) -> bool:
+    def _guarded(self, job: SeriesJob, work: Callable[[SeriesJob], bool]) -> bool:
         """Do one step for a series; one that fails never stops the others, and after three attempts is FAILED.
 
         False where nothing more is to be done for it now.
         """
         answer: list[bool] = []
-        if (error := _attempt(lambda: answer.append(work()))) is None:
+        if (error := _attempt(lambda: answer.append(work(job)))) is None:
             return answer[0]
         what = f"{type(error).__name__}: {error}" if isinstance(error, IchNodeError) else type(error).__name__
         final = fail_attempt(self._bench.database, job, self._bench.owner, what, retry_s=_RETRY_S)
         log.error("series failed" if final else "series will be tried again", error, series=job.id)
         return False
-
-
-def _done(_nothing: None) -> bool:
-    return True
 
 
 def _attempt(work: Callable[[], object]) -> Exception | None:

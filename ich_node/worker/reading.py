@@ -75,7 +75,7 @@ def _log_instance(job: SeriesJob, instance: StoredInstance, decoded: DecodedInst
     if decoded.reason is not None:
         log.warning("slice not scored", **fields, state=decoded.state, reason=decoded.reason.name)
     if decoded.other_picture:
-        log.error("the same UID with another picture", **fields)
+        log.error("the same UID with another picture", None, **fields)
     repairs = sorted({repair for one in decoded.facts for repair in one.repairs})
     if repairs:
         log.warning("slice repaired", **fields, repairs=repairs)

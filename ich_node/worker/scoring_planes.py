@@ -9,6 +9,7 @@ from ich_node.decode import DecodedPlane
 from ich_node.job_queue import SeriesPlan, WhyUnreadable, load_plan, mark_unreadable, save_planes
 from ich_node.log import EventLog
 from ich_node.pipeline import is_worth_scoring, plan_series, score_planes
+from ich_node.plane_reader import MemberFile
 from ich_node.planes import PlannedPlane
 from ich_node.records import SeriesJob, SliceKey, StoredPlane
 from ich_node.worker.bench import LEASE_S, PLANES_AT_ONCE, Workbench
@@ -99,7 +100,7 @@ def _keys(plane: PlannedPlane) -> list[SliceKey]:
     return [one.key for one in plane.members]
 
 
-def _file(bench: Workbench, plan: SeriesPlan, key: SliceKey) -> tuple[object, int | None]:
+def _file(bench: Workbench, plan: SeriesPlan, key: SliceKey) -> MemberFile:
     return bench.file(plan.paths[key[0]]), key[1]
 
 

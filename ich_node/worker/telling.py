@@ -18,7 +18,7 @@ from ich_node.job_queue import (
 )
 from ich_node.log import EventLog
 from ich_node.pipeline import report, study_context
-from ich_node.records import Completeness, ReportIdentity
+from ich_node.records import Completeness, Destination, ReportIdentity
 from ich_node.report.withdrawal import is_of_test_model, withdrawn_context
 from ich_node.triage import not_analysed
 from ich_node.worker.bench import Workbench
@@ -92,5 +92,5 @@ def _identity(bench: Workbench, study: StudyToTell) -> ReportIdentity:
     return ReportIdentity(bench.installation_uid, study.study_instance_uid, study.revision)
 
 
-def _destinations(bench: Workbench, study: StudyToTell):
+def _destinations(bench: Workbench, study: StudyToTell) -> Sequence[Destination]:
     return bench.destinations(study.calling_ae_title, study.remote_address, old=study.old)
