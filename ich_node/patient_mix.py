@@ -32,13 +32,12 @@ def count_patients(marks: Sequence[PatientMarks]) -> str:
     Under one Patient ID a name may be corrected while images arrive (an unknown patient gets one): that alone is no
     mix. Another name with another birth date is: then two people share an ID.
     """
-    ids = {one.patient_id for one in marks}
+    ids = {one.patient_id for one in marks if one.patient_id}
+    names = {one.patient_name for one in marks if one.patient_name}
+    births = {one.patient_birth_date for one in marks if one.patient_birth_date}
     if len(ids) > 1:
         return f"{len(ids)} patient IDs"
-    people = {(one.patient_name, one.patient_birth_date) for one in marks}
-    names = {name for name, _ in people if name}
-    births = {birth for _, birth in people if birth}
-    if ids == {""} and len(names) > 1:
+    if not ids and len(names) > 1:
         return f"{len(names)} names without a patient ID"
     if len(names) > 1 and len(births) > 1:
         return f"{len(names)} names and {len(births)} birth dates under one patient ID"

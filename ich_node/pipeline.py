@@ -203,6 +203,8 @@ def assess_series(content: SeriesContent, rules: EligibilityRules) -> Assessment
     description = describe_series(eligible, completeness) if eligible else None
     if declined is not None or description is None:
         return Assessment(completeness, declined, description, expected)
+    if content.concluded_before:
+        return Assessment(completeness, None, description, expected)
     if (chosen := chosen_over(description, _analysed(content.siblings))) is not None:
         declined = NotAnalysedReason.OTHER_SERIES_CHOSEN, _name_of(chosen, content.siblings)
     return Assessment(completeness, declined, description, expected, _waits(description, content.siblings))

@@ -43,6 +43,8 @@ class StudyRow(Base):
     reason: Mapped[str | None] = mapped_column(String(32))
     withdrawn: Mapped[bool] = mapped_column(default=False)
     """The last report took an earlier result back; ``reason`` says why."""
+    doubted: Mapped[bool] = mapped_column(default=False, index=True)
+    """Something happened to the series that the answer rests on: it is looked whether the answer still holds."""
     rests_on_series_id: Mapped[int | None]
     old: Mapped[bool] = mapped_column(default=False)
     """Acquired long ago: it goes behind what is new, and alerts nobody."""

@@ -41,6 +41,7 @@ class SeriesPlan:
     of_other_models: tuple[int, ...]
     """Numbers of planes that other models have scored."""
     siblings: tuple[SiblingSeries, ...]
+    concluded_before: bool
 
 
 def load_plan(database: Database, series_id: int, model_sha256: str) -> SeriesPlan:
@@ -58,6 +59,7 @@ def load_plan(database: Database, series_id: int, model_sha256: str) -> SeriesPl
             select(PlaneRow.id, PlaneRow.members, PlaneRow.model_sha256).where(PlaneRow.series_id == series_id)
         ).all()
         siblings = _siblings(connection, series_id)
+        concluded_at = connection.execute(select(SeriesRow.concluded_at).where(SeriesRow.id == series_id)).scalar()
     facts = [one for row in rows for one in facts_from_json(row.facts)]
     return SeriesPlan(
         facts=tuple(one for one in facts if one.reason is None),
@@ -65,6 +67,7 @@ def load_plan(database: Database, series_id: int, model_sha256: str) -> SeriesPl
         planes=tuple(StoredPlane(one.id, _members(one)) for one in planes if one.model_sha256 == model_sha256),
         of_other_models=tuple(one.id for one in planes if one.model_sha256 != model_sha256),
         siblings=siblings,
+        concluded_before=concluded_at is not None,
     )
 
 
@@ -100,6 +103,7 @@ def load_content(database: Database, series_id: int, model_sha256: str | None) -
         in_two_studies=in_two_studies and not (released is not None and all(row.id <= released for row in rows)),
         stamp=stamp_of([row.id for row in rows]),
         siblings=siblings,
+        concluded_before=series.concluded_at is not None,
     )
 
 

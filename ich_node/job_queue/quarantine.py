@@ -26,7 +26,7 @@ def quarantine(connection: Connection, series_id: int, reason: NotAnalysedReason
     """Take a series out of analysis until a person has looked; what was to be sent of it is not sent any more."""
     values = {"state": SeriesState.QUARANTINED, "reason": reason.name, "detail": detail or None, "planes_waiting": 0}
     connection.execute(update(SeriesRow).where(SeriesRow.id == series_id).values(values | _FREE))
-    stop_deliveries(connection, series_id)
+    doubt_answer(connection, series_id)
 
 
 def quarantine_series(
@@ -41,9 +41,10 @@ def quarantine_series(
         return True
 
 
-def stop_deliveries(connection: Connection, series_id: int) -> None:
-    """Stop what is on its way of a study whose answer rests on this series."""
+def doubt_answer(connection: Connection, series_id: int) -> None:
+    """Stop what is on its way of a study whose answer rests on this series, until it is clear whether it holds."""
     rests = select(StudyRow.id).where(StudyRow.rests_on_series_id == series_id)
+    connection.execute(update(StudyRow).where(StudyRow.rests_on_series_id == series_id).values(doubted=True))
     connection.execute(
         update(DeliveryRow)
         .where(DeliveryRow.study_id.in_(rests), DeliveryRow.state.in_(_UNSENT))
@@ -128,7 +129,7 @@ def _remember(connection: Connection, note: RejectionNote, now: float) -> None:
 def _reject_series(connection: Connection, series_id: int, reason: NotAnalysedReason) -> None:
     values = {"state": SeriesState.REJECTED, "reason": reason.name, "detail": None, "planes_waiting": 0}
     connection.execute(update(SeriesRow).where(SeriesRow.id == series_id).values(values | _FREE))
-    stop_deliveries(connection, series_id)
+    doubt_answer(connection, series_id)
 
 
 def _reopen(connection: Connection, series_id: int) -> None:
@@ -137,7 +138,7 @@ def _reopen(connection: Connection, series_id: int) -> None:
         .where(SeriesRow.id == series_id, SeriesRow.state != SeriesState.QUARANTINED)
         .values(_open_now())
     )
-    stop_deliveries(connection, series_id)
+    doubt_answer(connection, series_id)
 
 
 def _quarantined(connection: Connection, uid: str) -> Sequence[int]:

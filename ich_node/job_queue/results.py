@@ -11,6 +11,7 @@ from sqlalchemy import Connection, insert, select, update
 
 from ich_node.database import Database, DeliveryRow, InstanceRow, ResultRow, SeriesRow, StudyRow
 from ich_node.job_queue.content import stamp_of
+from ich_node.job_queue.quarantine import doubt_answer
 from ich_node.records import (
     DeliveryState,
     Destination,
@@ -104,7 +105,8 @@ def plan_report(
         ).all()
         leader = _leader(study, job.id, triage, others)
         predecessors = _report_of(connection, study)
-    said_before = mine.fingerprint == fingerprint and mine.fingerprint is not None and not study.withdrawn
+    holds = not (study.withdrawn or study.doubted)  # else what was to be sent of it was stopped
+    said_before = mine.fingerprint is not None and mine.fingerprint == fingerprint and holds
     if leader is None:
         says, why = triage, reason
         silent = said_before and study.rests_on_series_id == job.id
@@ -112,7 +114,8 @@ def plan_report(
         says = Triage(leader.triage) if leader.triage else None
         why = NotAnalysedReason[leader.reason] if leader.reason else None
         agreed_before = mine.concluded_at is None or _triage(mine) is triage
-        silent = said_before or (says is triage and agreed_before and study.rests_on_series_id == leader.id)
+        rests_there = study.rests_on_series_id == leader.id
+        silent = said_before or (says is triage and agreed_before and rests_there and holds)
     all_others = {one.id: one for one in others}
     if leader is not None:
         all_others.pop(leader.id)
@@ -224,7 +227,9 @@ def _settle(connection: Connection, series_id: int, conclusion: Conclusion, now:
         "lease_expires_at": None,
     }
     connection.execute(update(SeriesRow).where(SeriesRow.id == series_id).values(values))
-    if conclusion.state == SeriesState.CONCLUDED:
+    if conclusion.state == SeriesState.NOT_ANALYSED:
+        doubt_answer(connection, series_id)
+    else:
         first = (SeriesRow.id == series_id) & SeriesRow.concluded_at.is_(None)
         connection.execute(update(SeriesRow).where(first).values(concluded_at=now))
 
@@ -275,7 +280,7 @@ def add_deliveries(
 
 def set_answer(connection: Connection, study_id: int, revision: int, now: float, answer: dict[str, Any]) -> None:
     """Enter what a study's current report says."""
-    values = {"revision": revision, "reported_at": now} | answer
+    values = {"revision": revision, "reported_at": now, "doubted": False} | answer
     connection.execute(update(StudyRow).where(StudyRow.id == study_id).values(values))
 
 

@@ -77,7 +77,13 @@ def studies_to_withdraw(database: Database, limit: int = 10) -> list[StudyToTell
         rows = connection.execute(
             select(*_COLUMNS)
             .join(SeriesRow, SeriesRow.id == StudyRow.rests_on_series_id)
-            .where(StudyRow.revision > 0, ~StudyRow.withdrawn, answered, SeriesRow.state.in_(_WITHOUT_TRUST))
+            .where(
+                StudyRow.doubted,
+                StudyRow.revision > 0,
+                ~StudyRow.withdrawn,
+                answered,
+                SeriesRow.state.in_(_WITHOUT_TRUST),
+            )
             .order_by(StudyRow.id)
             .limit(limit)
         ).all()

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, and_, case, exists, or_, select, update
 
 from ich_node.database import Database, InstanceRow, SeriesRow, StudyRow
-from ich_node.job_queue.quarantine import stop_deliveries, wake_next_best
+from ich_node.job_queue.quarantine import wake_next_best
 from ich_node.records import InstanceState, NotAnalysedReason, SeriesJob, SeriesState
 
 MAXIMUM_ATTEMPTS = 3
@@ -172,7 +172,6 @@ def _give_up(connection: Connection, series_id: int, attempts: int, error: str) 
             lease_expires_at=None,
         )
     )
-    stop_deliveries(connection, series_id)
     study_id = connection.execute(select(SeriesRow.study_id).where(SeriesRow.id == series_id)).scalar_one()
     wake_next_best(connection, study_id, not_series_id=series_id)
 

@@ -185,6 +185,8 @@ class SeriesContent:
     """Count and sum of the numbers of the current instances: another one, and something has changed."""
     siblings: tuple[SiblingSeries, ...] = ()
     """The other series of the study."""
+    concluded_before: bool = False
+    """It was analysed before, so the choice among the series is made: it stays."""
 
 
 @dataclass(frozen=True, slots=True)

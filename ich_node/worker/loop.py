@@ -89,12 +89,17 @@ class Worker:
         submitted = submit_waiting(bench, jobs, _INSTANCES_AT_ONCE)
         jobs = [job for job in jobs if self._guarded(job, lambda one: read_series(bench, one, submitted[one.id]))]
         jobs = [job for job in jobs if self._guarded(job, self._score)]
-        due = [job for job in jobs if job.due]
-        if len(due) > 1:
-            due.sort(key=lambda job: (job.study_instance_uid, rank_of(bench, job)))
+        due = self._best_first([job for job in jobs if job.due])
         failed = {job.id for job in due if not self._guarded(job, lambda one: conclude(bench, one))}
         release_lease(bench.database, [job.id for job in jobs if job.id not in failed], bench.owner)
         return True
+
+    def _best_first(self, due: list[SeriesJob]) -> list[SeriesJob]:
+        """Keep the order of the studies; of several series of a study, put the best first."""
+        studies = [job.study_instance_uid for job in due]
+        if len(set(studies)) == len(studies):
+            return due
+        return sorted(due, key=lambda job: (studies.index(job.study_instance_uid), rank_of(self._bench, job)))
 
     def _score(self, job: SeriesJob) -> bool:
         return score_ready_planes(self._bench, job, closing=False, most=PLANES_AT_ONCE) is not None

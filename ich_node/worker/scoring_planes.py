@@ -27,7 +27,7 @@ def score_ready_planes(bench: Workbench, job: SeriesJob, *, closing: bool, most:
         How many ready planes are left; None where the series is no longer ours.
     """
     plan = load_plan(bench.database, job.id, bench.model_sha256)
-    if not closing and not is_worth_scoring(plan.facts, plan.siblings):
+    if not (closing or plan.concluded_before or is_worth_scoring(plan.facts, plan.siblings)):
         return _save(bench, job, [], stale=(), waiting=0)
     planned = plan_series(plan.facts, closing=closing)
     scored = {one.members for one in plan.planes}

@@ -14,6 +14,8 @@ depends_on = None
 def upgrade() -> None:
     _add("study", sa.Column("withdrawn", sa.Boolean(), nullable=False, server_default=sa.false()),
          sa.Column("old", sa.Boolean(), nullable=False, server_default=sa.false()))  # fmt: skip
+    _add("study", sa.Column("doubted", sa.Boolean(), nullable=False, server_default=sa.false()))
+    op.create_index("ix_study_doubted", "study", ["doubted"])
     _add("study", sa.Column("priority", sa.Integer(), nullable=False, server_default="0"))
     _add(
         "series",
