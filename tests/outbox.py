@@ -24,7 +24,9 @@ from ich_node.job_queue import (
     claim_series,
     close_series,
     conclude_series,
+    load_content,
     new_owner,
+    plan_report,
     register_instance,
 )
 from ich_node.queries import DeliveryStatus, NodeStatus, node_status
@@ -55,12 +57,15 @@ class Outbox:
         register_instance(self.database, received, max_wait_s=-1.0, analysed=False)
         (job,) = claim_series(self.database, owner, lease_s=60, max_wait_s=0, limit=8)
         assert close_series(self.database, job, owner, lease_s=60)
+        plan = plan_report(self.database, job, Triage.POSITIVE, None, received.sha256)
         conclusion = Conclusion(
             SeriesState.CONCLUDED,
             triage=Triage.POSITIVE,
             complete=True,
             head_expected=True,
-            revision=revision,
+            stamp=load_content(self.database, job.id, None).stamp,
+            fingerprint=received.sha256,
+            plan=replace(plan, revision=revision),
             objects=save_report(self.config.state_directory, uid, revision),
             destinations=tuple(configured_destinations(self.config) if destinations is None else destinations),
         )
@@ -122,7 +127,7 @@ def save_report(state: Path, study_instance_uid: str, revision: int) -> tuple[Sa
         path.write_bytes(one.part10)
         saved.append(
             SavedObject(one.kind, one.encoding, preference, one.sop_class_uid, one.sop_instance_uid,
-                        hashlib.sha256(one.part10).hexdigest(), str(path.relative_to(state)))
+                        one.series_instance_uid, hashlib.sha256(one.part10).hexdigest(), str(path.relative_to(state)))
         )  # fmt: skip
     return tuple(saved)
 

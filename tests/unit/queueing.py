@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from sqlalchemy import select, update
 
-from ich_node.database import Base, Database, open_database, prepare_database
-from ich_node.job_queue import claim_series, register_instance, save_scores, waiting_instances
+from ich_node.database import Base, Database, PlaneRow, SeriesRow, open_database, prepare_database
+from ich_node.job_queue import (
+    SendingAssociation,
+    claim_series,
+    register_instance,
+    save_planes,
+    save_read,
+    waiting_instances,
+)
 from ich_node.records import (
     CT_IMAGE_STORAGE,
     Destination,
     InstanceState,
+    PlaneMember,
     PlaneScore,
+    ReadInstance,
     ReceivedInstance,
     Reception,
-    ScoredInstance,
     SeriesJob,
 )
 
@@ -54,9 +63,18 @@ def received(number: int, *, study: int = 1, series: int = 1, version: int = 1, 
     return ReceivedInstance(**values | changes)
 
 
-def receive(database: Database, *instances: ReceivedInstance, analysed: bool = True, wait_s: float = 20.0) -> Reception:
+def receive(
+    database: Database,
+    *instances: ReceivedInstance,
+    analysed: bool = True,
+    wait_s: float = 20.0,
+    association: SendingAssociation | None = None,
+) -> Reception:
     """Enter instances; give what the last one meant."""
-    meant = [register_instance(database, one, max_wait_s=wait_s, analysed=analysed)[0] for one in instances]
+    meant = [
+        register_instance(database, one, max_wait_s=wait_s, analysed=analysed, association=association)[0]
+        for one in instances
+    ]
     return meant[-1]
 
 
@@ -65,16 +83,32 @@ def claim(database: Database, owner: str, *, lease_s: float = 60.0, limit: int =
 
 
 def plane(sop_instance_uid: str, position_mm: float = 0.0) -> PlaneScore:
-    return PlaneScore(sop_instance_uid, None, position_mm, (0.0,) * 6, np.zeros(4, np.float16))
+    members = (PlaneMember(sop_instance_uid, None, position_mm),)
+    return PlaneScore(sop_instance_uid, None, position_mm, (0.0,) * 6, np.zeros(4, np.float16), members)
 
 
 def score(database: Database, job: SeriesJob, owner: str) -> bool:
-    """Score whatever waits in a series."""
-    scored = [
-        ScoredInstance(one.id, InstanceState.DECODED, (), (plane(one.sop_instance_uid, one.id),))
-        for one in waiting_instances(database, job.id, 1000)
-    ]
-    return save_scores(database, job, owner, scored, model_sha256=MODEL, lease_s=60.0)
+    """Read and score whatever waits in a series, each slice as a plane of its own; older planes of it go."""
+    waiting = waiting_instances(database, job.id, 1000)
+    done = [ReadInstance(one.id, InstanceState.DECODED) for one in waiting]
+    if not save_read(database, job, owner, done, lease_s=60.0):
+        return False
+    uids = {one.sop_instance_uid for one in waiting}
+    stale = [row.id for row in rows(database, PlaneRow, series_id=job.id) if row.members[0][0] in uids]
+    planes = [plane(one.sop_instance_uid, one.id) for one in waiting]
+    return keep_planes(database, job, owner, planes, stale=stale)
+
+
+def keep_planes(
+    database: Database,
+    job: SeriesJob,
+    owner: str,
+    planes: Sequence[PlaneScore],
+    *,
+    stale: Sequence[int] = (),
+    waiting: int = 0,
+) -> bool:
+    return save_planes(database, job, owner, planes, stale=stale, waiting=waiting, model_sha256=MODEL, lease_s=60.0)
 
 
 def rows(database: Database, table: type[Base], **where: Any) -> list[Any]:
@@ -91,6 +125,4 @@ def change(database: Database, table: type[Base], **values: Any) -> None:
 
 def make_due(database: Database) -> None:
     """Let the quiet time of every series pass."""
-    from ich_node.database import SeriesRow
-
     change(database, SeriesRow, due_at=time.time() - 1, not_before=0.0)

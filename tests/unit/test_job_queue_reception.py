@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 
 from ich_node.database import Database, InstanceRow, PlaneRow, ResultRow, SeriesRow, StudyRow
-from ich_node.job_queue import StoredFile, expired_images, forget_files, look_up, release_series, requeue
+from ich_node.job_queue import (
+    SendingAssociation,
+    StoredFile,
+    expired_images,
+    forget_files,
+    look_up,
+    release_association,
+    requeue,
+)
 from ich_node.records import InstanceState, Reception, SeriesState
 from tests.unit.queueing import (
     change,
@@ -21,6 +29,8 @@ from tests.unit.queueing import (
     rows,
     score,
 )
+
+SENDER = SendingAssociation("first", "receiver")
 
 
 @pytest.fixture
@@ -56,7 +66,6 @@ def test_other_bytes_of_an_instance_are_a_version_and_the_older_one_counts_no_mo
     assert score(database, job, "me")
     assert receive(database, received(1, version=2)) is Reception.VERSION
     assert [(row.current, row.state) for row in rows(database, InstanceRow)] == [(False, "DECODED"), (True, "RECEIVED")]
-    assert rows(database, PlaneRow) == []
 
 
 def test_classes_that_are_kept_but_not_analysed_wait_for_no_decoder(database: Database) -> None:
@@ -84,17 +93,18 @@ def test_an_object_that_this_node_made_is_counted_and_starts_nothing(database: D
 
 
 def test_a_series_is_due_after_the_longest_wait_unless_it_is_released(database: Database) -> None:
-    receive(database, received(1), received(1, series=2), wait_s=20)
-    release_series(database, {1}, quiet_s=3)
+    receive(database, received(1), association=SENDER)
+    receive(database, received(1, series=2))
+    release_association(database, SENDER, quiet_s=3, max_wait_s=20)
     released, held = rows(database, SeriesRow)
     assert released.due_at == pytest.approx(released.last_received_at + 3)
     assert held.due_at == pytest.approx(held.last_received_at + 20)
 
 
 def test_another_slice_after_the_release_makes_the_series_wait_again(database: Database) -> None:
-    receive(database, received(1))
-    release_series(database, {1}, quiet_s=3)
-    receive(database, received(2), wait_s=20)
+    receive(database, received(1), association=SENDER)
+    release_association(database, SENDER, quiet_s=3, max_wait_s=20)
+    receive(database, received(2))
     (row,) = rows(database, SeriesRow)
     assert row.due_at == pytest.approx(row.last_received_at + 20)
 
@@ -162,7 +172,7 @@ def test_requeue_starts_a_study_that_was_sent_again_after_deletion(deleted: Data
     assert requeue(deleted, uid="1.2.1") == 1
     (job,) = claim(deleted, "me")
     assert score(deleted, job, "me")
-    assert {row.instance_id for row in rows(deleted, PlaneRow)} == {1, 3}
+    assert {row.members[0][0] for row in rows(deleted, PlaneRow)} == {"1.2.1.1.1", "1.2.1.1.3"}
 
 
 def test_a_failed_series_whose_images_went_can_be_queued_again_and_comes_to_an_end(database: Database) -> None:

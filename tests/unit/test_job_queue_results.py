@@ -24,11 +24,12 @@ from ich_node.job_queue import (
     forget_results,
     free_leases_of_the_dead,
     known_paths,
+    load_content,
     mark_delivered,
     mark_refused,
     mark_unreached,
-    next_revision,
     pause_destination,
+    plan_report,
     report_not_analysed,
     rescue_expired_leases,
     resend,
@@ -52,7 +53,8 @@ def database(tmp_path: Path) -> Iterator[Database]:
 
 def report_object(revision: int, preference: int = 0, study: int = 1) -> SavedObject:
     uid = f"2.25.{study}.{revision}.{preference}"
-    return SavedObject("SR", f"encoding {preference}", preference, f"1.2.{preference}", uid, "x", f"results/{uid}.dcm")
+    path = f"results/{uid}.dcm"
+    return SavedObject("SR", f"encoding {preference}", preference, f"1.2.{preference}", uid, f"2.25.{study}", "x", path)
 
 
 def closed_job(database: Database, *, study: int = 1, series: int = 1, number: int = 1, owner: str = "me") -> SeriesJob:
@@ -68,26 +70,45 @@ def closed_job(database: Database, *, study: int = 1, series: int = 1, number: i
 
 
 def conclusion(
-    triage: Triage | None, revision: int | None, *, planes: int = 1, study: int = 1, **more: Any
+    database: Database,
+    job: SeriesJob,
+    triage: Triage | None,
+    *,
+    fingerprint: str | None = None,
+    destinations: tuple[Destination, ...] = (PACS,),
+    **choice: Any,
 ) -> Conclusion:
-    objects = () if revision is None else (report_object(revision, 0, study), report_object(revision, 1, study))
-    values = {"model_sha256": MODEL, "planes": planes, "complete": True, "head_expected": True, "objects": objects}
-    return Conclusion(SeriesState.CONCLUDED, triage, revision=revision, **values | {"destinations": (PACS,)} | more)
+    """What the worker would conclude of a series as it is; its fingerprint is that of its instances."""
+    content = load_content(database, job.id, MODEL)
+    fingerprint = fingerprint or str(content.stamp)
+    plan = plan_report(database, job, triage, None, fingerprint)
+    study = int(job.study_instance_uid.rpartition(".")[2])
+    objects = () if plan.revision is None else tuple(report_object(plan.revision, n, study) for n in (0, 1))
+    return Conclusion(
+        SeriesState.CONCLUDED,
+        triage,
+        complete=True,
+        head_expected=True,
+        stamp=content.stamp,
+        choice=choice or None,
+        fingerprint=fingerprint,
+        plan=plan,
+        objects=objects,
+        destinations=destinations,
+    )
 
 
 def conclude(database: Database, triage: Triage | None, **where: int) -> bool:
-    """Conclude one more slice of a series with the revision the queue gives."""
-    planes = where.pop("planes", 1)
+    """Conclude one more slice of a series with the plan the queue gives."""
     job = closed_job(database, **where)
-    revision = next_revision(database, job, triage)
-    done = conclusion(triage, revision, planes=planes, study=where.get("study", 1))
-    return conclude_series(database, job, "me", done)
+    return conclude_series(database, job, "me", conclusion(database, job, triage))
 
 
 def decline(database: Database, *, reason: NotAnalysedReason = NotAnalysedReason.NOT_AXIAL, head: bool = True,
             **where: int) -> None:  # fmt: skip
     job = closed_job(database, **where)
-    done = Conclusion(SeriesState.NOT_ANALYSED, reason=reason, head_expected=head, model_sha256=MODEL)
+    stamp = load_content(database, job.id, MODEL).stamp
+    done = Conclusion(SeriesState.NOT_ANALYSED, reason=reason, head_expected=head, stamp=stamp)
     assert conclude_series(database, job, "me", done)
 
 
@@ -109,7 +130,7 @@ def claimed(database: Database, owner: str = "me", lease_s: float = 60.0) -> lis
 
 def test_a_conclusion_saves_answer_report_and_deliveries_together(database: Database) -> None:
     job = closed_job(database)
-    done = conclusion(Triage.POSITIVE, 1, destinations=(PACS, ARCHIVE))
+    done = conclusion(database, job, Triage.POSITIVE, destinations=(PACS, ARCHIVE))
     assert conclude_series(database, job, "me", done)
     assert (study_row(database).triage, study_row(database).revision) == ("positive", 1)
     assert [row.sop_instance_uid for row in rows(database, ResultRow)] == ["2.25.1.1.0", "2.25.1.1.1"]
@@ -120,38 +141,42 @@ def test_a_conclusion_saves_answer_report_and_deliveries_together(database: Data
 
 def test_a_slice_that_arrives_while_a_series_is_concluded_voids_the_conclusion(database: Database) -> None:
     job = closed_job(database)
+    done = conclusion(database, job, Triage.NEGATIVE)
     receive(database, received(2))
-    assert not conclude_series(database, job, "me", conclusion(Triage.NEGATIVE, 1))
+    assert not conclude_series(database, job, "me", done)
     assert (study_row(database).revision, rows(database, ResultRow), outbox(database)) == (0, [], [])
     assert [row.state for row in rows(database, SeriesRow)] == [SeriesState.RECEIVING]
 
 
 def test_a_conclusion_without_the_lease_is_refused(database: Database) -> None:
     job = closed_job(database)
+    done = conclusion(database, job, Triage.NEGATIVE)
     change(database, SeriesRow, lease_owner="another")
-    assert not conclude_series(database, job, "me", conclusion(Triage.NEGATIVE, 1))
+    assert not conclude_series(database, job, "me", done)
     assert rows(database, ResultRow) == []
 
 
-def test_a_conclusion_that_rests_on_other_planes_than_are_stored_is_refused(database: Database) -> None:
+def test_a_conclusion_that_rests_on_other_instances_than_are_stored_is_refused(database: Database) -> None:
     job = closed_job(database)
-    assert not conclude_series(database, job, "me", conclusion(Triage.NEGATIVE, 1, planes=2))
-    assert not conclude_series(database, job, "me", conclusion(Triage.NEGATIVE, 1, model_sha256="another"))
-    assert conclude_series(database, job, "me", conclusion(Triage.NEGATIVE, 1))
+    done = conclusion(database, job, Triage.NEGATIVE)
+    assert not conclude_series(database, job, "me", replace(done, stamp=(2, 3)))
+    assert conclude_series(database, job, "me", done)
 
 
 def test_two_series_concluded_at_once_cannot_take_the_same_revision(database: Database) -> None:
     first, second = closed_job(database, series=1), closed_job(database, series=2)
-    assert conclude_series(database, first, "me", conclusion(Triage.NEGATIVE, 1))
-    assert not conclude_series(database, second, "me", conclusion(Triage.POSITIVE, 1))
-    assert next_revision(database, second, Triage.POSITIVE) == 2
-    assert conclude_series(database, second, "me", conclusion(Triage.POSITIVE, 2))
+    at_once = conclusion(database, second, Triage.POSITIVE)
+    assert conclude_series(database, first, "me", conclusion(database, first, Triage.NEGATIVE))
+    assert not conclude_series(database, second, "me", at_once)
+    again = conclusion(database, second, Triage.POSITIVE)
+    assert again.revision == 2
+    assert conclude_series(database, second, "me", again)
     assert study_row(database).triage == "positive"
 
 
 def test_a_late_slice_reopens_a_concluded_series_and_raises_the_revision(database: Database) -> None:
     assert conclude(database, Triage.NEGATIVE)
-    assert conclude(database, Triage.POSITIVE, number=2, planes=2)
+    assert conclude(database, Triage.POSITIVE, number=2)
     assert (study_row(database).triage, study_row(database).revision) == ("positive", 2)
     assert outbox(database) == [(1, "pacs", "SUPERSEDED"), (2, "pacs", "PENDING")]
 
@@ -160,35 +185,40 @@ def test_what_was_delivered_stays_delivered_when_a_new_report_comes(database: Da
     conclude(database, Triage.NEGATIVE)
     (delivery,) = claimed(database)
     mark_delivered(database, delivery, "me", "2.25.1.1.0", 0)
-    conclude(database, Triage.POSITIVE, number=2, planes=2)
+    conclude(database, Triage.POSITIVE, number=2)
     assert outbox(database) == [(1, "pacs", "DELIVERED"), (2, "pacs", "PENDING")]
 
 
 @pytest.mark.parametrize(
     ("first", "second", "revision"),
     [
-        (Triage.POSITIVE, Triage.NEGATIVE, None),
-        (Triage.POSITIVE, Triage.INDETERMINATE, None),
+        (Triage.POSITIVE, Triage.NEGATIVE, 2),
+        (Triage.POSITIVE, Triage.INDETERMINATE, 2),
         (Triage.POSITIVE, Triage.POSITIVE, None),
         (Triage.NEGATIVE, Triage.INDETERMINATE, 2),
         (Triage.INDETERMINATE, Triage.POSITIVE, 2),
         (None, Triage.NEGATIVE, 2),
     ],
 )
-def test_a_study_keeps_the_highest_triage_of_its_series(
+def test_a_study_keeps_the_highest_triage_of_its_series_and_says_where_they_differ(
     database: Database, first: Triage | None, second: Triage, revision: int | None
 ) -> None:
     conclude(database, first)
     job = closed_job(database, series=2)
-    assert next_revision(database, job, second) == revision
-    assert conclude_series(database, job, "me", conclusion(second, revision))
-    assert study_row(database).triage == (second if revision else first)
+    done = conclusion(database, job, second)
+    assert done.revision == revision
+    assert conclude_series(database, job, "me", done)
+    highest = first if first is Triage.POSITIVE else second
+    assert study_row(database).triage == highest
+    assert done.plan is not None
+    lower = [second if highest is first else first] if revision else []
+    assert [one.triage for one in done.plan.other_series] == lower
     assert [row.state for row in rows(database, SeriesRow)] == ["CONCLUDED"] * 2
 
 
 def test_the_series_that_a_study_rests_on_may_lower_its_own_answer(database: Database) -> None:
     conclude(database, Triage.POSITIVE)
-    conclude(database, Triage.NEGATIVE, number=2, planes=2)
+    conclude(database, Triage.NEGATIVE, number=2)
     assert (study_row(database).triage, study_row(database).revision) == ("negative", 2)
 
 
@@ -284,7 +314,8 @@ def test_an_object_refused_five_times_is_dead(database: Database) -> None:
 
 def test_a_paused_destination_holds_its_rows_and_no_others(database: Database) -> None:
     job = closed_job(database)
-    conclude_series(database, job, "me", conclusion(Triage.POSITIVE, 1, destinations=(PACS, ARCHIVE)))
+    done = conclusion(database, job, Triage.POSITIVE, destinations=(PACS, ARCHIVE))
+    conclude_series(database, job, "me", done)
     first = claimed(database)
     assert pause_destination(database, first, "me", "rejected", DeliveryRules())
     (second,) = claimed(database)
@@ -328,7 +359,7 @@ def test_rows_of_a_dead_process_go_out_again(database: Database) -> None:
 def test_resend_sends_the_current_report_again_and_to_new_destinations(database: Database) -> None:
     conclude(database, Triage.NEGATIVE)
     mark_delivered(database, claimed(database)[0], "me", "x", 0)
-    conclude(database, Triage.POSITIVE, number=2, planes=2)
+    conclude(database, Triage.POSITIVE, number=2)
     mark_delivered(database, claimed(database)[0], "me", "x", 0)
     assert resend(database, [PACS, ARCHIVE], study_instance_uid="1.2.1") == 2
     assert outbox(database) == [(1, "pacs", "DELIVERED"), (2, "pacs", "PENDING"), (2, "archive", "PENDING")]
@@ -402,7 +433,7 @@ def test_known_paths_are_those_of_images_and_reports(database: Database) -> None
 
 def test_a_repeated_conclusion_never_uses_a_uid_twice(database: Database) -> None:
     job = closed_job(database)
-    done = conclusion(Triage.POSITIVE, 1)
+    done = conclusion(database, job, Triage.POSITIVE)
     assert conclude_series(database, job, "me", done)
-    assert not conclude_series(database, job, "me", replace(done, revision=2))
+    assert not conclude_series(database, job, "me", done)
     assert len({row.sop_instance_uid for row in rows(database, ResultRow)}) == 2

@@ -21,14 +21,25 @@ from ich_node.job_queue import (
     postpone,
     release_lease,
     requeue,
-    save_scores,
+    save_read,
     unreported_studies,
     waiting_instances,
 )
 from ich_node.job_queue.facts import facts_from_json, facts_to_json
 from ich_node.queries import node_status
-from ich_node.records import InstanceState, NotAnalysedReason, ScoredInstance, SeriesState, SliceFacts, TissueMeasure
-from tests.unit.queueing import MODEL, change, claim, make_due, open_queue, plane, receive, received, rows, score
+from ich_node.records import InstanceState, NotAnalysedReason, ReadInstance, SeriesState, SliceFacts, TissueMeasure
+from tests.unit.queueing import (
+    change,
+    claim,
+    keep_planes,
+    make_due,
+    open_queue,
+    plane,
+    receive,
+    received,
+    rows,
+    score,
+)
 
 
 @pytest.fixture
@@ -108,25 +119,36 @@ def test_a_checkpoint_renews_the_lease(database: Database) -> None:
     assert row.lease_expires_at > time.time() + 30
 
 
-def test_a_slice_replaced_while_it_was_scored_leaves_no_plane(database: Database) -> None:
+def test_a_slice_replaced_while_it_was_read_is_read_again(database: Database) -> None:
     receive(database, received(1))
     (job,) = claim(database, "a")
     (instance,) = waiting_instances(database, job.id, 10)
     receive(database, received(1, version=2))
-    stale = ScoredInstance(instance.id, InstanceState.DECODED, (), (plane(instance.sop_instance_uid),))
-    assert save_scores(database, job, "a", [stale], model_sha256=MODEL, lease_s=60)
-    assert rows(database, PlaneRow) == []
-    score(database, job, "a")
-    assert [row.instance_id for row in rows(database, PlaneRow)] == [2]
+    assert save_read(database, job, "a", [ReadInstance(instance.id, InstanceState.DECODED)], lease_s=60)
+    (newer,) = waiting_instances(database, job.id, 10)
+    assert newer.id == 2
+    assert newer.older_path == instance.path
 
 
-def test_a_slice_scored_again_has_its_new_plane_only(database: Database) -> None:
+def test_a_plane_scored_again_takes_the_place_of_the_stale_one(database: Database) -> None:
     receive(database, received(1))
     (job,) = claim(database, "a")
     score(database, job, "a")
-    one = ScoredInstance(1, InstanceState.DECODED, (), (plane("1.2.1.1.1", 7.5),))
-    save_scores(database, job, "a", [one], model_sha256=MODEL, lease_s=60)
+    (old,) = rows(database, PlaneRow)
+    assert keep_planes(database, job, "a", [plane("1.2.1.1.1", 7.5)], stale=[old.id])
     assert [row.position_mm for row in rows(database, PlaneRow)] == [7.5]
+
+
+def test_planes_that_wait_for_the_network_make_a_series_claimable(database: Database) -> None:
+    receive(database, received(1))
+    (job,) = claim(database, "a")
+    score(database, job, "a")
+    assert keep_planes(database, job, "a", [], waiting=3)
+    release_lease(database, [job.id], "a")
+    assert len(claim(database, "a")) == 1
+    assert keep_planes(database, job, "a", [], waiting=0)
+    release_lease(database, [job.id], "a")
+    assert claim(database, "a") == []
 
 
 # ---------------------------------------------------------------------------------------------- closing
