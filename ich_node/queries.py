@@ -8,7 +8,16 @@ from typing import Any
 
 from sqlalchemy import Connection, func, or_, select
 
-from ich_node.database import Database, DeliveryRow, DestinationRow, InstanceRow, ResultRow, SeriesRow, StudyRow
+from ich_node.database import (
+    Database,
+    DeliveryRow,
+    DestinationRow,
+    InstanceRow,
+    PlaneRow,
+    ResultRow,
+    SeriesRow,
+    StudyRow,
+)
 from ich_node.records import InstanceState, NotAnalysedReason, SeriesState
 
 
@@ -29,6 +38,13 @@ class SeriesStatus:
     model: dict[str, Any] | None
     steps: dict[str, float] | None
     attempts: int
+    number: int | None
+    """Series Number, where it is known."""
+    planes: int
+    """What was scored: slices, or slabs of thin ones."""
+    expected: int | None
+    """How many images the PACS says it holds."""
+    priority: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +75,11 @@ class StudyStatus:
     reason: str | None
     outcome: str
     """The current answer in words."""
+    withdrawn: bool
+    old: bool
+    """Acquired longer ago than ``series.routine_max_age_h``."""
+    rests_on: str | None
+    """Series Instance UID that the answer rests on."""
     received_at: float
     series: tuple[SeriesStatus, ...] = ()
     deliveries: tuple[DeliveryStatus, ...] = ()
@@ -119,14 +140,18 @@ def _studies(connection: Connection, limit: int, uid: str | None) -> tuple[Study
 
 
 def _study(connection: Connection, row: Any) -> StudyStatus:
-    series = connection.execute(select(SeriesRow).where(SeriesRow.study_id == row.id).order_by(SeriesRow.id)).all()
-    status = tuple(_series(connection, one) for one in series)
+    rows = connection.execute(select(SeriesRow).where(SeriesRow.study_id == row.id).order_by(SeriesRow.id)).all()
+    status = tuple(_series(connection, one) for one in rows)
+    basis = next((one for one, two in zip(status, rows, strict=True) if two.id == row.rests_on_series_id), None)
     return StudyStatus(
         study_instance_uid=row.study_instance_uid,
         revision=row.revision,
         triage=row.triage,
         reason=row.reason,
-        outcome=_outcome(row, status),
+        outcome=_outcome(row, status, basis),
+        withdrawn=row.withdrawn,
+        old=row.old,
+        rests_on=None if basis is None or row.triage is None else basis.series_instance_uid,
         received_at=row.created_at,
         series=status,
         deliveries=_deliveries(connection, row.id),
@@ -136,6 +161,7 @@ def _study(connection: Connection, row: Any) -> StudyStatus:
 def _series(connection: Connection, row: Any) -> SeriesStatus:
     states = select(InstanceRow.state, func.count()).where(InstanceRow.series_id == row.id, InstanceRow.current)
     counts = {row[0]: row[1] for row in connection.execute(states.group_by(InstanceRow.state))}
+    planes = select(func.count()).select_from(PlaneRow).where(PlaneRow.series_id == row.id)
     return SeriesStatus(
         series_instance_uid=row.series_instance_uid,
         modality=row.modality,
@@ -149,6 +175,10 @@ def _series(connection: Connection, row: Any) -> SeriesStatus:
         model=row.model,
         steps=row.steps,
         attempts=row.attempts,
+        number=(row.choice or {}).get("series_number"),
+        planes=connection.execute(planes).scalar_one(),
+        expected=row.expected_instances,
+        priority=row.priority,
     )
 
 
@@ -157,17 +187,36 @@ def _why(row: Any) -> str:
     return f"{reason} ({row.detail})" if reason and row.detail else reason or row.detail or ""
 
 
-def _outcome(row: Any, series: tuple[SeriesStatus, ...]) -> str:
+def _outcome(row: Any, series: tuple[SeriesStatus, ...], basis: SeriesStatus | None) -> str:
+    """Say a study's answer as one would to a colleague."""
     if any(one.state in (SeriesState.RECEIVING, SeriesState.COMPLETE) for one in series):
-        return "in progress"
+        return "in progress" if row.triage is None else f"{_finding(row, basis)} so far, in progress"
+    if row.withdrawn:
+        return f"WITHDRAWN: {NotAnalysedReason[row.reason].text}"
     if row.triage is not None:
-        concluded = [one for one in series if one.state == SeriesState.CONCLUDED]
-        mark = "TEST MODEL: " if any(one.finding and one.finding["test_model"] for one in concluded) else ""
-        short = ", incomplete" if any(one.complete is False for one in concluded) else ""
-        return f"{mark}{row.triage}{short}"
+        return _finding(row, basis) + _others(row, series, basis)
+    if quarantined := next((one for one in series if one.state == SeriesState.QUARANTINED), None):
+        return f"quarantined: {quarantined.why}"
     reason = row.reason or next((one.why for one in series if one.why), "")
     text = NotAnalysedReason[reason].text if reason in NotAnalysedReason.__members__ else reason
     return text if text == NotAnalysedReason.UNTRAINED_MODEL.text else f"not analysed: {text}"
+
+
+def _finding(row: Any, basis: SeriesStatus | None) -> str:
+    mark = "TEST MODEL: " if basis is not None and basis.finding and basis.finding["test_model"] else ""
+    short = ", incomplete" if basis is not None and basis.complete is False else ""
+    return f"{mark}{row.triage}{short}"
+
+
+def _others(row: Any, series: tuple[SeriesStatus, ...], basis: SeriesStatus | None) -> str:
+    """Series that say something else than the study."""
+    concluded = [one for one in series if one.state == SeriesState.CONCLUDED and one is not basis]
+    differing = [f"{_name(one)}: {one.triage or 'no finding'}" for one in concluded if one.triage != row.triage]
+    return f" ({'; '.join(differing)})" if differing else ""
+
+
+def _name(series: SeriesStatus) -> str:
+    return f"series {series.number}" if series.number is not None else f"series …{series.series_instance_uid[-8:]}"
 
 
 def _deliveries(connection: Connection, study_id: int) -> tuple[DeliveryStatus, ...]:

@@ -25,7 +25,7 @@ _WIDTH_OF_A_FILE = 200
 
 
 def add_commands(commands: Commands) -> None:
-    """Add status, requeue, resend and doctor."""
+    """Add status, requeue, release, reject, resend and doctor."""
     status = commands.add_parser("status", help="show the queue, the newest studies and what needs a person")
     status.add_argument("uid", nargs="?", help="Study or Series Instance UID: show only this one, with all details")
     status.add_argument("--json", action="store_true", help="everything, for programs")
@@ -37,6 +37,14 @@ def add_commands(commands: Commands) -> None:
     requeue.add_argument("--failed", action="store_true", help="every series that is FAILED")
     requeue.set_defaults(run=_requeue)
 
+    release = commands.add_parser("release", help="trust what is quarantined as it is, and analyse it")
+    release.add_argument("uid", help="Study or Series Instance UID")
+    release.set_defaults(run=_release)
+
+    reject = commands.add_parser("reject", help="give up what is quarantined: it gets no result")
+    reject.add_argument("uid", help="Study or Series Instance UID")
+    reject.set_defaults(run=_reject)
+
     resend = commands.add_parser("resend", help="send current reports again")
     resend.add_argument("uid", nargs="?", help="Study Instance UID")
     resend.add_argument("--dead", action="store_true", help="everything that is DEAD")
@@ -45,7 +53,7 @@ def add_commands(commands: Commands) -> None:
 
     doctor = commands.add_parser("doctor", help="check database, disk, model, device and every destination")
     doctor.set_defaults(run=_doctor)
-    for parser in (status, requeue, resend, doctor):
+    for parser in (status, requeue, release, reject, resend, doctor):
         with_config(parser)
         parser.description = parser.description or ""
 
@@ -85,6 +93,10 @@ def show_status(status: NodeStatus, console: Console, *, full: bool = False) -> 
         console.print(f"[red]{_deliveries(dead)} {are} DEAD and {need} a person:[/red] ich-node resend --dead")
     if failed := status.series.get("FAILED"):
         console.print(f"[red]{failed} series FAILED:[/red] ich-node requeue --failed")
+    if quarantined := status.series.get("QUARANTINED"):
+        console.print(
+            f"[red]{quarantined} series QUARANTINED:[/red] look at them, then ich-node release UID or reject UID"
+        )
     if status.own_objects_returned:
         times = "once" if status.own_objects_returned == 1 else f"{status.own_objects_returned} times"
         console.print(f"own reports that peers sent back to us: {times}; ignored")
@@ -116,19 +128,24 @@ def _study_table(studies: tuple[StudyStatus, ...], *, full: bool) -> Table:
         shown = uid if full or len(uid) <= _SHORT_UID else f"…{uid[-_SHORT_UID:]}"
         current = [one for one in study.deliveries if one.revision == study.revision]
         table.add_row(
-            datetime.fromtimestamp(study.received_at).astimezone().strftime("%d %b %H:%M:%S"),
+            datetime.fromtimestamp(study.received_at).astimezone().strftime("%d %b %H:%M:%S")
+            + ("\nold study" if study.old else ""),
             shown,
             escape(study.outcome),
             str(study.revision or ""),
-            "\n".join(f"{one.modality} {one.slices} {one.state}" for one in study.series),
+            "\n".join(_in_short(one) for one in study.series),
             "\n".join(_delivery(one, full=False) for one in current),
         )
     return table
 
 
 def _show_series(series: SeriesStatus, console: Console) -> None:
-    console.print(f"\nseries {series.series_instance_uid}: {series.modality} {series.state} {escape(series.why)}")
-    console.print(f"  {series.slices} slices, {series.unreadable} unreadable{_gaps(series)}")
+    number = "" if series.number is None else f" (number {series.number})"
+    console.print(
+        f"\nseries {series.series_instance_uid}{number}: {series.modality} {series.state} {escape(series.why)}"
+    )
+    scored = f", scored in {series.planes} planes" if series.planes else ""
+    console.print(f"  {series.slices} images, {series.unreadable} unreadable{scored}{_incomplete(series)}")
     if series.finding and series.finding["probabilities"]:
         numbers = ", ".join(f"{name} {value:.3f}" for name, value in series.finding["probabilities"].items())
         mark = "TEST MODEL, for tests only: " if series.finding["test_model"] else ""
@@ -140,11 +157,25 @@ def _show_series(series: SeriesStatus, console: Console) -> None:
         before = at
 
 
-def _gaps(series: SeriesStatus) -> str:
+def _in_short(series: SeriesStatus) -> str:
+    number = "" if series.number is None else f"{series.number}: "
+    return f"{number}{series.modality} {series.slices} {series.state}"
+
+
+def _incomplete(series: SeriesStatus) -> str:
+    """Say whether a series is whole, and what is missing of it."""
     if series.complete is not False:
         return ", complete" if series.complete else ""
-    gaps = ", ".join(f"{begin:.1f} to {end:.1f} mm" for begin, end in (series.finding or {}).get("gaps_mm", ()))
-    return f", INCOMPLETE: gaps at {gaps}" if gaps else ", INCOMPLETE"
+    finding = series.finding or {}
+    gaps = ", ".join(f"{begin:.1f} to {end:.1f} mm" for begin, end in finding.get("gaps_mm", ()))
+    ends = [end for end, cut in (("below", finding.get("cut_below")), ("above", finding.get("cut_above"))) if cut]
+    causes = [
+        f"gaps at {gaps}" if gaps else "",
+        f"cut off {' and '.join(ends)}" if ends else "",
+        "shorter than a head" if finding.get("short") else "",
+        f"the PACS holds {missing} more" if (missing := finding.get("missing_by_count")) else "",
+    ]
+    return f", INCOMPLETE: {'; '.join(filter(None, causes))}".rstrip(": ")
 
 
 def _delivery(delivery: DeliveryStatus, *, full: bool) -> str:
@@ -165,6 +196,23 @@ def _requeue(options: argparse.Namespace) -> int:
     count = requeue(_open(read_config(options)), uid=options.uid, failed_only=options.failed)
     none = "no such series here, or its images were deleted: send the study again"
     sys.stdout.write(f"{count} series queued again\n" if count or options.failed else f"{none}\n")
+    return 0 if count else 1
+
+
+def _release(options: argparse.Namespace) -> int:
+    from ich_node.job_queue import release_quarantined
+
+    return _say_of_quarantined(release_quarantined(_open(read_config(options)), options.uid), "released")
+
+
+def _reject(options: argparse.Namespace) -> int:
+    from ich_node.job_queue import reject_quarantined
+
+    return _say_of_quarantined(reject_quarantined(_open(read_config(options)), options.uid), "rejected")
+
+
+def _say_of_quarantined(count: int, what: str) -> int:
+    sys.stdout.write(f"{count} series {what}\n" if count else "no quarantined series of that UID here\n")
     return 0 if count else 1
 
 
