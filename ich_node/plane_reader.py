@@ -44,6 +44,8 @@ class PlaneReader:
     def remember(self, path: Path, slices: HounsfieldSlices) -> None:
         """Keep slices of a file for the plane that they will be part of; the oldest are forgotten."""
         for one in slices:
+            if (path, one.facts.frame) in self._slices:
+                self._take((path, one.facts.frame))
             self._slices[path, one.facts.frame] = one.hu
             self._bytes += one.hu.nbytes
         while self._bytes > MOST_BYTES and len(self._slices) > 1:

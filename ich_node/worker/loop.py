@@ -19,7 +19,7 @@ from ich_node.pipeline import Model, open_model
 from ich_node.plane_reader import PlaneReader
 from ich_node.records import EligibilityRules, SeriesJob
 from ich_node.service import SystemdNotifier, stop_on_signals
-from ich_node.worker.bench import LEASE_S, PLANES_AT_ONCE, Workbench
+from ich_node.worker.bench import LEASE_S, Workbench
 from ich_node.worker.concluding import conclude, rank_of
 from ich_node.worker.reading import read_series, submit_waiting
 from ich_node.worker.scoring_planes import score_ready_planes
@@ -28,6 +28,8 @@ from ich_node.worker.telling import tell_of_studies
 _POLL_S = 0.1
 _SERIES_AT_ONCE = 8
 _INSTANCES_AT_ONCE = 16
+_PLANES_AT_ONCE = 32
+"""In one step, of all series together: what comes meanwhile and is urgent waits no longer than for these."""
 _TELL_EVERY = 8
 """Steps: a queue that never empties must not keep a withdrawal waiting."""
 _RETRY_S = 5.0
@@ -88,7 +90,8 @@ class Worker:
             tell_of_studies(bench, _attempt)
         submitted = submit_waiting(bench, jobs, _INSTANCES_AT_ONCE)
         jobs = [job for job in jobs if self._guarded(job, lambda one: read_series(bench, one, submitted[one.id]))]
-        jobs = [job for job in jobs if self._guarded(job, self._score)]
+        most = max(bench.model.engine.batch_size, _PLANES_AT_ONCE // max(1, len(jobs)))
+        jobs = [job for job in jobs if self._guarded(job, lambda one: self._score(one, most))]
         due = self._best_first([job for job in jobs if job.due])
         failed = {job.id for job in due if not self._guarded(job, lambda one: conclude(bench, one))}
         release_lease(bench.database, [job.id for job in jobs if job.id not in failed], bench.owner)
@@ -101,8 +104,8 @@ class Worker:
             return due
         return sorted(due, key=lambda job: (studies.index(job.study_instance_uid), rank_of(self._bench, job)))
 
-    def _score(self, job: SeriesJob) -> bool:
-        return score_ready_planes(self._bench, job, closing=False, most=PLANES_AT_ONCE) is not None
+    def _score(self, job: SeriesJob, most: int) -> bool:
+        return score_ready_planes(self._bench, job, closing=False, most=most) is not None
 
     def _guarded(self, job: SeriesJob, work: Callable[[SeriesJob], bool]) -> bool:
         """Do one step for a series; one that fails never stops the others, and after three attempts is FAILED.
