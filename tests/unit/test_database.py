@@ -223,7 +223,8 @@ _ROWS_OF_THE_FIRST_SCHEMA = (
     _SERIES.format(2, "RECEIVING", "NULL", "NULL"),
     *(form.format(number) for form in (_INSTANCE, _PLANE) for number in (1, 2)),
     """INSERT INTO result (study_id, revision, kind, encoding, preference, sop_class_uid, sop_instance_uid, sha256,
-    path, created_at, returned_count) VALUES (1, 1, 'SR', 'x', 0, '1.2', '2.25.1', 'x', 'results/2.25.1.dcm', 120, 0)""",
+    path, created_at, returned_count)
+    VALUES (1, 1, 'SR', 'x', 0, '1.2', '2.25.1', 'x', 'results/2.25.1.dcm', 120, 0)""",
 )
 
 
