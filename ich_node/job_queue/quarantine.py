@@ -26,7 +26,7 @@ def quarantine(connection: Connection, series_id: int, reason: NotAnalysedReason
     """Take a series out of analysis until a person has looked; what was to be sent of it is not sent any more."""
     values = {"state": SeriesState.QUARANTINED, "reason": reason.name, "detail": detail or None, "planes_waiting": 0}
     connection.execute(update(SeriesRow).where(SeriesRow.id == series_id).values(values | _FREE))
-    doubt_answer(connection, series_id)
+    lose_result(connection, series_id)
 
 
 def quarantine_series(
@@ -41,19 +41,35 @@ def quarantine_series(
         return True
 
 
-def doubt_answer(connection: Connection, series_id: int) -> None:
-    """Stop what is on its way of a study whose answer rests on this series, until it is clear whether it holds."""
+def lose_result(connection: Connection, series_id: int) -> None:
+    """Note that a series has no result any more: its study's answer is withdrawn, or others are chosen among again."""
+    if not doubt_answer(connection, series_id):
+        wake_next_best(connection, series_id)  # a withdrawal wakes them itself: the answer goes first
+
+
+def doubt_answer(connection: Connection, series_id: int) -> bool:
+    """Stop what is on its way of a study whose answer rests on this series, until it is clear whether it holds.
+
+    False: no answer rests on it.
+    """
     rests = select(StudyRow.id).where(StudyRow.rests_on_series_id == series_id)
-    connection.execute(update(StudyRow).where(StudyRow.rests_on_series_id == series_id).values(doubted=True))
+    doubted = connection.execute(
+        update(StudyRow).where(StudyRow.rests_on_series_id == series_id).values(doubted=True)
+    ).rowcount
     connection.execute(
         update(DeliveryRow)
         .where(DeliveryRow.study_id.in_(rests), DeliveryRow.state.in_(_UNSENT))
         .values({"state": DeliveryState.SUPERSEDED, "finished_at": time.time()} | _FREE)
     )
+    return doubted > 0
 
 
-def wake_next_best(connection: Connection, study_id: int, *, not_series_id: int, concluded_too: bool = False) -> None:
-    """Let the series of a study be chosen among again, since the chosen one has no result any more."""
+def wake_next_best(connection: Connection, series_id: int, *, concluded_too: bool = False) -> None:
+    """Let the other series of a study be chosen among again, since this one has no result any more.
+
+    What they say is compared anew, even where each says what it said before.
+    """
+    study_id = select(SeriesRow.study_id).where(SeriesRow.id == series_id).scalar_subquery()
     not_chosen = (SeriesRow.state == SeriesState.NOT_ANALYSED) & (
         SeriesRow.reason == NotAnalysedReason.OTHER_SERIES_CHOSEN.name
     )
@@ -62,8 +78,8 @@ def wake_next_best(connection: Connection, study_id: int, *, not_series_id: int,
         wanted = or_(not_chosen, SeriesRow.state == SeriesState.CONCLUDED)
     connection.execute(
         update(SeriesRow)
-        .where(SeriesRow.study_id == study_id, SeriesRow.id != not_series_id, wanted)
-        .values(_open_now())
+        .where(SeriesRow.study_id == study_id, SeriesRow.id != series_id, wanted)
+        .values(_open_now() | {"fingerprint": None})
     )
 
 
@@ -106,12 +122,18 @@ def reject_instances(database: Database, note: RejectionNote) -> list[int]:
         gone = {"current": False, "state": InstanceState.NOT_NEEDED, "reason": note.reason.name}
         connection.execute(update(InstanceRow).where(*named).values(gone))
         for series_id in touched:
-            left = select(InstanceRow.id).where(InstanceRow.series_id == series_id, InstanceRow.current).limit(1)
-            if connection.execute(left).first() is None:
-                _reject_series(connection, series_id, note.reason)
-            else:
+            if not reject_if_empty(connection, series_id, note.reason):
                 _reopen(connection, series_id)
         return touched
+
+
+def reject_if_empty(connection: Connection, series_id: int, reason: NotAnalysedReason) -> bool:
+    """Reject a series all of whose instances were taken back. False: it has others."""
+    left = select(InstanceRow.id).where(InstanceRow.series_id == series_id, InstanceRow.current).limit(1)
+    if connection.execute(left).first() is not None:
+        return False
+    _reject_series(connection, series_id, reason)
+    return True
 
 
 def _remember(connection: Connection, note: RejectionNote, now: float) -> None:
@@ -129,7 +151,7 @@ def _remember(connection: Connection, note: RejectionNote, now: float) -> None:
 def _reject_series(connection: Connection, series_id: int, reason: NotAnalysedReason) -> None:
     values = {"state": SeriesState.REJECTED, "reason": reason.name, "detail": None, "planes_waiting": 0}
     connection.execute(update(SeriesRow).where(SeriesRow.id == series_id).values(values | _FREE))
-    doubt_answer(connection, series_id)
+    lose_result(connection, series_id)
 
 
 def _reopen(connection: Connection, series_id: int) -> None:

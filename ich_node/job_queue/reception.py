@@ -18,7 +18,7 @@ from ich_node.database import (
     SeriesRow,
     StudyRow,
 )
-from ich_node.job_queue.quarantine import quarantine
+from ich_node.job_queue.quarantine import quarantine, reject_if_empty
 from ich_node.records import InstanceState, NotAnalysedReason, ReceivedInstance, Reception, SeriesState
 
 # Statements that run for every slice are built once: building one takes as long as running it.
@@ -34,9 +34,18 @@ _FIND_SERIES: Final = (
     .join(StudyRow, StudyRow.id == SeriesRow.study_id)
     .where(StudyRow.study_instance_uid == bindparam("study"), SeriesRow.series_instance_uid == bindparam("series"))
 )
-_FIND_VERSIONS: Final = select(
-    InstanceRow.id, InstanceRow.sha256, InstanceRow.path, InstanceRow.series_id, InstanceRow.current
-).where(InstanceRow.sop_instance_uid == bindparam("uid"))
+_FIND_VERSIONS: Final = (
+    select(
+        InstanceRow.id,
+        InstanceRow.sha256,
+        InstanceRow.path,
+        InstanceRow.series_id,
+        InstanceRow.current,
+        SeriesRow.state.label("series_state"),
+    )
+    .join(SeriesRow, SeriesRow.id == InstanceRow.series_id)
+    .where(InstanceRow.sop_instance_uid == bindparam("uid"))
+)
 _FIND_REJECTION: Final = select(RejectionRow.reason).where(RejectionRow.sop_instance_uid == bindparam("uid"))
 _ADD_INSTANCE: Final = insert(InstanceRow)
 _PAUSE_S: Final[ColumnElement[float]] = bindparam("now") - SeriesRow.last_received_at
@@ -127,6 +136,8 @@ def _register(
     if dormant or rejected is not None:
         _add(connection, series_id, received, now, InstanceState.NOT_NEEDED, rejected)
         _touch(connection, series_id, now)
+        if rejected is not None and not dormant:
+            reject_if_empty(connection, series_id, NotAnalysedReason[rejected])
         return Reception.KEPT_ONLY, series_id
     older = [one.id for one in versions if one.series_id == series_id and one.current]
     _supersede(connection, older)
@@ -134,12 +145,17 @@ def _register(
     _reopen(connection, series_id, now, now + max_wait_s)
     if association is not None:
         _hold_open(connection, series_id, association, now + max_wait_s)
-    elsewhere = {one.series_id for one in versions if one.series_id != series_id and one.current}
+    elsewhere = {one.series_id for one in versions if one.series_id != series_id and _counts(one)}
     if elsewhere and analysed:
         for one in (series_id, *elsewhere):
             quarantine(connection, one, NotAnalysedReason.UID_ELSEWHERE, "")
         return Reception.QUARANTINED, series_id
     return (Reception.VERSION if older else Reception.NEW), series_id
+
+
+def _counts(version: Any) -> bool:
+    """What a person rejected makes no other series doubtful."""
+    return bool(version.current) and version.series_state != SeriesState.REJECTED
 
 
 def release_association(

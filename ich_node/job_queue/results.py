@@ -105,7 +105,8 @@ def plan_report(
         ).all()
         leader = _leader(study, job.id, triage, others)
         predecessors = _report_of(connection, study)
-    holds = not (study.withdrawn or study.doubted)  # else what was to be sent of it was stopped
+    # else what was to be sent of it was stopped, or a person asked for it again
+    holds = not (study.withdrawn or study.doubted) and study.reported_at is not None
     said_before = mine.fingerprint is not None and mine.fingerprint == fingerprint and holds
     if leader is None:
         says, why = triage, reason

@@ -16,7 +16,7 @@ from ich_node.job_queue.results import SavedObject, save_report, set_answer
 from ich_node.records import Destination, NotAnalysedReason, ReportReference, SeriesState
 
 _WITHOUT_RESULT = (SeriesState.NOT_ANALYSED, SeriesState.FAILED)
-_WITHOUT_TRUST = (SeriesState.QUARANTINED, SeriesState.REJECTED, SeriesState.NOT_ANALYSED)
+_WITHOUT_TRUST = (SeriesState.QUARANTINED, SeriesState.REJECTED, SeriesState.NOT_ANALYSED, SeriesState.FAILED)
 _OPEN = (SeriesState.RECEIVING, SeriesState.COMPLETE)
 
 
@@ -71,7 +71,7 @@ def unreported_studies(database: Database, limit: int = 10) -> list[StudyToTell]
 
 
 def studies_to_withdraw(database: Database, limit: int = 10) -> list[StudyToTell]:
-    """List studies whose current answer rests on a series that was quarantined, rejected, or is no longer analysed."""
+    """List studies whose current answer is in doubt, and whose series has no result to take its place."""
     answered = or_(StudyRow.triage.is_not(None), StudyRow.reason == NotAnalysedReason.UNTRAINED_MODEL.name)
     with database.reading() as connection:
         rows = connection.execute(
@@ -148,7 +148,7 @@ def withdraw_study(
         current = connection.execute(holds).scalar()
         if not _tell(connection, study, current, objects, destinations, withdrawn=True):
             return False
-        wake_next_best(connection, study.id, not_series_id=study.series_id, concluded_too=True)
+        wake_next_best(connection, study.series_id, concluded_too=True)
         return True
 
 

@@ -172,8 +172,7 @@ def _give_up(connection: Connection, series_id: int, attempts: int, error: str) 
             lease_expires_at=None,
         )
     )
-    study_id = connection.execute(select(SeriesRow.study_id).where(SeriesRow.id == series_id)).scalar_one()
-    wake_next_best(connection, study_id, not_series_id=series_id)
+    wake_next_best(connection, series_id)
 
 
 def renew(connection: Connection, series_id: int, owner: str, lease_s: float) -> bool:

@@ -145,7 +145,7 @@ def test_new_slices_of_a_study_past_its_days_start_nothing_either(
     assert node.status().studies[0].revision == 1
 
 
-def test_another_series_of_a_study_past_its_days_is_analysed(
+def test_a_better_series_of_a_study_past_its_days_is_analysed(
     node: PartsOfANode, head: list[Path], tmp_path: Path
 ) -> None:
     analyse(node, head)
@@ -153,7 +153,7 @@ def test_another_series_of_a_study_past_its_days_is_analysed(
     delete_expired(node.config, node.database)
 
     fresh = PhantomSettings(
-        slices=12, rows=64, study_instance_uid=uid(node), series_instance_uid=str(generate_uid()), slice_spacing_mm=11
+        slices=26, rows=64, study_instance_uid=uid(node), series_instance_uid=str(generate_uid()), slice_spacing_mm=5
     )
     send(node, write_series(tmp_path / "more", fresh))
     node.settle()

@@ -12,7 +12,7 @@ import pytest
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE
 
-from ich_node.database import ResultRow
+from ich_node.database import OpenAssociationRow, ResultRow
 from ich_node.receive.negotiation import TRANSFER_SYNTAXES, known_storage_classes
 from tests.ct_series import as_file, ct_slice
 from tests.integration.receiving import (
@@ -223,7 +223,7 @@ def test_an_abort_lets_the_series_wait_as_long_as_it_may(tmp_path: Path) -> None
         with association(node.port) as to:
             store_bytes(to, encoded(ct_slice(1)))
             to.abort()
-        wait_for(lambda: not node.receiver._open_series, "the abort is noted")
+        wait_for(lambda: not rows(node.database, OpenAssociationRow), "the abort is noted")
         assert wait_s(node) == pytest.approx(20)
 
 
@@ -233,7 +233,7 @@ def test_a_series_that_another_association_still_sends_is_not_released(tmp_path:
             store_bytes(first, encoded(ct_slice(1)))
             with association(node.port) as second:
                 store_bytes(second, encoded(ct_slice(2)), instance_uid=str(ct_slice(2).SOPInstanceUID))
-            wait_for(lambda: len(node.receiver._open_series) == 1, "the second release is noted")
+            wait_for(lambda: len(rows(node.database, OpenAssociationRow)) == 1, "the second release is noted")
             assert wait_s(node) == pytest.approx(20)
         wait_for(lambda: wait_s(node) == pytest.approx(3), "the first release is noted")
 

@@ -12,15 +12,19 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config as AlembicConfig
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from ich_node.database import Base, Database, InstallationRow, SeriesRow, open_database, prepare_database
+from ich_node.database import Base, Database, InstallationRow, PlaneRow, SeriesRow, open_database, prepare_database
 from ich_node.database.tables import SCHEMA
 from ich_node.errors import DatabaseBusy, SpoolFull, StartError
-from tests.unit.queueing import claim, open_queue, receive, received, rows
+from ich_node.job_queue import close_series, plan_report, waiting_instances
+from ich_node.records import Triage
+from tests.unit.queueing import claim, open_queue, receive, received, rows, score
 
 ROOT = Path(__file__).parents[2]
 
@@ -190,6 +194,63 @@ def test_the_tables_are_what_the_migrations_make(database: Database) -> None:
 def test_the_schema_is_the_newest_migration() -> None:
     script = ScriptDirectory(ROOT / "ich_node/database/migrations")
     assert script.get_heads() == [SCHEMA]
+
+
+def first_schema(folder: Path) -> Database:
+    """A database as version 0001 left it: a concluded series, and one that was arriving and half scored."""
+    database = open_database(f"sqlite:///{folder / 'ich-node.sqlite'}")
+    settings = AlembicConfig()
+    settings.set_main_option("script_location", "ich_node.database:migrations")
+    with database.writing() as connection:
+        settings.attributes["connection"] = connection
+        command.upgrade(settings, "0001")
+    write(database, *_ROWS_OF_THE_FIRST_SCHEMA)
+    return database
+
+
+_SERIES = """INSERT INTO series (id, study_id, series_instance_uid, modality, state, head_expected, triage, attempts,
+    not_before, due_at, first_received_at, last_received_at, closed_at, calling_ae_title, remote_address)
+    VALUES ({0}, {0}, '1.2.{0}.1', 'CT', '{1}', 1, {2}, 0, 0, 100, 50, 90, {3}, 'CT1', '10.0.0.1')"""
+_INSTANCE = """INSERT INTO instance (id, series_id, sop_instance_uid, sop_class_uid, transfer_syntax_uid, sha256,
+    size_bytes, path, state, current, received_at, facts) VALUES ({0}, {0}, '1.2.{0}.1.1', '1.2.840.10008.5.1.4.1.1.2',
+    '1.2.840.10008.1.2.1', 'x', 10, 'spool/{0}.dcm', 'DECODED', 1, 90, '{{"slices": []}}')"""
+_PLANE = """INSERT INTO plane (id, series_id, instance_id, position_mm, logits, embedding, model_sha256)
+    VALUES ({0}, {0}, {0}, 0, '[0, 0, 0, 0, 0, 0]', x'0000', 'abc')"""
+_ROWS_OF_THE_FIRST_SCHEMA = (
+    "INSERT INTO study (id, study_instance_uid, revision, triage, rests_on_series_id, created_at, reported_at)"
+    " VALUES (1, '1.2.1', 1, 'positive', 1, 50, 120), (2, '1.2.2', 0, NULL, NULL, 50, NULL)",
+    _SERIES.format(1, "CONCLUDED", "'positive'", 110),
+    _SERIES.format(2, "RECEIVING", "NULL", "NULL"),
+    *(form.format(number) for form in (_INSTANCE, _PLANE) for number in (1, 2)),
+    """INSERT INTO result (study_id, revision, kind, encoding, preference, sop_class_uid, sop_instance_uid, sha256,
+    path, created_at, returned_count)
+    VALUES (1, 1, 'SR', 'x', 0, '1.2', '2.25.1', 'x', 'results/2.25.1.dcm', 120, 0)""",
+)
+
+
+def test_a_database_of_the_first_schema_is_upgraded_and_works_on(tmp_path: Path) -> None:
+    database = first_schema(tmp_path)
+    prepare_database(database, tmp_path)
+    concluded, arriving = rows(database, SeriesRow)
+    assert (concluded.concluded_at, arriving.concluded_at) == (110, None)
+    assert rows(database, PlaneRow) == []
+    (job,) = claim(database, "me")
+    assert job.series_instance_uid == "1.2.2.1"
+    assert score(database, job, "me")  # its slices are read and scored anew
+    assert [row.members[0][0] for row in rows(database, PlaneRow)] == ["1.2.2.1.1"]
+    assert close_series(database, job, "me", lease_s=60)
+    database.close()
+
+
+def test_a_late_slice_after_the_upgrade_makes_a_new_revision(tmp_path: Path) -> None:
+    database = first_schema(tmp_path)
+    prepare_database(database, tmp_path)
+    receive(database, received(2))
+    (job,) = [one for one in claim(database, "me") if one.series_instance_uid == "1.2.1.1"]
+    assert [one.sop_instance_uid for one in waiting_instances(database, job.id, 9)] == ["1.2.1.1.1", "1.2.1.1.2"]
+    plan = plan_report(database, job, Triage.NEGATIVE, None, "other")
+    assert (plan.revision, plan.triage, plan.rests_on_series_id) == (2, Triage.NEGATIVE, job.id)
+    database.close()
 
 
 def test_a_newer_schema_is_refused(database: Database, tmp_path: Path) -> None:

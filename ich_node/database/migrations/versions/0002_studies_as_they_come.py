@@ -63,7 +63,12 @@ def _add(table: str, *columns: sa.Column[Any]) -> None:
 
 
 def _make_planes_anew() -> None:
-    """Planes are made again from the images: what was scored by slice says nothing of slabs."""
+    """Planes are made again from the images, whose headers are read for more than before."""
+    op.execute(
+        "UPDATE instance SET state = 'RECEIVED', facts = NULL"
+        " WHERE state = 'DECODED' AND path IS NOT NULL AND series_id IN (SELECT id FROM series WHERE state"
+        " IN ('RECEIVING', 'COMPLETE', 'CONCLUDED'))"
+    )
     op.drop_table("plane")
     op.create_table(
         "plane",
