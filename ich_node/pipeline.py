@@ -46,6 +46,7 @@ from ich_node.records import (
     SeriesState,
     SiblingSeries,
     SliceFacts,
+    SliceKey,
     Step,
     StudyContext,
     TissueMeasure,
@@ -194,7 +195,7 @@ def assess_series(content: SeriesContent, rules: EligibilityRules) -> Assessment
         [position_along_normal_mm(one) for one in eligible],
         [one.slice_thickness_mm for one in eligible],
         content.unreadable,
-        tissues=tissues,
+        tissues=tissues if _both_ends_are_measured(content) else (),
         expected=content.expected_instances,
         received=len(content.instances),
     )
@@ -237,18 +238,25 @@ def _readable(facts: Sequence[SliceFacts]) -> list[SliceFacts]:
 
 
 def _tissues(content: SeriesContent) -> list[tuple[SliceFacts, TissueMeasure]]:
-    """Measures of the planes, from foot to head; of the slices where no plane was scored yet."""
+    """Measures of the planes, and of slices that are in no scored plane yet, from foot to head."""
     by_slice = {one.key: one for one in eligible_slices(content.facts)}
-    planes = sorted(content.planes, key=lambda plane: plane.position_mm)
-    measured = [
-        (by_slice[plane.sop_instance_uid, plane.frame], plane.tissue)
-        for plane in planes
-        if plane.tissue is not None and (plane.sop_instance_uid, plane.frame) in by_slice
-    ]
-    if measured:
-        return measured
-    ordered = sorted(by_slice.values(), key=position_along_normal_mm)
-    return [(one, one.tissue) for one in ordered if one.tissue is not None]
+    measured: list[tuple[SliceFacts, TissueMeasure]] = []
+    in_planes: set[SliceKey] = set()
+    for plane in content.planes:
+        middle = by_slice.get((plane.sop_instance_uid, plane.frame))
+        if middle is not None and plane.tissue is not None:
+            measured.append((middle, plane.tissue))
+            in_planes.update(one.key for one in plane.members)
+    rest = [one for key, one in by_slice.items() if key not in in_planes]
+    measured += [(one, one.tissue) for one in rest if one.tissue is not None]
+    return sorted(measured, key=lambda pair: position_along_normal_mm(pair[0]))
+
+
+def _both_ends_are_measured(content: SeriesContent) -> bool:
+    """Before all planes of a large object are scored, the outermost that are need not be its ends."""
+    in_planes = {one.key for plane in content.planes for one in plane.members}
+    ordered = sorted(eligible_slices(content.facts), key=position_along_normal_mm)
+    return all(one.tissue is not None or one.key in in_planes for one in (*ordered[:1], *ordered[-1:]))
 
 
 def _why_not(content: SeriesContent, rules: EligibilityRules) -> tuple[NotAnalysedReason, str] | None:
