@@ -23,7 +23,7 @@ from ich_node.worker.bench import LEASE_S, Workbench
 from ich_node.worker.concluding import conclude, rank_of
 from ich_node.worker.reading import read_series, submit_waiting
 from ich_node.worker.scoring_planes import score_ready_planes
-from ich_node.worker.telling import tell_of_studies
+from ich_node.worker.telling import tell_of_no_result, withdraw_results
 
 _POLL_S = 0.1
 _SERIES_AT_ONCE = 8
@@ -31,7 +31,7 @@ _INSTANCES_AT_ONCE = 16
 _PLANES_AT_ONCE = 32
 """In one step, of all series together: what comes meanwhile and is urgent waits no longer than for these."""
 _TELL_EVERY = 8
-"""Steps: a queue that never empties must not keep a withdrawal waiting."""
+"""Steps: a queue that never empties must not keep a study without a result untold."""
 _RETRY_S = 5.0
 
 log = EventLog("work")
@@ -77,6 +77,7 @@ class Worker:
     def step(self) -> bool:
         """Do what there is to do now for a few series; False where there was nothing."""
         bench = self._bench
+        withdrawn = withdraw_results(bench, _attempt)  # before anything else is said of the study
         jobs = claim_series(
             bench.database,
             bench.owner,
@@ -85,9 +86,9 @@ class Worker:
             limit=_SERIES_AT_ONCE,
         )
         if not jobs:
-            return tell_of_studies(bench, _attempt)
+            return tell_of_no_result(bench, _attempt) or withdrawn
         if next(self._steps) % _TELL_EVERY == 0:
-            tell_of_studies(bench, _attempt)
+            tell_of_no_result(bench, _attempt)
         submitted = submit_waiting(bench, jobs, _INSTANCES_AT_ONCE)
         jobs = [job for job in jobs if self._guarded(job, lambda one: read_series(bench, one, submitted[one.id]))]
         most = max(bench.model.engine.batch_size, _PLANES_AT_ONCE // max(1, len(jobs)))

@@ -29,19 +29,24 @@ log = EventLog("work")
 Attempt = Callable[[Callable[[], object]], Exception | None]
 
 
-def tell_of_studies(bench: Workbench, attempt: Attempt) -> bool:
-    """Withdraw results that do not hold any more, and say where there is none. False: there was nothing to tell."""
+def withdraw_results(bench: Workbench, attempt: Attempt) -> bool:
+    """Withdraw results that do not hold any more. False: there was none."""
     withdrawn = studies_to_withdraw(bench.database)
     for study in withdrawn:
         objects = _built(bench, study, _withdrawal, attempt)
         if withdraw_study(bench.database, study, objects, _destinations(bench, study)):
             log.error("result withdrawn", study=study.id, reason=study.reason.name, reported=bool(objects))
+    return bool(withdrawn)
+
+
+def tell_of_no_result(bench: Workbench, attempt: Attempt) -> bool:
+    """Say of studies in which a head was to be expected that there is no result. False: there was none to tell of."""
     unreported = unreported_studies(bench.database)
     for study in unreported:
         objects = _built(bench, study, _no_result, attempt)
         if report_not_analysed(bench.database, study, objects, _destinations(bench, study)):
             log.warning("study not analysed", study=study.id, reason=study.reason.name, reported=bool(objects))
-    return bool(withdrawn or unreported)
+    return bool(unreported)
 
 
 def _built(
