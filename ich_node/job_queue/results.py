@@ -88,7 +88,12 @@ class Conclusion:
 
 
 def plan_report(
-    database: Database, job: SeriesJob, triage: Triage | None, reason: NotAnalysedReason | None, fingerprint: str
+    database: Database,
+    job: SeriesJob,
+    triage: Triage | None,
+    reason: NotAnalysedReason | None,
+    fingerprint: str,
+    series_number: int | None = None,
 ) -> ReportPlan:
     """Decide what a study says once this series has ``triage``.
 
@@ -122,8 +127,7 @@ def plan_report(
         all_others.pop(leader.id)
     differing = [_other(one) for one in all_others.values() if _triage(one) is not says]
     if leader is not None and says is not triage:
-        number = (mine.choice or {}).get("series_number")
-        differing.append(OtherSeriesFinding(job.series_instance_uid, number, triage))
+        differing.append(OtherSeriesFinding(job.series_instance_uid, series_number, triage))
     return ReportPlan(
         study_revision=study.revision,
         revision=None if silent else study.revision + 1,

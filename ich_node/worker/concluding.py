@@ -46,6 +46,9 @@ from ich_node.worker.bench import LEASE_S, Workbench
 from ich_node.worker.results_folder import save_objects
 from ich_node.worker.scoring_planes import score_ready_planes
 
+_IN_PARTS = 10
+_NO_SLICE = 99
+
 log = EventLog("work")
 
 
@@ -85,11 +88,16 @@ def conclude(bench: Workbench, job: SeriesJob) -> bool:
     return True
 
 
-def rank_of(bench: Workbench, job: SeriesJob) -> int:
-    """Say how good a series is that is due, so that of several at once the best is concluded first."""
+def standing_of(bench: Workbench, job: SeriesJob) -> int | None:
+    """Say how good a series is that is due, so that of several at once the best is concluded first.
+
+    None while not all of it was read.
+    """
     content = load_content(bench.database, job.id, bench.model_sha256)
+    if content.waiting:
+        return None
     description = assess_series(content, bench.rules).description
-    return 99 if description is None else description.rank + (0 if description.whole else 10)
+    return _NO_SLICE if description is None else description.rank + (0 if description.whole else _IN_PARTS)
 
 
 def _quarantined(bench: Workbench, job: SeriesJob, content: SeriesContent) -> bool:
@@ -143,7 +151,8 @@ def _conclusion(
         return bare
     study = _context(bench, job, content)
     same = fingerprint(content, finding, study, identity)
-    plan = plan_report(bench.database, job, finding.triage, finding.reason, same)
+    number = None if analysis.description is None else analysis.description.series_number
+    plan = plan_report(bench.database, job, finding.triage, finding.reason, same, number)
     objects = _report(bench, job, plan, study, finding, steps)
     if objects:
         steps = (*steps, Step("report saved", datetime.now(UTC)))

@@ -20,7 +20,7 @@ from ich_node.plane_reader import PlaneReader
 from ich_node.records import EligibilityRules, SeriesJob
 from ich_node.service import SystemdNotifier, stop_on_signals
 from ich_node.worker.bench import LEASE_S, Workbench
-from ich_node.worker.concluding import conclude, rank_of
+from ich_node.worker.concluding import conclude, standing_of
 from ich_node.worker.reading import read_series, submit_waiting
 from ich_node.worker.scoring_planes import score_ready_planes
 from ich_node.worker.telling import tell_of_no_result, withdraw_results
@@ -99,11 +99,16 @@ class Worker:
         return True
 
     def _best_first(self, due: list[SeriesJob]) -> list[SeriesJob]:
-        """Keep the order of the studies; of several series of a study, put the best first."""
-        studies = [job.study_instance_uid for job in due]
-        if len(set(studies)) == len(studies):
-            return due
-        return sorted(due, key=lambda job: (studies.index(job.study_instance_uid), rank_of(self._bench, job)))
+        """Keep the order of the studies; of several series of a study, put the best first, once all are read."""
+        of_study: dict[str, list[SeriesJob]] = {}
+        for job in due:
+            of_study.setdefault(job.study_instance_uid, []).append(job)
+        ordered: list[SeriesJob] = []
+        for jobs in of_study.values():
+            standings = {job.id: standing_of(self._bench, job) for job in jobs} if len(jobs) > 1 else {}
+            if None not in standings.values():
+                ordered += sorted(jobs, key=lambda job: standings.get(job.id) or 0)
+        return ordered
 
     def _score(self, job: SeriesJob, most: int) -> bool:
         return score_ready_planes(self._bench, job, closing=False, most=most) is not None
