@@ -110,7 +110,7 @@ def test_the_report_is_in_dcmtks_storescp(
 
 @pytest.mark.parametrize(
     ("name", "reason"),
-    [("chest-ct", "a derived or secondary image"), ("head-mr", "not a CT image")],
+    [("chest-ct", "the header names another body part"), ("head-mr", "not a CT image")],
 )
 def test_what_is_no_head_ct_is_not_analysed_and_nobody_is_bothered(
     send: Callable[[str], StudyStatus], name: str, reason: str
@@ -141,7 +141,7 @@ def test_the_log_names_no_patient(send: Callable[[str], StudyStatus], node: Node
     secrets = {str(one.get(key, "")) for one in named for key in ("PatientName", "PatientID", "AccessionNumber")}
     logs = "".join(node.log(role).read_text() for role in node.roles)
 
-    assert "slice scored" in logs, "the log was read at all"
+    assert "plane scored" in logs, "the log was read at all"
     for secret in secrets - {"", "0", "1"}:
         assert secret not in logs
 
@@ -172,7 +172,11 @@ def test_score_reads_every_object_of_every_transfer_syntax_or_says_why_not(
     scores = score_paths([shared_data / "transfer-syntaxes"], tiny_model, decoder, lambda *at: done.append(at))
 
     assert done[-1] == (len(files), len(files)), "nothing stops"
-    assert [one.path.name for one in scores.unread] == [path.name for path in files if not is_dicom(path)]
+    unread = [one.path.name for one in scores.unread]
+    assert len(unread) == 2
+    assert all("JPEGProcess10_12" in name or "1.2.840.10008.1.2.4.53" in name for name in unread), (
+        "two retired syntaxes"
+    )
     assert not any(as_json(one, tiny_model)["analysed"] for one in scores.series), "single objects are no series"
     assert sum(len(one.files) for one in scores.series) == len({_identity(path) for path in files if is_dicom(path)})
 

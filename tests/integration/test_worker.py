@@ -18,10 +18,7 @@ from pydicom import Dataset, dcmread
 from pydicom.encaps import encapsulate
 from pydicom.uid import JPEG2000Lossless, generate_uid
 from pynetdicom import AE
-from sqlalchemy import update
 
-from ich_node import worker as worker_module
-from ich_node.database import StudyRow
 from ich_node.decode import DecodeLimits, DecoderPool
 from ich_node.log import _JsonLines
 from ich_node.model.engine import run_sequence_head
@@ -32,7 +29,7 @@ from ich_node.pipeline import Model, open_model
 from ich_node.queries import StudyStatus
 from ich_node.records import NotAnalysedReason
 from ich_node.scoring import score_paths
-from ich_node.worker import Worker
+from ich_node.worker import Worker, concluding, loop, telling
 from tests.crashing import kill_the_child_at_slice_7
 from tests.report_reading import items
 from tests.running import PartsOfANode, parts_of_a_node, settings, wait_for
@@ -277,36 +274,21 @@ def test_an_untrained_model_gives_no_finding(tmp_path: Path, tiny_model: Model, 
         assert not [item for item in _walk(report) if item.ValueType == NUMBER]
 
 
-def test_a_second_series_that_says_less_changes_nothing(site: Site) -> None:
-    uid, files = site.head()
-    site.send(files)
-    first = site.settled(uid)
-    with site.node.database.writing() as connection:
-        connection.execute(update(StudyRow).values(triage="positive"))  # whatever the test model makes of a phantom
-
-    _, more = site.head(study_instance_uid=uid, series_instance_uid=str(generate_uid()), lesion=None)
-    site.send(more)
-    study = site.settled(uid)
-
-    assert [one.state for one in study.series] == ["CONCLUDED", "CONCLUDED"]
-    assert (study.revision, study.triage) == (first.revision, "positive")
-    assert len(site.reports(uid)) == 1
-
-
 def test_a_series_that_cannot_be_concluded_fails_visibly_and_stops_no_other(
     site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     bad, bad_files = site.head(patient_name="Secret^Name")
     good, good_files = site.head()
-    build = worker_module.report
+    build = concluding.report
 
-    def fail_for_the_bad_study(identity: Any, *rest: Any) -> Any:
+    def fail_for_the_bad_study(identity: Any, *rest: Any, **more: Any) -> Any:
         if identity.study_instance_uid == bad:
             raise ValueError("the header of Secret^Name cannot be used")
-        return build(identity, *rest)
+        return build(identity, *rest, **more)
 
-    monkeypatch.setattr(worker_module, "report", fail_for_the_bad_study)
-    monkeypatch.setattr(worker_module, "_RETRY_S", 0.01)
+    for part in (concluding, telling):
+        monkeypatch.setattr(part, "report", fail_for_the_bad_study)
+    monkeypatch.setattr(loop, "_RETRY_S", 0.01)
     with caplog.at_level(logging.DEBUG):
         site.send(bad_files)
         site.send(good_files)
@@ -335,20 +317,20 @@ def test_a_database_that_stays_locked_stops_nothing(tmp_path: Path, tiny_model: 
             threading.Thread(target=node.worker.run, args=(stop,)),
             threading.Thread(target=node.deliverer.run, args=(stop,)),
         ]
-        for loop in loops:
-            loop.start()
+        for thread in loops:
+            thread.start()
         try:
             for _ in range(3):  # whatever the loops are in the middle of
                 stop.wait(0.2)
                 other.execute("BEGIN IMMEDIATE")
                 stop.wait(0.7)
                 other.execute("ROLLBACK")
-            assert all(loop.is_alive() for loop in loops)
+            assert all(thread.is_alive() for thread in loops)
             wait_for(lambda: node.status(uid).deliveries == {"DELIVERED": 1}, "the report is delivered")
         finally:
             stop.set()
-            for loop in loops:
-                loop.join(30)
+            for thread in loops:
+                thread.join(30)
             other.close()
         assert (node.status(uid).studies[0].revision, len(site.reports(uid))) == (1, 1)
 
@@ -360,16 +342,16 @@ def test_two_workers_conclude_a_study_once(site: Site, tiny_model: Model, decode
     second._owner = "elsewhere:1:0.00"  # both live in this process
     stop = threading.Event()
     loops = [threading.Thread(target=one.run, args=(stop,)) for one in (node.worker, second)]
-    for loop in loops:
-        loop.start()
+    for thread in loops:
+        thread.start()
     try:
         for _, files in studies:
             site.send(files)
         wait_for(lambda: node.status().series == {"CONCLUDED": 3}, "all are concluded")
     finally:
         stop.set()
-        for loop in loops:
-            loop.join(30)
+        for thread in loops:
+            thread.join(30)
 
     for uid, _ in studies:
         study = site.settled(uid)
@@ -399,7 +381,7 @@ def test_the_log_names_no_patient(site: Site, caplog: pytest.LogCaptureFixture) 
         site.settled(uid)
 
     logged = [_JsonLines("work").format(record) for record in caplog.records if record.name.startswith("ich_node")]
-    assert any("slice scored" in line for line in logged)
+    assert any("plane scored" in line for line in logged)
     assert any("slice not scored" in line for line in logged)
     assert not any("secret" in line.lower() for line in logged)
 
