@@ -189,17 +189,21 @@ def _why(row: Any) -> str:
 
 def _outcome(row: Any, series: tuple[SeriesStatus, ...], basis: SeriesStatus | None) -> str:
     """Say a study's answer as one would to a colleague."""
-    if any(one.state in (SeriesState.RECEIVING, SeriesState.COMPLETE) for one in series):
-        return "in progress" if row.triage is None else f"{_finding(row, basis)} so far, in progress"
+    is_open = any(one.state in (SeriesState.RECEIVING, SeriesState.COMPLETE) for one in series)
+    untrained = row.reason == NotAnalysedReason.UNTRAINED_MODEL.name
     if row.withdrawn:
-        return f"WITHDRAWN: {NotAnalysedReason[row.reason].text}"
-    if row.triage is not None:
-        return _finding(row, basis) + _others(row, series, basis)
+        return f"WITHDRAWN: {NotAnalysedReason[row.reason].text}" + (", in progress" if is_open else "")
+    if row.triage is not None or untrained:
+        answer = NotAnalysedReason.UNTRAINED_MODEL.text if row.triage is None else _finding(row, basis)
+        return f"{answer} so far, in progress" if is_open else answer + _others(row, series, basis)
+    if is_open:
+        return "in progress"
     if quarantined := next((one for one in series if one.state == SeriesState.QUARANTINED), None):
         return f"quarantined: {quarantined.why}"
-    reason = row.reason or next((one.why for one in series if one.why), "")
-    text = NotAnalysedReason[reason].text if reason in NotAnalysedReason.__members__ else reason
-    return text if text == NotAnalysedReason.UNTRAINED_MODEL.text else f"not analysed: {text}"
+    if row.reason in NotAnalysedReason.__members__:
+        return f"not analysed: {NotAnalysedReason[row.reason].text}"
+    other = NotAnalysedReason.OTHER_SERIES_CHOSEN.text
+    return f"not analysed: {next((one.why for one in series if one.why and not one.why.startswith(other)), '')}"
 
 
 def _finding(row: Any, basis: SeriesStatus | None) -> str:
@@ -212,6 +216,7 @@ def _others(row: Any, series: tuple[SeriesStatus, ...], basis: SeriesStatus | No
     """Series that say something else than the study."""
     concluded = [one for one in series if one.state == SeriesState.CONCLUDED and one is not basis]
     differing = [f"{_name(one)}: {one.triage or 'no finding'}" for one in concluded if one.triage != row.triage]
+    differing += [f"{_name(one)} quarantined" for one in series if one.state == SeriesState.QUARANTINED]
     return f" ({'; '.join(differing)})" if differing else ""
 
 

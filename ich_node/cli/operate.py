@@ -144,7 +144,9 @@ def _show_series(series: SeriesStatus, console: Console) -> None:
     console.print(
         f"\nseries {series.series_instance_uid}{number}: {series.modality} {series.state} {escape(series.why)}"
     )
-    scored = f", scored in {series.planes} planes" if series.planes else ""
+    scored = f", scored in {series.planes} slabs" if 0 < series.planes < series.slices else ""
+    scored += f", the PACS holds {series.expected}" if series.expected else ""
+    scored += f", priority {series.priority}" if series.priority else ""
     console.print(f"  {series.slices} images, {series.unreadable} unreadable{scored}{_incomplete(series)}")
     if series.finding and series.finding["probabilities"]:
         numbers = ", ".join(f"{name} {value:.3f}" for name, value in series.finding["probabilities"].items())
@@ -171,6 +173,7 @@ def _incomplete(series: SeriesStatus) -> str:
     ends = [end for end, cut in (("below", finding.get("cut_below")), ("above", finding.get("cut_above"))) if cut]
     causes = [
         f"gaps at {gaps}" if gaps else "",
+        f"{series.unreadable} unreadable" if series.unreadable else "",
         f"cut off {' and '.join(ends)}" if ends else "",
         "shorter than a head" if finding.get("short") else "",
         f"the PACS holds {missing} more" if (missing := finding.get("missing_by_count")) else "",
