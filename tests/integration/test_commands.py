@@ -100,7 +100,7 @@ def test_status_shows_every_answer_in_words(
 
             status, text, _ = command("status", uid)
             assert status == 0
-            assert "11 slices, 0 unreadable, INCOMPLETE: gaps at" in flat(text)
+            assert "11 images, 0 unreadable, INCOMPLETE: gaps at" in flat(text)
             assert "TEST MODEL" in text
             assert "intraparenchymal" in text
             assert "report saved" in text
