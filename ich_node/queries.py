@@ -232,7 +232,7 @@ def _finding(row: Any, basis: SeriesStatus | None) -> str:
 
 def _others(row: Any, series: tuple[SeriesStatus, ...], basis: SeriesStatus | None) -> str:
     """Series that say something else than the study, or could say nothing that counts."""
-    said = [(one, _says(one)) for one in series if one is not basis]
+    said = [(one, _says(one)) for one in series if one is not basis or one.state == SeriesState.FAILED]
     differing = [f"{_name(one)}: {says}" for one, says in said if says and says != row.triage]
     return f" ({'; '.join(differing)})" if differing else ""
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _SHORT_UID = 12
 _WIDTH_OF_A_FILE = 200
-_NARROWEST = {"study": _SHORT_UID + 1, "answer": 16, "series": len("NOT_ANALYSED"), "delivery": len("pacs DELIVERED")}
+_NARROWEST = {"study": _SHORT_UID + 1, "answer": 14, "series": len("NOT_ANALYSED"), "delivery": len("pacs DELIVERED")}
 """Columns: a state is never broken in the middle."""
 _TO_DO = {
     "QUARANTINED": "look at its images, then: ich-node release {uid}, or: ich-node reject {uid}",

@@ -21,7 +21,7 @@ import psutil
 import pytest
 from pydicom import dcmread
 from pydicom.uid import generate_uid
-from sqlalchemy import insert, select
+from sqlalchemy import insert, select, update
 
 from ich_node.cli import main
 from ich_node.config import parse_config
@@ -216,6 +216,16 @@ def test_status_shows_series_that_say_something_else(command: Command, site: Sit
         connection.execute(insert(SeriesRow).values(second))
 
     assert f"{study.triage} (series 3: {other})" in flat(command("status")[1])
+
+
+def test_status_tells_of_an_answer_whose_series_failed_since(command: Command, box: Outbox) -> None:
+    box.add_study()
+    with box.database.writing() as connection:
+        connection.execute(update(SeriesRow).values(state="FAILED", reason="ANALYSIS_FAILED"))
+        uid = connection.execute(select(SeriesRow.series_instance_uid)).scalar_one()
+
+    assert f"positive (series …{uid[-8:]}: FAILED)" in flat(command("status")[1])
+    assert f"ich-node requeue {uid}" in command("status", uid)[1]
 
 
 def test_status_marks_old_studies_and_counts_slabs(command: Command, site: Site) -> None:
