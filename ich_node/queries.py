@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +20,9 @@ from ich_node.database import (
     StudyRow,
 )
 from ich_node.records import InstanceState, NotAnalysedReason, SeriesState
+
+_OPEN = (SeriesState.RECEIVING, SeriesState.COMPLETE)
+_TAKEN_BACK = (SeriesState.QUARANTINED, SeriesState.REJECTED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +114,8 @@ def node_status(database: Database, *, limit: int = 20, uid: str | None = None) 
         uid: only the study with this Study or Series Instance UID.
     """
     with database.reading() as connection:
-        open_states = (SeriesState.RECEIVING, SeriesState.COMPLETE)
         oldest = connection.execute(
-            select(func.min(SeriesRow.first_received_at)).where(SeriesRow.state.in_(open_states))
+            select(func.min(SeriesRow.first_received_at)).where(SeriesRow.state.in_(_OPEN))
         ).scalar()
         paused = connection.execute(select(DestinationRow.name, DestinationRow.error)).all()
         return NodeStatus(
@@ -148,7 +151,7 @@ def _study(connection: Connection, row: Any) -> StudyStatus:
         revision=row.revision,
         triage=row.triage,
         reason=row.reason,
-        outcome=_outcome(row, status, basis),
+        outcome=_outcome(row, rows, status, basis),
         withdrawn=row.withdrawn,
         old=row.old,
         rests_on=None if basis is None or row.triage is None else basis.series_instance_uid,
@@ -187,23 +190,38 @@ def _why(row: Any) -> str:
     return f"{reason} ({row.detail})" if reason and row.detail else reason or row.detail or ""
 
 
-def _outcome(row: Any, series: tuple[SeriesStatus, ...], basis: SeriesStatus | None) -> str:
+def _outcome(study: Any, rows: Sequence[Any], series: tuple[SeriesStatus, ...], basis: SeriesStatus | None) -> str:
     """Say a study's answer as one would to a colleague."""
-    is_open = any(one.state in (SeriesState.RECEIVING, SeriesState.COMPLETE) for one in series)
-    untrained = row.reason == NotAnalysedReason.UNTRAINED_MODEL.name
-    if row.withdrawn:
-        return f"WITHDRAWN: {NotAnalysedReason[row.reason].text}" + (", in progress" if is_open else "")
-    if row.triage is not None or untrained:
-        answer = NotAnalysedReason.UNTRAINED_MODEL.text if row.triage is None else _finding(row, basis)
-        return f"{answer} so far, in progress" if is_open else answer + _others(row, series, basis)
-    if is_open:
-        return "in progress"
+    known = _answer(study, series, basis)
+    if any(one.state in _OPEN for one in series):
+        return f"{known} so far, in progress" if known else "in progress"
+    if known:
+        return known
     if quarantined := next((one for one in series if one.state == SeriesState.QUARANTINED), None):
-        return f"quarantined: {quarantined.why}"
-    if row.reason in NotAnalysedReason.__members__:
-        return f"not analysed: {NotAnalysedReason[row.reason].text}"
-    other = NotAnalysedReason.OTHER_SERIES_CHOSEN.text
-    return f"not analysed: {next((one.why for one in series if one.why and not one.why.startswith(other)), '')}"
+        return f"QUARANTINED: {quarantined.why}"
+    reason = study.reason or min(rows, key=_relevance).reason or NotAnalysedReason.ANALYSIS_FAILED.name
+    text = NotAnalysedReason[reason].text
+    return text if reason == NotAnalysedReason.UNTRAINED_MODEL.name else f"not analysed: {text}"
+
+
+def _answer(study: Any, series: tuple[SeriesStatus, ...], basis: SeriesStatus | None) -> str:
+    """What the study's report says; empty where it has no result."""
+    if study.withdrawn:
+        return f"WITHDRAWN: {NotAnalysedReason[study.reason].text}"
+    if study.triage is None:
+        return ""
+    if study.doubted and basis is not None and basis.state in _TAKEN_BACK:
+        return f"{study.triage}, about to be WITHDRAWN: {basis.why}"
+    return _finding(study, basis) + _others(study, series, basis)
+
+
+def _relevance(row: Any) -> int:
+    """Of the series of a study without a result, the one that says most of why comes first."""
+    if row.reason is None or row.reason == NotAnalysedReason.OTHER_SERIES_CHOSEN.name:
+        return 3
+    if row.state in (SeriesState.FAILED, SeriesState.REJECTED):
+        return 0
+    return 1 if row.head_expected else 2
 
 
 def _finding(row: Any, basis: SeriesStatus | None) -> str:
@@ -213,11 +231,17 @@ def _finding(row: Any, basis: SeriesStatus | None) -> str:
 
 
 def _others(row: Any, series: tuple[SeriesStatus, ...], basis: SeriesStatus | None) -> str:
-    """Series that say something else than the study."""
-    concluded = [one for one in series if one.state == SeriesState.CONCLUDED and one is not basis]
-    differing = [f"{_name(one)}: {one.triage or 'no finding'}" for one in concluded if one.triage != row.triage]
-    differing += [f"{_name(one)} quarantined" for one in series if one.state == SeriesState.QUARANTINED]
+    """Series that say something else than the study, or could say nothing that counts."""
+    said = [(one, _says(one)) for one in series if one is not basis or one.state == SeriesState.FAILED]
+    differing = [f"{_name(one)}: {says}" for one, says in said if says and says != row.triage]
     return f" ({'; '.join(differing)})" if differing else ""
+
+
+def _says(series: SeriesStatus) -> str:
+    """Empty where nobody expects a series to say anything."""
+    if series.state == SeriesState.CONCLUDED:
+        return series.triage or "no finding"
+    return series.state if series.state in (SeriesState.QUARANTINED, SeriesState.FAILED) else ""
 
 
 def _name(series: SeriesStatus) -> str:

@@ -20,8 +20,20 @@ if TYPE_CHECKING:
     from ich_node.database import Database
     from ich_node.queries import DeliveryStatus, NodeStatus, SeriesStatus, StudyStatus
 
-_SHORT_UID = 20
+_SHORT_UID = 12
 _WIDTH_OF_A_FILE = 200
+_NARROWEST = {"study": _SHORT_UID + 1, "answer": 14, "series": len("NOT_ANALYSED"), "delivery": len("pacs DELIVERED")}
+"""Columns: a state is never broken in the middle."""
+_TO_DO = {
+    "QUARANTINED": "look at its images, then: ich-node release {uid}, or: ich-node reject {uid}",
+    "FAILED": "mend what the log of the worker names, then: ich-node requeue {uid}",
+}
+_VALIDITY = {
+    "QUARANTINED": "before, not valid any more: ",
+    "REJECTED": "before, not valid any more: ",
+    "RECEIVING": "so far: ",
+    "COMPLETE": "so far: ",
+}
 
 
 def add_commands(commands: Commands) -> None:
@@ -103,10 +115,16 @@ def show_status(status: NodeStatus, console: Console, *, full: bool = False) -> 
     if status.studies:
         console.print(_study_table(status.studies, full=full))
     for study in status.studies if full else ():
-        for series in study.series:
-            _show_series(series, console)
-        for delivery in study.deliveries:
-            console.print(f"  report, revision {delivery.revision}: {_delivery(delivery, full=True)}")
+        _show_study(study, console)
+
+
+def _show_study(study: StudyStatus, console: Console) -> None:
+    if study.rests_on and len(study.series) > 1:
+        console.print(f"\nthe answer rests on series {study.rests_on}", soft_wrap=True)
+    for series in study.series:
+        _show_series(series, console)
+    for delivery in study.deliveries:
+        console.print(f"  report, revision {delivery.revision}: {_delivery(delivery, full=True)}")
 
 
 def _deliveries(count: int) -> str:
@@ -120,18 +138,15 @@ def _counts(counts: dict[str, int]) -> str:
 def _study_table(studies: tuple[StudyStatus, ...], *, full: bool) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("received", "study", "answer", "rev", "series", "delivery"):
-        table.add_column(
-            title, overflow="fold", no_wrap=title in ("received", "rev") or (title == "study" and not full)
-        )
+        table.add_column(title, overflow="fold", min_width=_NARROWEST.get(title), no_wrap=title in ("received", "rev"))
     for study in studies:
         uid = study.study_instance_uid
         shown = uid if full or len(uid) <= _SHORT_UID else f"…{uid[-_SHORT_UID:]}"
         current = [one for one in study.deliveries if one.revision == study.revision]
         table.add_row(
-            datetime.fromtimestamp(study.received_at).astimezone().strftime("%d %b %H:%M:%S")
-            + ("\nold study" if study.old else ""),
+            _received(study),
             shown,
-            escape(study.outcome),
+            _answer(study),
             str(study.revision or ""),
             "\n".join(_in_short(one) for one in study.series),
             "\n".join(_delivery(one, full=False) for one in current),
@@ -139,24 +154,55 @@ def _study_table(studies: tuple[StudyStatus, ...], *, full: bool) -> Table:
     return table
 
 
+def _received(study: StudyStatus) -> str:
+    priority = max((one.priority for one in study.series), default=0)
+    lines = [
+        datetime.fromtimestamp(study.received_at).astimezone().strftime("%d %b %H:%M"),
+        "old study" if study.old else "",
+        f"priority {priority}" if priority else "",
+    ]
+    return "\n".join(filter(None, lines))
+
+
+def _answer(study: StudyStatus) -> str:
+    needs_a_person = study.withdrawn or "QUARANTINED" in study.outcome
+    return f"[red]{escape(study.outcome)}[/red]" if needs_a_person else escape(study.outcome)
+
+
 def _show_series(series: SeriesStatus, console: Console) -> None:
     number = "" if series.number is None else f" (number {series.number})"
-    console.print(
-        f"\nseries {series.series_instance_uid}{number}: {series.modality} {series.state} {escape(series.why)}"
-    )
-    scored = f", scored in {series.planes} slabs" if 0 < series.planes < series.slices else ""
-    scored += f", the PACS holds {series.expected}" if series.expected else ""
-    scored += f", priority {series.priority}" if series.priority else ""
-    console.print(f"  {series.slices} images, {series.unreadable} unreadable{scored}{_incomplete(series)}")
+    why = f": {escape(series.why)}" if series.why else ""
+    console.print(f"\nseries {series.series_instance_uid}{number}: {series.modality} {series.state}{why}")
+    if todo := _TO_DO.get(series.state):
+        console.print(f"  [red]{todo.format(uid=series.series_instance_uid)}[/red]", soft_wrap=True)
+    console.print(f"  {_images(series)}{_incomplete(series)}")
     if series.finding and series.finding["probabilities"]:
         numbers = ", ".join(f"{name} {value:.3f}" for name, value in series.finding["probabilities"].items())
         mark = "TEST MODEL, for tests only: " if series.finding["test_model"] else ""
-        console.print(f"  {mark}{series.triage}: {numbers}")
+        console.print(f"  {_VALIDITY.get(series.state, '')}{mark}{series.triage}: {numbers}")
     before = None
     for name, at in (series.steps or {}).items():
         since = "" if before is None else f"  +{at - before:.2f} s"
         console.print(f"  {datetime.fromtimestamp(at).astimezone():%H:%M:%S.%f}  {name}{since}")
         before = at
+
+
+def _images(series: SeriesStatus) -> str:
+    parts = [f"{series.slices} images", f"{series.unreadable} unreadable"]
+    if series.expected is not None and series.expected != series.slices:
+        parts.insert(1, f"the PACS holds {series.expected}")
+    if series.planes:
+        parts.append(f"scored as {series.planes} {_kind_of_planes(series)}")
+    if series.priority:
+        parts.append(f"priority {series.priority}")
+    return ", ".join(parts)
+
+
+def _kind_of_planes(series: SeriesStatus) -> str:
+    scored = (series.finding or {}).get("slices", ())
+    if any(len(one.get("members") or ()) > 1 for one in scored):
+        return "slabs of 5 mm"
+    return "frames" if any(one.get("frame") for one in scored) else "slices" if scored else "planes"
 
 
 def _in_short(series: SeriesStatus) -> str:
@@ -173,7 +219,6 @@ def _incomplete(series: SeriesStatus) -> str:
     ends = [end for end, cut in (("below", finding.get("cut_below")), ("above", finding.get("cut_above"))) if cut]
     causes = [
         f"gaps at {gaps}" if gaps else "",
-        f"{series.unreadable} unreadable" if series.unreadable else "",
         f"cut off {' and '.join(ends)}" if ends else "",
         "shorter than a head" if finding.get("short") else "",
         f"the PACS holds {missing} more" if (missing := finding.get("missing_by_count")) else "",

@@ -10,9 +10,10 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,11 @@ import psutil
 import pytest
 from pydicom import dcmread
 from pydicom.uid import generate_uid
+from sqlalchemy import insert, select, update
 
 from ich_node.cli import main
 from ich_node.config import parse_config
+from ich_node.database import SeriesRow
 from ich_node.decode import DecoderPool
 from ich_node.errors import ModelError
 from ich_node.pacs import SmallPacs, send_study
@@ -30,6 +33,7 @@ from ich_node.phantom import PhantomSettings, write_series
 from ich_node.pipeline import Model
 from ich_node.records import HEMORRHAGE_CLASSES
 from ich_node.worker import run_worker
+from tests.integration.test_worker import Site, open_site
 from tests.outbox import Outbox, outbox
 from tests.running import as_toml, free_port, leaks_a_socket, parts_of_a_node, settings, wait_for
 
@@ -95,12 +99,12 @@ def test_status_shows_every_answer_in_words(
             assert "series      1 CONCLUDED" in text
             assert "deliveries  1 DELIVERED" in text
             assert f"TEST MODEL: {node.status().studies[0].triage}, incomplete" in text
-            assert f"…{uid[-20:]}" in flat(text)
+            assert f"…{uid[-12:]}" in flat(text)
             assert HEMORRHAGE_CLASSES[2] not in text, "details only where one study is asked for"
 
             status, text, _ = command("status", uid)
             assert status == 0
-            assert "11 images, 0 unreadable, INCOMPLETE: gaps at" in flat(text)
+            assert "11 images, 0 unreadable, scored as 11 slices, INCOMPLETE: gaps at" in flat(text)
             assert "TEST MODEL" in text
             assert "intraparenchymal" in text
             assert "report saved" in text
@@ -111,6 +115,129 @@ def test_status_shows_every_answer_in_words(
             assert (status, answer["series"]) == (0, {"CONCLUDED": 1})
             assert answer["studies"][0]["study_instance_uid"] == uid
             assert answer["studies"][0]["series"][0]["finding"]["gaps_mm"]
+
+
+@pytest.fixture
+def site(command: Command, tmp_path: Path, tiny_model: Model, decoder: DecoderPool) -> Iterator[Site]:
+    """A node that the commands look at."""
+    with open_site(tmp_path, tiny_model, decoder) as one:
+        command.config.write_text(as_toml(json.loads(one.node.config.model_dump_json(exclude_unset=True))))
+        yield one
+
+
+def altered(files: Sequence[Path], **attributes: Any) -> Sequence[Path]:
+    for path in files:
+        header = dcmread(path)
+        for keyword, value in attributes.items():
+            setattr(header, keyword, value)
+        header.save_as(path)
+    return files
+
+
+def mixed(site: Site) -> tuple[str, str]:
+    """Send a series with images of two patients; give its Study and Series Instance UID."""
+    uid, files = site.head()
+    altered(files[:3], PatientID="SOMEBODY-ELSE")
+    site.send(files)
+    (series,) = site.settled(uid).series
+    assert series.state == "QUARANTINED"
+    return uid, series.series_instance_uid
+
+
+def test_status_says_what_is_quarantined_and_what_to_do(command: Command, site: Site) -> None:
+    uid, series_uid = mixed(site)
+
+    _, text, _ = command("status")
+    assert "1 series QUARANTINED: look at them, then ich-node release UID or reject UID" in text
+    assert "QUARANTINED: the series holds images of two patients (2 patient IDs)" in flat(text)
+    _, text, _ = command("status", uid)
+    assert f"ich-node release {series_uid}, or: ich-node reject {series_uid}" in text
+    _, text, _ = command("status", "--json")
+    assert json.loads(text)["studies"][0]["outcome"].startswith("QUARANTINED: ")
+
+
+def test_what_is_released_is_analysed_as_it_is(command: Command, site: Site) -> None:
+    uid, series_uid = mixed(site)
+
+    assert command("release", "1.2.3")[:2] == (1, "no quarantined series of that UID here\n")
+    assert command("release", series_uid)[:2] == (0, "1 series released\n")
+    assert site.settled(uid).series[0].state == "CONCLUDED"
+    assert command("release", uid)[0] == 1, "it is no longer quarantined"
+
+
+def test_what_is_rejected_gets_no_result_and_says_so(command: Command, site: Site) -> None:
+    uid, _ = mixed(site)
+
+    assert command("reject", "1.2.3")[:2] == (1, "no quarantined series of that UID here\n")
+    assert command("reject", uid)[:2] == (0, "1 series rejected\n")
+    study = site.settled(uid)
+    assert (study.series[0].state, study.outcome) == ("REJECTED", "not analysed: rejected by a person")
+    assert "QUARANTINED" not in command("status")[1]
+
+
+def test_status_names_a_withdrawn_result_and_the_old_numbers_as_not_valid(command: Command, site: Site) -> None:
+    uid, files = site.head()
+    site.send(files)
+    assert site.settled(uid).triage is not None
+    site.send(altered(files[:1], PatientID="SOMEBODY-ELSE"))
+    wait_for(lambda: site.settled(uid).withdrawn, "the result is withdrawn")
+
+    _, text, _ = command("status", uid)
+    assert "WITHDRAWN: the series holds images of two patients" in flat(text)
+    assert "before, not valid any more: TEST MODEL" in text
+    answer = json.loads(command("status", uid, "--json")[1])["studies"][0]
+    assert (answer["withdrawn"], answer["triage"], answer["rests_on"]) == (True, None, None)
+
+
+def test_status_names_the_series_that_was_chosen(command: Command, site: Site) -> None:
+    uid, files = site.head()
+    site.send(altered(files, SeriesNumber=2))
+    chosen = site.settled(uid).series[0].series_instance_uid
+    _, others = site.head(study_instance_uid=uid)
+    site.send(altered(others, SeriesNumber=3))
+    study = site.settled(uid)
+    assert [one.state for one in study.series] == ["CONCLUDED", "NOT_ANALYSED"]
+
+    _, text, _ = command("status", uid)
+    assert f"another series of the study is analysed (series 2, {chosen})" in flat(text)
+    assert study.outcome == f"TEST MODEL: {study.triage}"
+    assert study.rests_on == chosen
+
+
+def test_status_shows_series_that_say_something_else(command: Command, site: Site) -> None:
+    uid, files = site.head()
+    site.send(files)
+    study = site.settled(uid)
+    other = "negative" if study.triage != "negative" else "positive"
+    with site.node.database.writing() as connection:
+        (row,) = connection.execute(select(SeriesRow)).all()
+        second = row._asdict() | {"id": None, "series_instance_uid": "1.2.3", "triage": other}
+        second["choice"] = row.choice | {"series_number": 3}
+        connection.execute(insert(SeriesRow).values(second))
+
+    assert f"{study.triage} (series 3: {other})" in flat(command("status")[1])
+
+
+def test_status_tells_of_an_answer_whose_series_failed_since(command: Command, box: Outbox) -> None:
+    box.add_study()
+    with box.database.writing() as connection:
+        connection.execute(update(SeriesRow).values(state="FAILED", reason="ANALYSIS_FAILED"))
+        uid = connection.execute(select(SeriesRow.series_instance_uid)).scalar_one()
+
+    assert f"positive (series …{uid[-8:]}: FAILED)" in flat(command("status")[1])
+    assert f"ich-node requeue {uid}" in command("status", uid)[1]
+
+
+def test_status_marks_old_studies_and_counts_slabs(command: Command, site: Site) -> None:
+    acquired_at = datetime.now() - timedelta(days=5)  # noqa: DTZ005 - local, as scanners write it
+    uid, files = site.head(slices=60, slice_spacing_mm=2.0, acquired_at=acquired_at)
+    site.send(files[:35])
+    assert site.settled(uid).old
+
+    assert "old study" in command("status")[1]
+    _, text, _ = command("status", uid)
+    assert "scored as 14 slabs of 5 mm, INCOMPLETE: cut off" in flat(text)
+    assert "shorter than a head" in flat(text)
 
 
 def test_status_of_an_unknown_study_says_so(command: Command, box: Outbox) -> None:
