@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from numpy.typing import NDArray
 from pydicom import Dataset
@@ -28,6 +28,10 @@ from ich_node.records import (
 
 MOST_PIXELS_AT_ONCE = 16 * 512 * 512
 """Multi-frame objects of more are decoded plane by plane (`read_plane`): they would not fit into memory together."""
+
+_SEQUENCE_DELIMITER: Final = b"\xfe\xff\xdd\xe0"
+_TAIL_BYTES: Final = 4096
+"""Elements may follow PixelData, such as trailing padding."""
 
 DeclineSlice = Callable[[SliceFacts], NotAnalysedReason | None]
 
@@ -92,7 +96,7 @@ def read_instance(
         read = replace(read, facts=_with_reasons(read.facts, decline))
         wanted = _wanted(read.facts)
         if len(wanted) == 1 or sum(one.rows * one.columns for one in wanted) <= MOST_PIXELS_AT_ONCE:
-            slices = _decode(path, header, wanted, limits)
+            slices = _decode_if_sound(path, header, wanted, limits)
             read = replace(read, slices=slices, facts=_with_measures(read.facts, slices))
         else:
             with damage_means(NotAnalysedReason.CANNOT_DECODE):
@@ -139,6 +143,25 @@ def _wanted(facts: tuple[SliceFacts, ...]) -> tuple[SliceFacts, ...]:
     if not wanted:
         raise Ineligible(next(one.reason for one in facts if one.reason))
     return wanted
+
+
+def _decode_if_sound(
+    path: Path, header: Dataset, wanted: Sequence[SliceFacts], limits: DecodeLimits
+) -> HounsfieldSlices:
+    """Decode frames together; none where one of many is broken: each is then read by itself, and costs only itself."""
+    try:
+        return _decode(path, header, wanted, limits)
+    except Unreadable as error:
+        single = frame_count(header) == 1
+        if single or error.reason is not NotAnalysedReason.CANNOT_DECODE or not _is_whole(path, header):
+            raise
+        return ()
+
+
+def _is_whole(path: Path, header: Dataset) -> bool:
+    """Tell whether encapsulated pixel data end as they should (PS3.5 A.4): a file that was cut off is not analysed."""
+    encapsulated = bool(header.file_meta.TransferSyntaxUID.is_encapsulated)
+    return encapsulated and _SEQUENCE_DELIMITER in path.read_bytes()[-_TAIL_BYTES:]
 
 
 def _decode(path: Path, header: Dataset, wanted: Sequence[SliceFacts], limits: DecodeLimits) -> HounsfieldSlices:
