@@ -12,8 +12,9 @@ import numpy as np
 from pydicom import dcmread
 
 from benchmarks.tables import median_and_range, print_table
+from ich_node.decode import DecodeLimits, read_facts
 from ich_node.phantom import PhantomSettings, write_series
-from ich_node.pipeline import report
+from ich_node.pipeline import report, study_context
 from ich_node.records import (
     HEMORRHAGE_CLASSES,
     ClassThresholds,
@@ -52,12 +53,14 @@ def _measure(files: Sequence[Path]) -> tuple[list[float], list[float], tuple[Res
     model = ModelIdentity("benchmark", "1", "0" * 64, trained=True, backbone="inception_resnet_v2")
     steps = [Step(name, datetime.now(UTC)) for name in ("first slice received", "last slice received", "analysed")]
     thresholds = dict.fromkeys(HEMORRHAGE_CLASSES, ClassThresholds(0.3, 0.6))
+    facts = [one for path in files for one in read_facts(path, DecodeLimits())]
     triage_ms, report_ms = [], []
     for _ in range(RUNS):
         began = time.perf_counter()
         finding = triage_series(planes, thresholds, dict.fromkeys(HEMORRHAGE_CLASSES, 1.0), Completeness())
         triaged = time.perf_counter()
-        objects = report(identity, finding, files, model, steps)
+        study = study_context(study_instance_uid, facts[0].sop_instance_uid, facts, files)
+        objects = report(identity, study, finding, model, steps)
         triage_ms.append(1000 * (triaged - began))
         report_ms.append(1000 * (time.perf_counter() - triaged))
     if finding.triage is not Triage.POSITIVE:
