@@ -30,6 +30,9 @@ from ich_node.phantom import PhantomSettings, write_series
 from ich_node.pipeline import Model
 from ich_node.records import HEMORRHAGE_CLASSES
 from ich_node.worker import run_worker
+from tests.integration.test_series_of_a_study import series_of, with_thresholds
+from tests.integration.test_who_and_when import change, paint
+from tests.integration.test_worker import Site, open_site
 from tests.outbox import Outbox, outbox
 from tests.running import as_toml, free_port, leaks_a_socket, parts_of_a_node, settings, wait_for
 
@@ -135,6 +138,95 @@ def test_status_names_what_needs_a_person(command: Command, box: Outbox, tmp_pat
         assert "1 delivery is DEAD and needs a person: ich-node resend --dead" in flat(text)
         assert "pacs-0 DEAD after" in flat(text)
         assert "status 0xC000" in flat(text)
+
+
+# ------------------------------------------------------------------------ what a person must look at
+
+
+@pytest.fixture
+def site(tmp_path: Path, command: Command, tiny_model: Model, decoder: DecoderPool) -> Iterator[Site]:
+    """A node at work, and a configuration that names it."""
+    with open_site(tmp_path, tiny_model, decoder) as one:
+        command.config.write_text(as_toml(json.loads(one.node.config.model_dump_json(exclude_unset=True))))
+        yield one
+
+
+def mixed_up_study(site: Site) -> str:
+    uid, files = site.head()
+    site.send([*files[:6], *change(files[6:], PatientID="SOMEBODY-ELSE")])
+    assert site.settled(uid).series[0].state == "QUARANTINED"
+    return uid
+
+
+def test_status_of_a_quarantined_study_says_why_and_what_to_do(command: Command, site: Site) -> None:
+    uid = mixed_up_study(site)
+
+    status, text, _ = command("status")
+
+    assert status == 0
+    assert "series 1 QUARANTINED" in flat(text)
+    assert "1 series QUARANTINED: look at them, then ich-node release UID or reject UID" in flat(text)
+    assert f"quarantined: {site.node.status(uid).studies[0].series[0].why}" in flat(text)
+    assert "2 patient IDs" in flat(command("status", uid)[1])
+
+
+def test_release_analyses_what_is_quarantined_as_it_is(command: Command, site: Site) -> None:
+    uid = mixed_up_study(site)
+
+    assert command("release", "1.2.3")[:2] == (1, "no quarantined series of that UID here\n")
+    assert command("release", uid)[:2] == (0, "1 series released\n")
+
+    study = site.settled(uid)
+    assert (study.revision, study.series[0].state) == (1, "CONCLUDED")
+    assert "QUARANTINED" not in command("status")[1]
+    assert command("release", uid)[:2] == (1, "no quarantined series of that UID here\n")
+
+
+def test_reject_gives_up_what_is_quarantined_for_good(command: Command, site: Site) -> None:
+    uid = mixed_up_study(site)
+
+    assert command("reject", "1.2.3")[:2] == (1, "no quarantined series of that UID here\n")
+    assert command("reject", uid)[:2] == (0, "1 series rejected\n")
+
+    study = site.settled(uid)
+    assert (study.triage, study.series[0].state) == (None, "REJECTED")
+    assert site.reports(uid) == []
+    assert "1 REJECTED" in flat(command("status")[1])
+    assert command("release", uid)[0] == 1
+
+
+def test_status_of_a_withdrawn_study_shows_no_triage_any_more(command: Command, site: Site) -> None:
+    uid, files = site.head()
+    site.send(files)
+    before = site.settled(uid).triage
+    assert before is not None
+    paint(files[2])
+    site.send(files[2:3])
+    site.settled(uid)
+    site.settled(uid)
+
+    text = flat(command("status")[1])
+
+    assert "WITHDRAWN: " in text
+    assert f"TEST MODEL: {before}" not in text
+    answer = json.loads(command("status", uid, "--json")[1])["studies"][0]
+    assert (answer["withdrawn"], answer["triage"], answer["revision"]) == (True, None, 2)
+
+
+def test_status_of_a_study_whose_series_disagree_shows_both(
+    command: Command, site: Site, tiny_model: Model, decoder: DecoderPool
+) -> None:
+    uid = str(generate_uid())
+    with_thresholds(site, tiny_model, decoder, 0.0001, 0.0002)
+    site.send(series_of(site, uid, "unknown", 2))
+    site.settled(uid)
+    with_thresholds(site, tiny_model, decoder, 0.99998, 0.99999)
+    site.send(series_of(site, uid, "soft 5 mm", 1))
+    assert site.settled(uid).triage == "positive"
+
+    assert "TEST MODEL: positive (series 1: negative)" in flat(command("status")[1])
+    answer = json.loads(command("status", "--json")[1])["studies"][0]
+    assert {one["number"]: one["triage"] for one in answer["series"]} == {1: "negative", 2: "positive"}
 
 
 # -------------------------------------------------------------------------- requeue, resend, doctor

@@ -80,7 +80,7 @@ def looks_whole_early(files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
 
 
 def test_a_pause_in_the_middle_of_an_association_ends_nothing(site: Site) -> None:
-    uid, files = site.head(slices=24, slice_spacing_mm=5.5, rows=32)
+    uid, files = site.head(**THIN)
     first, rest = looks_whole_early(files)
     with held_association(site) as association:
         store(association, first)
@@ -90,7 +90,7 @@ def test_a_pause_in_the_middle_of_an_association_ends_nothing(site: Site) -> Non
 
     study = site.settled(uid)
 
-    assert (study.revision, study.series[0].slices, study.series[0].complete) == (1, 24, True)
+    assert (study.revision, study.series[0].slices, study.series[0].complete) == (1, 28, True)
     assert len(site.reports(uid)) == 1
 
 
@@ -107,7 +107,7 @@ def test_a_pause_between_two_associations_ends_nothing(site: Site) -> None:
 
 
 def test_slices_in_associations_of_their_own_are_one_series_whatever_their_pauses(site: Site) -> None:
-    uid, files = site.head(slices=24, slice_spacing_mm=5.5, rows=32)
+    uid, files = site.head(**THIN)
     first, rest = looks_whole_early(files)
     for part in ([one] for one in first[:2]):
         site.send(part)
@@ -120,21 +120,22 @@ def test_slices_in_associations_of_their_own_are_one_series_whatever_their_pause
 
     study = site.settled(uid)
 
-    assert (study.revision, study.series[0].slices, study.series[0].complete) == (1, 24, True)
+    assert (study.revision, study.series[0].slices, study.series[0].complete) == (1, 28, True)
 
 
 def test_a_held_association_closes_when_no_slice_has_come_for_max_wait(site: Site) -> None:
-    uid, files = site.head(slices=24, slice_spacing_mm=5.5, rows=32)
+    uid, files = site.head(**THIN)
     first, rest = looks_whole_early(files)
     with held_association(site) as association:
         store(association, first)
-        assert site.settled(uid).revision == 1
+        before = site.settled(uid)
+        assert (before.revision, before.series[0].complete) == (1, True), "the half looks whole, as it should here"
         assert association.is_established
         store(association, rest)
         study = site.settled(uid)
         assert association.is_established
 
-    assert (study.revision, study.series[0].slices) == (2, 24), "what comes later is a new revision"
+    assert (study.revision, study.series[0].slices) == (2, 28), "what comes later is a new revision"
 
 
 # --------------------------------------------------------------------------------------------- parts and gaps
@@ -196,7 +197,7 @@ def test_late_slices_make_one_new_revision_that_names_the_one_before(site: Site)
 def test_a_slice_that_arrives_while_its_series_is_being_concluded_is_never_lost(
     site: Site, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    uid, files = site.head(slices=24, slice_spacing_mm=5.5, rows=32)
+    uid, files = site.head(**THIN)
     first, rest = looks_whole_early(files)
     late = iter([rest])
     original: Callable[..., Any] = getattr(concluding, moment)
@@ -211,9 +212,9 @@ def test_a_slice_that_arrives_while_its_series_is_being_concluded_is_never_lost(
     study = site.settled(uid)
 
     assert next(late, None) is None, "they did arrive at that moment"
-    assert (study.revision, study.series[0].slices, study.series[0].complete) == (1, 24, True)
+    assert (study.revision, study.series[0].slices, study.series[0].complete) == (1, 28, True)
     assert study.series[0].finding is not None
-    assert len(study.series[0].finding["slices"]) == 24
+    assert len(study.series[0].finding["slices"]) == 28
     assert len(site.reports(uid)) == 1
 
 
