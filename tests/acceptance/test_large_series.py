@@ -14,8 +14,8 @@ import pytest
 from pydicom import dcmread
 
 from benchmarks.large_heads import draw_planes, write_enhanced_ct, write_thin_series
-from ich_node.pacs import SmallPacs, send_study
-from tests.running import NodeProcesses, settings
+from ich_node.pacs import SmallPacs
+from tests.running import NodeProcesses, settings, storescu
 
 WORKER_MIB = 2560
 
@@ -46,7 +46,7 @@ def test_a_large_series_is_concluded_once_with_every_slice_in_a_plane_and_bounde
         values = settings(tmp_path / "state", tiny_bundle, destinations=[("pacs", pacs.port)],
                           node={"log_level": "DEBUG"}, series={"quiet_s": 1.0, "max_wait_s": 20.0})  # fmt: skip
         with NodeProcesses(tmp_path, values) as node, watching(node.processes["work"].pid) as peak:
-            assert send_study(files, "127.0.0.1", node.port, "ICH_NODE") == len(files)
+            assert storescu(files, node.port).returncode == 0
             study = node.wait_settled(uid, 300)
             concluded = node.log("work").read_text().count('"series concluded"')
 
