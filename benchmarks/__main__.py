@@ -1,4 +1,4 @@
-"""``python -m benchmarks [receive|latency|decode|report ...]``."""
+"""``python -m benchmarks [receive|latency|decode|report|large ...]``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from importlib import import_module
 
 from benchmarks.tables import machine
 
-NAMES = ("receive", "latency", "decode", "report")
+NAMES = ("receive", "latency", "decode", "report", "large")
 
 
 def main() -> None:

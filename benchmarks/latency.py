@@ -47,7 +47,7 @@ _QUIET_S = 3.0
 _LONGEST_S = 120.0
 _IDLE_S = 5.0
 
-_CONFIG = """\
+CONFIG = """\
 [node]
 bind = "127.0.0.1"
 port = {port}
@@ -125,7 +125,7 @@ def _start_node(folder: Path, stack: ExitStack) -> tuple[dict[str, float], dict[
     stack.enter_context(running(pacs, folder / "pacs.log"))
     wait_for_port(pacs_port)
     config = folder / "ich-node.toml"
-    config.write_text(_CONFIG.format(port=port, state=folder / "state", model=MODEL.resolve(), pacs_port=pacs_port))
+    config.write_text(CONFIG.format(port=port, state=folder / "state", model=MODEL.resolve(), pacs_port=pacs_port))
     with running_role("work", config, folder / "first.log"):
         pass  # converts the network for OpenVINO, once in the life of a node
     ready, pids = {}, {}
