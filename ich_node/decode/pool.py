@@ -19,6 +19,8 @@ from ich_node.decode.plane import DecodedPlane, MemberFile, UnreadableMember, re
 from ich_node.records import InstanceState, NotAnalysedReason
 
 _STOP_WAIT_S = 5.0
+_COMPARING = 6
+"""Times the limit of one object: two versions are decoded whole, of objects that else are decoded plane by plane."""
 
 Result = TypeVar("Result")
 
@@ -117,7 +119,7 @@ class DecoderPool:
     def submit(self, path: Path, older: Path | None = None) -> DecodeTask:
         """Have a child decode one file, and compare it with the version before it."""
         return DecodeTask(
-            self._schedule(read_instance, path, self._limits, self._decline, older),
+            self._schedule(read_instance, path, self._limits, self._decline, older, times=_COMPARING if older else 1),
             lambda: self._schedule(read_header_only, path, self._limits),
         )
 
@@ -129,8 +131,9 @@ class DecoderPool:
             lambda member: self._schedule(read_plane, (member,), self._limits),
         )
 
-    def _schedule(self, function: Callable[..., Result], *arguments: object) -> "Future[Result]":
-        task: Future[Result] = self._pool.schedule(function, args=arguments, timeout=self._limits.seconds_per_object)
+    def _schedule(self, function: Callable[..., Result], *arguments: object, times: int = 1) -> "Future[Result]":
+        limit_s = times * self._limits.seconds_per_object
+        task: Future[Result] = self._pool.schedule(function, args=arguments, timeout=limit_s)
         return task
 
 
