@@ -101,9 +101,9 @@ def _facts(dataset: Dataset, sources: tuple[Dataset, ...], frame: int | None) ->
         rescale_type=_joined(_value(sources, "RescaleType")).upper(),
         contrast_agent=_contrast_agent(sources),
         patient_age_years=_age_years(dataset),
-        names_bone=any(_BONE.search(_text(dataset, keyword)) for keyword in ("SeriesDescription", "ProtocolName")),
-        lossy=_text(dataset, "LossyImageCompression") == "01",
-        frame_of_reference_uid=_text(dataset, "FrameOfReferenceUID"),
+        names_bone=any(_BONE.search(text_of(dataset, keyword)) for keyword in ("SeriesDescription", "ProtocolName")),
+        lossy=text_of(dataset, "LossyImageCompression") == "01",
+        frame_of_reference_uid=text_of(dataset, "FrameOfReferenceUID"),
     )
 
 
@@ -137,12 +137,12 @@ def _contrast_agent(sources: tuple[Dataset, ...]) -> str:
     if agent := _joined(_value(sources, "ContrastBolusAgent")):
         return agent
     agents = _value(sources, "ContrastBolusAgentSequence") or []
-    return " ".join(_text(agent, "CodeMeaning") or "agent without a name" for agent in agents)
+    return " ".join(text_of(agent, "CodeMeaning") or "agent without a name" for agent in agents)
 
 
 def _age_years(dataset: Dataset) -> int | None:
     """Whole years from PatientAge, else from PatientBirthDate and the first date of the images; None where unknown."""
-    age = _written_age_years(_text(dataset, "PatientAge"))
+    age = _written_age_years(text_of(dataset, "PatientAge"))
     if age is None:
         age = _age_by_dates(dataset)
     return None if age is None else min(age, _AGE_CAP_YEARS)
@@ -158,8 +158,8 @@ def _written_age_years(text: str) -> int | None:
 
 
 def _age_by_dates(dataset: Dataset) -> int | None:
-    born = _date(_text(dataset, "PatientBirthDate"))
-    dates = (_date(_text(dataset, keyword)) for keyword in _IMAGE_DATES)
+    born = _date(text_of(dataset, "PatientBirthDate"))
+    dates = (_date(text_of(dataset, keyword)) for keyword in _IMAGE_DATES)
     made = next((one for one in dates if one is not None), None)
     if born is None or made is None:
         return None
@@ -176,7 +176,8 @@ def _date(text: str) -> date | None:
         return None
 
 
-def _text(dataset: Dataset, keyword: str) -> str:
+def text_of(dataset: Dataset, keyword: str) -> str:
+    """Give an attribute as one text; empty where it is absent or not of its form."""
     return _joined(_value((dataset,), keyword))
 
 

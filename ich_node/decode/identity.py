@@ -11,7 +11,7 @@ from pydicom import Dataset
 
 from ich_node.decode.file import damage_means
 from ich_node.decode.frames import open_frames, read_header_and_end
-from ich_node.decode.header import facts_of_instance
+from ich_node.decode.header import facts_of_instance, text_of
 from ich_node.decode.limits import DecodeLimits, check_image
 from ich_node.decode.plane import frame_in_hu
 from ich_node.errors import Unreadable
@@ -34,13 +34,13 @@ against the images."""
 
 def patient_marks(header: Dataset) -> PatientMarks:
     """Hash what the header says of the patient, so that two images can be compared and nobody is named."""
-    patient_id = _text(header, "PatientID")
-    issuer = _text(header, "IssuerOfPatientID")
-    name = "=".join(group.strip("^ ") for group in _text(header, "PatientName").split("="))
+    patient_id = text_of(header, "PatientID")
+    issuer = text_of(header, "IssuerOfPatientID")
+    name = "=".join(group.strip("^ ") for group in text_of(header, "PatientName").split("="))
     return PatientMarks(
         patient_id=_mark(f"{patient_id}|{issuer}") if patient_id else "",
         patient_name=_mark(name.casefold()),
-        patient_birth_date=_mark(_text(header, "PatientBirthDate")),
+        patient_birth_date=_mark(text_of(header, "PatientBirthDate")),
     )
 
 
@@ -89,10 +89,6 @@ def _evidence(header: Dataset) -> Iterator[str]:
         for series in study.get("ReferencedSeriesSequence") or []:
             for one in series.get("ReferencedSOPSequence") or []:
                 yield str(one.get("ReferencedSOPInstanceUID"))
-
-
-def _text(header: Dataset, keyword: str) -> str:
-    return str(header.get(keyword) or "").strip()
 
 
 def _mark(text: str) -> str:

@@ -6,8 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, delete, func, or_, select, update
-from sqlalchemy import insert as insert_into
+from sqlalchemy import ColumnElement, Connection, delete, func, insert, or_, select, update
 
 from ich_node.database import Database, DeliveryRow, InstanceRow, PlaneRow, RejectionRow, SeriesRow, StudyRow
 from ich_node.records import (
@@ -50,18 +49,31 @@ def lose_result(connection: Connection, series_id: int) -> None:
 def doubt_answer(connection: Connection, series_id: int) -> bool:
     """Stop what is on its way of a study whose answer rests on this series, until it is clear whether it holds.
 
+    A report that says that there is no result, or none any more, goes out all the same: it holds.
     False: no answer rests on it.
     """
-    rests = select(StudyRow.id).where(StudyRow.rests_on_series_id == series_id)
-    doubted = connection.execute(
-        update(StudyRow).where(StudyRow.rests_on_series_id == series_id).values(doubted=True)
-    ).rowcount
+    study_id = connection.execute(
+        select(StudyRow.id).where(StudyRow.rests_on_series_id == series_id, gives_a_result())
+    ).scalar()
+    if study_id is None:
+        return False
+    connection.execute(update(StudyRow).where(StudyRow.id == study_id).values(doubted=True))
+    supersede_unsent(connection, study_id)
+    return True
+
+
+def gives_a_result() -> ColumnElement[bool]:
+    """Tell studies whose current report is on a finding, or on a model that gives none, from those without a result."""
+    return or_(StudyRow.triage.is_not(None), StudyRow.reason == NotAnalysedReason.UNTRAINED_MODEL.name)
+
+
+def supersede_unsent(connection: Connection, study_id: int) -> None:
+    """Keep what was not sent yet of a study from being sent."""
     connection.execute(
         update(DeliveryRow)
-        .where(DeliveryRow.study_id.in_(rests), DeliveryRow.state.in_(_UNSENT))
+        .where(DeliveryRow.study_id == study_id, DeliveryRow.state.in_(_UNSENT))
         .values({"state": DeliveryState.SUPERSEDED, "finished_at": time.time()} | _FREE)
     )
-    return doubted > 0
 
 
 def wake_next_best(connection: Connection, series_id: int, *, concluded_too: bool = False) -> None:
@@ -145,7 +157,7 @@ def _remember(connection: Connection, note: RejectionNote, now: float) -> None:
         if uid not in held
     ]
     if rows:
-        connection.execute(insert_into(RejectionRow), rows)
+        connection.execute(insert(RejectionRow), rows)
 
 
 def _reject_series(connection: Connection, series_id: int, reason: NotAnalysedReason) -> None:

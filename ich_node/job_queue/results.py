@@ -11,7 +11,7 @@ from sqlalchemy import Connection, insert, select, update
 
 from ich_node.database import Database, DeliveryRow, InstanceRow, ResultRow, SeriesRow, StudyRow
 from ich_node.job_queue.content import stamp_of
-from ich_node.job_queue.quarantine import doubt_answer
+from ich_node.job_queue.quarantine import doubt_answer, supersede_unsent
 from ich_node.records import (
     DeliveryState,
     Destination,
@@ -109,7 +109,7 @@ def plan_report(
             )
         ).all()
         leader = _leader(study, job.id, triage, others)
-        predecessors = _report_of(connection, study)
+        predecessors = references_to(report_rows(connection, study))
     # else what was to be sent of it was stopped, or a person asked for it again
     holds = not (study.withdrawn or study.doubted) and study.reported_at is not None
     said_before = mine.fingerprint is not None and mine.fingerprint == fingerprint and holds
@@ -159,15 +159,18 @@ def _other(row: Any) -> OtherSeriesFinding:
     return OtherSeriesFinding(row.series_instance_uid, number, _triage(row))
 
 
-def _report_of(connection: Connection, study: Any) -> tuple[ReportReference, ...]:
-    rows = connection.execute(
-        select(ResultRow)
-        .where(ResultRow.study_id == study.id, ResultRow.revision == study.revision)
-        .where(ResultRow.series_instance_uid.is_not(None))
-        .order_by(ResultRow.preference)
-    )
+def report_rows(connection: Connection, study: Any) -> Sequence[Any]:
+    """Read the objects of a study's current report, the preferred encoding first."""
+    wanted = select(ResultRow).where(ResultRow.study_id == study.id, ResultRow.revision == study.revision)
+    return connection.execute(wanted.order_by(ResultRow.preference)).all()
+
+
+def references_to(rows: Sequence[Any]) -> tuple[ReportReference, ...]:
+    """Name the objects of a report for the one that follows it; an older version did not note their series."""
     return tuple(
-        ReportReference(row.encoding, row.sop_class_uid, row.sop_instance_uid, row.series_instance_uid) for row in rows
+        ReportReference(row.encoding, row.sop_class_uid, row.sop_instance_uid, row.series_instance_uid)
+        for row in rows
+        if row.series_instance_uid is not None
     )
 
 
@@ -256,18 +259,9 @@ def save_report(
             "sha256": saved.sha256, "path": saved.path, "created_at": now,
         }  # fmt: skip
         connection.execute(insert(ResultRow).values(values))
-    _supersede_older(connection, study_id, now)
+    supersede_unsent(connection, study_id)
     for kind in dict.fromkeys(saved.kind for saved in objects):
         add_deliveries(connection, study_id, revision, kind, destinations, now)
-
-
-def _supersede_older(connection: Connection, study_id: int, now: float) -> None:
-    unsent = (DeliveryState.PENDING, DeliveryState.SENDING, DeliveryState.HELD, DeliveryState.DEAD)
-    connection.execute(
-        update(DeliveryRow)
-        .where(DeliveryRow.study_id == study_id, DeliveryRow.state.in_(unsent))
-        .values(state=DeliveryState.SUPERSEDED, finished_at=now, lease_owner=None, lease_expires_at=None)
-    )
 
 
 def add_deliveries(

@@ -19,6 +19,7 @@ class SavedFinding:
     finding: TriageFinding
     model: ModelIdentity
     steps: dict[str, float]
+    series_instance_uid: str
 
 
 def load_finding(database: Database, series_id: int) -> SavedFinding:
@@ -29,8 +30,12 @@ def load_finding(database: Database, series_id: int) -> SavedFinding:
     """
     with database.reading() as connection:
         row: Any = connection.execute(
-            select(SeriesRow.finding, SeriesRow.model, SeriesRow.steps).where(SeriesRow.id == series_id)
+            select(SeriesRow.finding, SeriesRow.model, SeriesRow.steps, SeriesRow.series_instance_uid).where(
+                SeriesRow.id == series_id
+            )
         ).one()
     if not row.finding or not row.model:
         raise ValueError("the series has no finding")
-    return SavedFinding(finding_from_json(row.finding), ModelIdentity(**row.model), row.steps or {})
+    return SavedFinding(
+        finding_from_json(row.finding), ModelIdentity(**row.model), row.steps or {}, row.series_instance_uid
+    )

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import exists, or_, select
+from sqlalchemy import exists, select
 from sqlalchemy.orm import aliased
 
-from ich_node.database import Database, ResultRow, SeriesRow, StudyRow
-from ich_node.job_queue.quarantine import wake_next_best
-from ich_node.job_queue.results import SavedObject, save_report, set_answer
+from ich_node.database import Database, SeriesRow, StudyRow
+from ich_node.job_queue.quarantine import gives_a_result, wake_next_best
+from ich_node.job_queue.results import SavedObject, references_to, report_rows, save_report, set_answer
 from ich_node.records import Destination, NotAnalysedReason, ReportReference, SeriesState
 
 _WITHOUT_RESULT = (SeriesState.NOT_ANALYSED, SeriesState.FAILED)
@@ -72,7 +72,6 @@ def unreported_studies(database: Database, limit: int = 10) -> list[StudyToTell]
 
 def studies_to_withdraw(database: Database, limit: int = 10) -> list[StudyToTell]:
     """List studies whose current answer is in doubt, and whose series has no result to take its place."""
-    answered = or_(StudyRow.triage.is_not(None), StudyRow.reason == NotAnalysedReason.UNTRAINED_MODEL.name)
     with database.reading() as connection:
         rows = connection.execute(
             select(*_COLUMNS)
@@ -81,20 +80,14 @@ def studies_to_withdraw(database: Database, limit: int = 10) -> list[StudyToTell
                 StudyRow.doubted,
                 StudyRow.revision > 0,
                 ~StudyRow.withdrawn,
-                answered,
+                gives_a_result(),
                 SeriesRow.state.in_(_WITHOUT_TRUST),
             )
             .order_by(StudyRow.id)
             .limit(limit)
         ).all()
-        reports = {row.id: _report(connection, row) for row in rows}
+        reports = {row.id: report_rows(connection, row) for row in rows}
     return [_study(row, reports[row.id]) for row in rows]
-
-
-def _report(connection: Any, study: Any) -> Sequence[Any]:
-    found = select(ResultRow).where(ResultRow.study_id == study.id, ResultRow.revision == study.revision)
-    rows: Sequence[Any] = connection.execute(found.order_by(ResultRow.preference)).all()
-    return rows
 
 
 def _study(row: Any, report: Sequence[Any] = ()) -> StudyToTell:
@@ -110,11 +103,7 @@ def _study(row: Any, report: Sequence[Any] = ()) -> StudyToTell:
         remote_address=row.remote_address,
         old=row.old,
         previous_file=report[0].path if report else None,
-        predecessors=tuple(
-            ReportReference(one.encoding, one.sop_class_uid, one.sop_instance_uid, one.series_instance_uid)
-            for one in report
-            if one.series_instance_uid is not None
-        ),
+        predecessors=references_to(report),
     )
 
 

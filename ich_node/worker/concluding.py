@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from ich_node.job_queue import (
     Conclusion,
     ReportPlan,
+    SavedFinding,
     SavedObject,
     close_series,
     conclude_series,
@@ -193,7 +194,7 @@ def _report(
     if plan.rests_on_series_id != job.id:
         saved = load_finding(bench.database, plan.rests_on_series_id)
         finding, model = saved.finding, saved.model
-        study = _context_of(bench, job, plan.rests_on_series_id, finding, study)
+        study = _context_of(bench, job, plan.rests_on_series_id, saved, study)
         steps = [Step(name, datetime.fromtimestamp(at, UTC)) for name, at in saved.steps.items()]
     identity = ReportIdentity(bench.installation_uid, job.study_instance_uid, plan.revision)
     objects: Sequence[ResultObject] = report(
@@ -209,17 +210,16 @@ def _report(
 
 
 def _context_of(
-    bench: Workbench, job: SeriesJob, series_id: int, finding: TriageFinding, study: StudyContext
+    bench: Workbench, job: SeriesJob, series_id: int, saved: SavedFinding, study: StudyContext
 ) -> StudyContext:
     """The images of another series; patient and study as in what came last."""
     content = load_content(bench.database, series_id, None)
-    read = {one.sop_instance_uid for one in finding.slices}
-    read |= {member.sop_instance_uid for one in finding.slices for member in one.members}
+    slices = saved.finding.slices
+    read = {one.sop_instance_uid for one in slices}
+    read |= {member.sop_instance_uid for one in slices for member in one.members}
     facts = [one for one in eligible_slices(content.facts) if one.sop_instance_uid in read]
-    uid = next(one.series_instance_uid for one in load_content(bench.database, job.id, None).siblings
-               if one.id == series_id)  # fmt: skip
     files = [bench.file(one.path) for one in content.instances if one.sop_instance_uid in read]
-    other = study_context(job.study_instance_uid, uid, facts, files)
+    other = study_context(job.study_instance_uid, saved.series_instance_uid, facts, files)
     return dataclasses.replace(other, header=study.speaker)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import islice
 
 from ich_node.decode import DecodedPlane
 from ich_node.job_queue import SeriesPlan, WhyUnreadable, load_plan, mark_unreadable, save_planes
@@ -50,7 +49,7 @@ def _score(
     left = len(missing)
     if not left:
         return _save(bench, job, [], stale=(), waiting=0)
-    now = list(islice(missing, most))
+    now = missing[:most]
     tasks = [(plane, bench.reader.read([_file(bench, plan, key) for key in _keys(plane)])) for plane in now]
     size = max(1, bench.model.engine.batch_size)
     for start in range(0, len(tasks), size):
@@ -63,8 +62,7 @@ def _score(
             )
         good = [(plane, pixels) for plane, pixels in read if not pixels.unreadable]
         left -= len(good)
-        waiting = left if start + size < len(tasks) or left else 0
-        if _save(bench, job, good, stale=_replaced(plan.planes, good), waiting=waiting) is None:
+        if _save(bench, job, good, stale=_replaced(plan.planes, good), waiting=left) is None:
             return None
     return left
 

@@ -513,3 +513,33 @@ def test_marks_hold_nothing_that_can_be_read(site: Site) -> None:
         stored = str(connection.execute(select(InstanceRow.marks, InstanceRow.facts)).all())
         stored += str(connection.execute(select(SeriesRow.finding, SeriesRow.choice)).all())
     assert "SECRET" not in stored.upper()
+
+
+@leaks_a_socket
+@pytest.mark.parametrize("what", ["withdrawn", "not analysed"])
+def test_a_report_that_there_is_no_result_is_sent_whatever_becomes_of_the_series_meanwhile(
+    tmp_path: Path, tiny_model: Model, decoder: DecoderPool, what: str
+) -> None:
+    port = free_port()
+    down = [{"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": port}]
+    with open_site(tmp_path, tiny_model, decoder, destination=down) as site:
+        uid, files = site.head()
+        if what == "withdrawn":
+            site.send(files)
+            site.settled(uid)
+            paint(files[2])
+            site.send(files[2:3])
+            settled_with_its_reports(site, uid)
+            assert reject_quarantined(site.node.database, uid) == 1
+        else:
+            site.send(files[:4])
+            settled_with_its_reports(site, uid)
+            site.send(files[4:5])
+        study = settled_with_its_reports(site, uid)
+        assert study.triage is None
+
+        with SmallPacs(tmp_path / "late", port=port) as pacs:
+            _deliver_all(site, uid)
+            (report,) = [dcmread(path) for path in (tmp_path / "late").rglob("*.dcm")]
+            assert len(pacs.received) == 1
+    assert ("WITHDRAWN" if what == "withdrawn" else "fewer than 10 slices") in text(report, CONCLUSION)
