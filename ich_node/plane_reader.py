@@ -10,13 +10,11 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ich_node.decode import DecodedPlane, DecoderPool, make_plane
+from ich_node.decode import DecodedPlane, DecoderPool, MemberFile, make_plane
 from ich_node.records import HounsfieldSlices
 
 MOST_BYTES: Final = 96 * 1024 * 1024
 """Of slices kept at hand: those of a few slabs of every series that is arriving."""
-
-MemberFile = tuple[Path, int | None]
 
 
 class PlaneToCome(Protocol):

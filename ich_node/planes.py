@@ -84,7 +84,7 @@ def _slabs(
 def _largest_step(positions_mm: Sequence[float], slice_thickness_mm: float | None) -> float:
     """A longer step is a gap. While few have come in any order, their steps are too long: thickness bounds them."""
     usual = float(np.median(_steps(positions_mm)))
-    return _GAP_FACTOR * (usual if not slice_thickness_mm else min(usual, max(slice_thickness_mm, 0.5)))
+    return _GAP_FACTOR * (usual if not slice_thickness_mm else min(usual, slice_thickness_mm))
 
 
 def _steps(positions_mm: Sequence[float]) -> np.ndarray:

@@ -9,7 +9,7 @@ children.
 from ich_node.decode.geometry import anatomical_order, position_along_normal_mm, sort_slices
 from ich_node.decode.instance import DecodedInstance, read_facts, read_instance, read_slices
 from ich_node.decode.limits import DecodeLimits
-from ich_node.decode.plane import DecodedPlane, make_plane
+from ich_node.decode.plane import DecodedPlane, MemberFile, make_plane
 from ich_node.decode.pool import DecoderPool, DecodeTask, PlaneTask
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "DecodedInstance",
     "DecodedPlane",
     "DecoderPool",
+    "MemberFile",
     "PlaneTask",
     "anatomical_order",
     "make_plane",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
@@ -71,7 +72,8 @@ class FrameSource:
             Unreadable: the file ends before it.
         """
         single = Dataset()
-        single.update({element.tag: element for element in self._header.group_dataset(0x0028)})
+        # copies: a value that is set here must not reach the header, which is kept for the next frame
+        single.update({element.tag: copy(element) for element in self._header.group_dataset(0x0028)})
         single.file_meta = self._header.file_meta
         single.NumberOfFrames = 1
         encapsulated = self._header.file_meta.TransferSyntaxUID.is_encapsulated
@@ -90,12 +92,15 @@ class FrameSource:
         return samples + b"\0" * (len(samples) % 2)
 
     def _codestream(self, index: int) -> bytes:
-        if isinstance(self._content, mmap.mmap):
-            self._content.seek(self._position)
-        tables = [self._header.get(keyword) for keyword in _OFFSET_TABLES]
-        extended = (tables[0], tables[1]) if all(tables) else None
-        source = self._content if isinstance(self._content, mmap.mmap) else bytes(self._content)
-        codestream = get_frame(source, index, extended_offsets=extended, number_of_frames=self._frames)  # type: ignore[arg-type]  # a mmap reads, seeks and tells
+        assert isinstance(self._content, mmap.mmap), "only native pixel data are read as a whole (deflated)"
+        self._content.seek(self._position)
+        offsets, lengths = (self._header.get(keyword) for keyword in _OFFSET_TABLES)
+        codestream = get_frame(
+            self._content,  # type: ignore[arg-type]  # asks for BinaryIO, of which it uses what a mmap has: read, seek, tell
+            index,
+            extended_offsets=(offsets, lengths) if offsets and lengths else None,
+            number_of_frames=self._frames,
+        )
         return encapsulate([codestream])
 
 

@@ -10,7 +10,7 @@ from typing import Final
 from pydicom import Dataset
 
 from ich_node.decode.file import damage_means
-from ich_node.decode.frames import open_frames, read_header_and_end
+from ich_node.decode.frames import FrameSource, open_frames, read_header_and_end
 from ich_node.decode.header import facts_of_instance, text_of
 from ich_node.decode.limits import DecodeLimits, check_image
 from ich_node.decode.plane import frame_in_hu
@@ -58,20 +58,20 @@ def rejection_note(header: Dataset) -> RejectionNote | None:
 def show_the_same_picture(path: Path, older: Path, limits: DecodeLimits) -> bool:
     """Compare pixels in HU and geometry of two versions of an object, however they are encoded.
 
-    True also where the older one cannot be read: then nothing is known that the newer one contradicts.
+    A frame that cannot be decoded in one of them contradicts nothing.
     """
     try:
-        before = list(_pictures(older, limits))
+        before, after = list(_pictures(older, limits)), list(_pictures(path, limits))
     except Unreadable:
         return True
-    return before == list(_pictures(path, limits))
+    return len(before) == len(after) and all(one == two for one, two in zip(before, after, strict=True) if one and two)
 
 
 def _pictures(path: Path, limits: DecodeLimits) -> Iterator[str]:
-    """One digest per frame.
+    """One digest per frame; empty where it cannot be decoded.
 
     Raises:
-        Unreadable: a frame cannot be decoded.
+        Unreadable: no frame can be had.
     """
     header, pixel_element_at = read_header_and_end(path, limits)
     with damage_means(NotAnalysedReason.CANNOT_DECODE):
@@ -79,9 +79,17 @@ def _pictures(path: Path, limits: DecodeLimits) -> Iterator[str]:
         facts: Sequence[SliceFacts] = facts_of_instance(header)
         with open_frames(path, header, pixel_element_at) as source:
             for index, one in enumerate(facts):
-                hu, _ = frame_in_hu(source.frame(index), header, one.frame)
-                where = (one.image_position_patient, one.image_orientation_patient, one.pixel_spacing_mm, hu.shape)
-                yield hashlib.sha256(repr(where).encode() + hu.tobytes()).hexdigest()
+                yield _picture(source, header, index, one)
+
+
+def _picture(source: FrameSource, header: Dataset, index: int, one: SliceFacts) -> str:
+    try:
+        with damage_means(NotAnalysedReason.CANNOT_DECODE):
+            hu, _ = frame_in_hu(source.frame(index), header, one.frame)
+    except Unreadable:
+        return ""
+    where = (one.image_position_patient, one.image_orientation_patient, one.pixel_spacing_mm, hu.shape)
+    return hashlib.sha256(repr(where).encode() + hu.tobytes()).hexdigest()
 
 
 def _evidence(header: Dataset) -> Iterator[str]:

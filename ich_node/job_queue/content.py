@@ -42,6 +42,8 @@ class SeriesPlan:
     """Numbers of planes that other models have scored."""
     siblings: tuple[SiblingSeries, ...]
     concluded_before: bool
+    planes_waiting: int
+    """As it was last noted."""
 
 
 def load_plan(database: Database, series_id: int, model_sha256: str) -> SeriesPlan:
@@ -59,7 +61,9 @@ def load_plan(database: Database, series_id: int, model_sha256: str) -> SeriesPl
             select(PlaneRow.id, PlaneRow.members, PlaneRow.model_sha256).where(PlaneRow.series_id == series_id)
         ).all()
         siblings = _siblings(connection, series_id)
-        concluded_at = connection.execute(select(SeriesRow.concluded_at).where(SeriesRow.id == series_id)).scalar()
+        series = connection.execute(
+            select(SeriesRow.concluded_at, SeriesRow.planes_waiting).where(SeriesRow.id == series_id)
+        ).one()
     facts = [one for row in rows for one in facts_from_json(row.facts)]
     return SeriesPlan(
         facts=tuple(one for one in facts if one.reason is None),
@@ -67,7 +71,8 @@ def load_plan(database: Database, series_id: int, model_sha256: str) -> SeriesPl
         planes=tuple(StoredPlane(one.id, _members(one)) for one in planes if one.model_sha256 == model_sha256),
         of_other_models=tuple(one.id for one in planes if one.model_sha256 != model_sha256),
         siblings=siblings,
-        concluded_before=concluded_at is not None,
+        concluded_before=series.concluded_at is not None,
+        planes_waiting=series.planes_waiting,
     )
 
 

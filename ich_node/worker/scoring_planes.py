@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ich_node.decode import DecodedPlane
+from ich_node.decode import DecodedPlane, MemberFile
 from ich_node.job_queue import SeriesPlan, WhyUnreadable, load_plan, mark_unreadable, save_planes
 from ich_node.log import EventLog
 from ich_node.pipeline import is_worth_scoring, plan_series, score_planes
-from ich_node.plane_reader import MemberFile
 from ich_node.planes import PlannedPlane
 from ich_node.records import SeriesJob, SliceKey, StoredPlane
 from ich_node.worker.bench import LEASE_S, PLANES_AT_ONCE, Workbench
@@ -27,7 +26,7 @@ def score_ready_planes(bench: Workbench, job: SeriesJob, *, closing: bool, most:
     """
     plan = load_plan(bench.database, job.id, bench.model_sha256)
     if not (closing or plan.concluded_before or is_worth_scoring(plan.facts, plan.siblings)):
-        return _save(bench, job, [], stale=(), waiting=0)
+        return _note_nothing_waits(bench, job, plan)
     planned = plan_series(plan.facts, closing=closing)
     scored = {one.members for one in plan.planes}
     missing = [one for one in planned if one.ready and one.members not in scored]
@@ -48,7 +47,7 @@ def _score(
 ) -> int | None:
     left = len(missing)
     if not left:
-        return _save(bench, job, [], stale=(), waiting=0)
+        return _note_nothing_waits(bench, job, plan)
     now = missing[:most]
     tasks = [(plane, bench.reader.read([_file(bench, plan, key) for key in _keys(plane)])) for plane in now]
     size = max(1, bench.model.engine.batch_size)
@@ -65,6 +64,11 @@ def _score(
         if _save(bench, job, good, stale=_replaced(plan.planes, good), waiting=left) is None:
             return None
     return left
+
+
+def _note_nothing_waits(bench: Workbench, job: SeriesJob, plan: SeriesPlan) -> int | None:
+    """Most steps find nothing to score and nothing to note: they need not queue for the write lock."""
+    return _save(bench, job, [], stale=(), waiting=0) if plan.planes_waiting else 0
 
 
 def _save(

@@ -13,12 +13,13 @@ from pydicom import Dataset, dcmread
 from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, RLELossless
 
 from ich_node.decode import DecoderPool
+from ich_node.decode.instance import MOST_PIXELS_AT_ONCE
 from ich_node.phantom import PhantomSettings, write_series
 from ich_node.pipeline import Model
 from ich_node.scoring import as_json, score_paths
 from ich_node.worker import Worker
 from tests.enhanced_ct import LOCALIZER, SAGITTAL, write_enhanced_ct
-from tests.integration.test_worker import HEAD, Site, open_site
+from tests.integration.test_worker import CONCLUSION, HEAD, Site, open_site, text
 from tests.running import wait_for
 
 THIN = PhantomSettings(lesion="subdural", slices=132, rows=64, slice_spacing_mm=1.0)
@@ -43,6 +44,14 @@ def thin(tmp_path_factory: pytest.TempPathFactory, tiny_model: Model, decoder: D
 @pytest.fixture(scope="module")
 def thick(tmp_path_factory: pytest.TempPathFactory, tiny_model: Model, decoder: DecoderPool) -> Sample:
     return draw(tmp_path_factory.mktemp("thick"), HEAD, tiny_model, decoder)
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory, tiny_model: Model, decoder: DecoderPool) -> Sample:
+    settings = PhantomSettings(lesion="subdural", slices=28, rows=512, slice_spacing_mm=5.0)
+    sample = draw(tmp_path_factory.mktemp("large"), settings, tiny_model, decoder)
+    assert len(sample.files) * 512 * 512 > MOST_PIXELS_AT_ONCE
+    return sample
 
 
 def draw(folder: Path, settings: PhantomSettings, model: Model, decoder: DecoderPool) -> Sample:
@@ -151,6 +160,9 @@ def test_the_report_names_the_middle_member_of_a_slab(site: Site, thin: Sample) 
     named = {str(one.ReferencedSOPInstanceUID) for one in image_references(report)}
     assert named
     assert named <= middles
+    assert "slabs of 5 mm" in text(report, CONCLUSION)
+    (study,) = report.CurrentRequestedProcedureEvidenceSequence
+    assert len(study.ReferencedSeriesSequence[0].ReferencedSOPSequence) == len(files), "evidence is every slice"
 
 
 @pytest.mark.parametrize(
@@ -191,6 +203,52 @@ def test_a_broken_frame_costs_one_frame(site: Site, thick: Sample, transfer_synt
 
     assert (series.state, series.complete) == ("CONCLUDED", False)
     assert sorted(frame or 0 for _, frame in per_slice(as_found(site, uid))) == [1, 2, 3, 4, *range(6, 13)]
+
+
+@pytest.mark.parametrize(
+    ("transfer_syntax", "offset_table"), [(ExplicitVRLittleEndian, True), (RLELossless, True), (RLELossless, False)]
+)
+def test_an_object_too_large_to_be_decoded_at_once_is_read_plane_by_plane(
+    site: Site, large: Sample, transfer_syntax: Any, offset_table: bool
+) -> None:
+    frames = list(large.files)
+    random.Random(2).shuffle(frames)
+    path = site.folder / "enhanced" / "1.dcm"
+    write_enhanced_ct(path, frames, transfer_syntax, offset_table=offset_table, others=(LOCALIZER,))
+    site.send([path])
+
+    (series,) = site.settled(large.uid).series
+
+    found = per_slice(as_found(site, large.uid))
+    assert (series.state, series.slices, series.complete) == ("CONCLUDED", 1, True)
+    assert sorted(frame or 0 for _, frame in found) == list(range(1, len(frames) + 1))
+    by_frame = [found[key] for key in sorted(found, key=lambda key: key[1] or 0)]
+    assert by_frame == pytest.approx([large.scores[uid_of(one), None] for one in frames], abs=1e-3)
+
+
+def test_a_broken_frame_of_a_large_object_costs_one_frame(site: Site, large: Sample) -> None:
+    path = write_enhanced_ct(site.folder / "enhanced" / "1.dcm", large.files, RLELossless, broken=(12,))
+    site.send([path])
+
+    (series,) = site.settled(large.uid).series
+
+    assert (series.state, series.complete) == ("CONCLUDED", False)
+    frames = {frame for _, frame in per_slice(as_found(site, large.uid))}
+    assert frames == set(range(1, len(large.files) + 1)) - {12}
+
+
+def test_a_thin_enhanced_ct_is_scored_in_the_slabs_of_the_classic_series(site: Site, thin: Sample) -> None:
+    frames = list(thin.files)
+    random.Random(4).shuffle(frames)
+    site.send([write_enhanced_ct(site.folder / "enhanced" / "1.dcm", frames)])
+
+    study = site.settled(thin.uid)
+
+    planes = as_found(site, thin.uid)
+    assert study.series[0].complete is True
+    assert 20 <= len(planes) <= 30
+    found = {uid_of(frames[(frame or 0) - 1]): probability for (_, frame), probability in per_slice(planes).items()}
+    assert found == pytest.approx({uid: probability for (uid, _), probability in thin.scores.items()}, abs=1e-3)
 
 
 def planes_stored(site: Site) -> int:
