@@ -134,7 +134,7 @@ def test_other_pixels_under_the_same_uid_are_quarantined_and_nothing_is_said(sit
     study = settled_with_its_reports(site, uid)
 
     assert study.series[0].state == "QUARANTINED"
-    assert "same UID with another picture" in study.series[0].why
+    assert "an image's UID came again with another picture" in study.series[0].why
     assert (study.revision, site.reports(uid)) == (0, [])
 
 

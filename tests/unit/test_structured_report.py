@@ -26,6 +26,7 @@ from ich_node.report.structured_report import build_reports
 from ich_node.report.study_attributes import TYPE_2
 from ich_node.report.withdrawal import withdrawn_context
 from ich_node.report.wording import completion_flag_description
+from ich_node.triage import not_analysed as no_result
 from tests.ct_series import (
     CREATED,
     INSTALLATION,
@@ -568,3 +569,24 @@ def test_a_class_that_the_finding_does_not_name_is_undetermined() -> None:
     presence = {"any": Presence.ABSENT}
     report = build(replace(FINDINGS["negative"], presence=presence))
     assert class_value(groups(report)["subdural"]) == "Undetermined"
+
+
+TAKEN_BACK = (
+    NotAnalysedReason.TWO_PATIENTS,
+    NotAnalysedReason.TWO_STUDIES,
+    NotAnalysedReason.TWO_FRAMES_OF_REFERENCE,
+    NotAnalysedReason.OTHER_PIXELS,
+    NotAnalysedReason.UID_ELSEWHERE,
+    NotAnalysedReason.REJECTED_QUALITY,
+    NotAnalysedReason.REJECTED_SAFETY,
+    NotAnalysedReason.REJECTED_WORKLIST,
+    NotAnalysedReason.REJECTED_BY_PERSON,
+)
+
+
+@pytest.mark.parametrize("reason", TAKEN_BACK)
+def test_why_a_report_is_withdrawn_fits_into_what_every_viewer_shows(reason: NotAnalysedReason) -> None:
+    finding = replace(no_result(reason, "", Completeness()), withdrawn=True)
+
+    assert completion_flag_description(finding) == f"Withdrawn: {reason.text}"
+    assert len(completion_flag_description(finding)) <= 64
