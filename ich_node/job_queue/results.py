@@ -13,6 +13,7 @@ from ich_node.database import Database, DeliveryRow, InstanceRow, ResultRow, Ser
 from ich_node.job_queue.content import stamp_of
 from ich_node.job_queue.quarantine import doubt_answer, supersede_unsent
 from ich_node.records import (
+    TRIAGE_RANKS,
     DeliveryState,
     Destination,
     InstanceState,
@@ -23,8 +24,6 @@ from ich_node.records import (
     SeriesState,
     Triage,
 )
-
-_RANK = {None: 0, Triage.NEGATIVE: 1, Triage.INDETERMINATE: 2, Triage.POSITIVE: 3}
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +143,8 @@ def _leader(study: Any, series_id: int, triage: Triage | None, others: Sequence[
     """The other series that the study's answer rests on; None where this one leads. Among equals the first stays."""
     if not others:
         return None
-    best = max(others, key=lambda one: (_RANK[_triage(one)], one.id == study.rests_on_series_id, -one.id))
-    rank, mine = _RANK[_triage(best)], _RANK[triage]
+    best = max(others, key=lambda one: (TRIAGE_RANKS[_triage(one)], one.id == study.rests_on_series_id, -one.id))
+    rank, mine = TRIAGE_RANKS[_triage(best)], TRIAGE_RANKS[triage]
     stays = best.id == study.rests_on_series_id or study.rests_on_series_id != series_id
     return best if rank > mine or (rank == mine and stays) else None
 

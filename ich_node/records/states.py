@@ -70,6 +70,10 @@ class Triage(StrEnum):
     NEGATIVE = "negative"
 
 
+TRIAGE_RANKS: Final = {None: 0, Triage.NEGATIVE: 1, Triage.INDETERMINATE: 2, Triage.POSITIVE: 3}
+"""Of several answers a study keeps the one of the highest rank."""
+
+
 class Presence(StrEnum):
     """What is said of one hemorrhage class."""
 

@@ -12,6 +12,7 @@ from pydicom import Dataset
 from ich_node import __version__
 from ich_node.records import (
     HEMORRHAGE_CLASSES,
+    TRIAGE_RANKS,
     Completeness,
     Gap,
     NotAnalysedReason,
@@ -44,7 +45,6 @@ _OUTCOMES: Final = {
     Triage.NEGATIVE: "was negative for the software",
     None: "gave no finding",
 }
-_RANKS: Final = {None: 0, Triage.NEGATIVE: 1, Triage.INDETERMINATE: 2, Triage.POSITIVE: 3}
 
 
 def conclusion(request: ReportRequest) -> str:
@@ -73,7 +73,7 @@ def not_analysed(finding: TriageFinding, others: Sequence[OtherSeriesFinding] = 
 
 def other_series(finding: TriageFinding, others: Iterable[OtherSeriesFinding]) -> list[str]:
     """Say what other series of the study led to, the highest answer first."""
-    ordered = sorted(others, key=lambda other: -_RANKS[other.triage])
+    ordered = sorted(others, key=lambda other: -TRIAGE_RANKS[other.triage])
     return [_other_series(other, finding.triage) for other in ordered]
 
 
@@ -131,9 +131,9 @@ def _reason_text(finding: TriageFinding) -> str:
 
 def _outcome(request: ReportRequest) -> list[str]:
     finding = request.finding
-    own, others = _RANKS[finding.triage], request.other_series
-    higher = other_series(finding, (other for other in others if _RANKS[other.triage] > own))
-    lower = other_series(finding, (other for other in others if _RANKS[other.triage] <= own))
+    own, others = TRIAGE_RANKS[finding.triage], request.other_series
+    higher = other_series(finding, (other for other in others if TRIAGE_RANKS[other.triage] > own))
+    lower = other_series(finding, (other for other in others if TRIAGE_RANKS[other.triage] <= own))
     if finding.triage is None:
         result = [not_analysed(finding, others)]
     else:
@@ -148,9 +148,9 @@ def _other_series(other: OtherSeriesFinding, own: Triage | None) -> str:
     sentence = f"Another series of this study{number} {_OUTCOMES[other.triage]}"
     if other.triage is None:
         return f"{sentence}; this is not a negative result."
-    if _RANKS[other.triage] < _RANKS[own]:
+    if TRIAGE_RANKS[other.triage] < TRIAGE_RANKS[own]:
         return f"{sentence}; the study keeps the higher answer, which is this one."
-    if _RANKS[other.triage] > _RANKS[own]:
+    if TRIAGE_RANKS[other.triage] > TRIAGE_RANKS[own]:
         return f"{sentence}; the study keeps that higher answer."
     return f"{sentence}."
 
