@@ -94,11 +94,11 @@ class PartsOfANode:
         """Work and deliver until every series is settled and nothing can be sent now."""
         deadline = time.monotonic() + longest_s
         while time.monotonic() < deadline:
-            busy = self.worker.step() | self.deliverer.step()
-            status = self.status()
-            open_series = status.series.get("RECEIVING", 0) + status.series.get("COMPLETE", 0)
-            if not busy and status.series and not open_series:
-                return status
+            if self.worker.step() | self.deliverer.step():
+                continue
+            series = node_status(self.database, limit=0).series
+            if series and not series.get("RECEIVING", 0) + series.get("COMPLETE", 0):
+                return self.status()
             time.sleep(0.02)
         raise AssertionError(f"not settled in {longest_s:g} s: {self.status()}")
 
