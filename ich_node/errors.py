@@ -10,6 +10,7 @@
     │   └── Unreadable          the bytes cannot be turned into Hounsfield units
     ├── ModelError              the model bundle is missing, altered or gives nonsense; stops the worker
     ├── ReportError             a report could not be built
+    ├── TrainingError           data, settings or a run of the training module cannot be used; says what to change
     └── TransientError          worth another try, with back-off
         ├── DestinationUnavailable   no connection, an abort or a time-out
         ├── DestinationRefuses       association rejected, or no presentation context accepted
@@ -70,6 +71,10 @@ class ModelError(IchNodeError):
 
 class ReportError(IchNodeError):
     """A report could not be built."""
+
+
+class TrainingError(IchNodeError):
+    """Data, settings or a run of the training module cannot be used as they are; the text says what to change."""
 
 
 class TransientError(IchNodeError):

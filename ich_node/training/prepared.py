@@ -1,0 +1,216 @@
+"""The prepared set on disk: shards of pixels, one table of all slices, a manifest.
+
+::
+
+    prepared/
+      prepared.json                     the manifest: classes, codes, counts, fold rule, what was left out, hashes
+      slices.csv                        one row per slice
+      shards/00000.safetensors          pixels (slices, side, side) uint8, labels (slices, 6) uint8;
+                                        of grey images also regions (slices, side, side) uint8
+
+Any program reads them: safetensors are a header and raw arrays, and the manifest holds the Hounsfield value of each code.
+Pixels are square and not cropped; cropping and windowing happen at reading, in ``ich_node.windowing``.
+"""
+
+import csv
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, fields
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ich_node.errors import TrainingError
+from ich_node.records import HEMORRHAGE_CLASSES
+
+MANIFEST: Final = "prepared.json"
+TABLE: Final = "slices.csv"
+SHARDS: Final = "shards"
+
+
+class Pixels(StrEnum):
+    """What the bytes of a slice mean."""
+
+    HU = "hu"
+    """Codes of ``hu_code``."""
+    BRAIN_WINDOW_GRAY = "brain_window_gray"
+    """A window 80 HU wide whose level is unknown; beside it the regions that ``restore`` needs."""
+
+
+@dataclass(frozen=True, slots=True)
+class SliceRow:
+    """One slice of a prepared set."""
+
+    image_id: str
+    """Of the source; unique within it."""
+    source: str
+    """Name of the data set, such as rsna2019."""
+    pixels: str
+    """One of ``Pixels``: how the stored bytes are to be read."""
+    kind: str
+    """What the source gave: dicom, phantom, or the table's own word (brain_window_gray, three_windows_rgb)."""
+    shard: str
+    """File name in ``shards/``."""
+    index: int
+    """Of the slice within its shard."""
+    labels: tuple[int, ...]
+    """Six of 0 and 1, in the order of HEMORRHAGE_CLASSES."""
+    patient_id: str = ""
+    """Empty where it is unknown."""
+    study: str = ""
+    """What forms one series; empty where the slice stands alone."""
+    position_mm: float | None = None
+    """Along the slice normal; None where the order is unknown."""
+    spacing_mm: float | None = None
+    """Of the stored pixels; None where it is unknown."""
+    lesion_mm2: float | None = None
+    """Area of hemorrhage in the slice, where it is known."""
+    group: str = ""
+    """Slices of one group are never on both sides of a split: the patient, else near-duplicates, else the image."""
+    fold: int = 0
+
+
+_PLAIN: Final = tuple(one.name for one in fields(SliceRow) if one.name != "labels")
+COLUMNS: Final = (*_PLAIN, *HEMORRHAGE_CLASSES)
+
+
+class ShardFile(BaseModel):
+    """One shard and what is in it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    sha256: str
+    slices: int
+    side_px: int
+    pixels: Pixels
+
+
+class LeftOut(BaseModel):
+    """A slice of a source that is not in the set, and why."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    image_id: str
+    reason: str
+
+
+class FoldRule(BaseModel):
+    """How the folds were made."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    folds: int = Field(ge=2)
+    seed: int
+    group_by: str = "patient_id, else the cluster of near-duplicates, else the image"
+    near_duplicate_bits: int
+    """Two images whose perceptual hashes (64 bits) differ in at most so many bits are near-duplicates."""
+
+
+class PreparedManifest(BaseModel):
+    """The whole of ``prepared.json``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format_version: int = 1
+    made_by: str
+    """Program and version."""
+    classes: tuple[str, ...] = HEMORRHAGE_CLASSES
+    hu_of_code: tuple[float, ...]
+    shards: tuple[ShardFile, ...]
+    table_sha256: str
+    counts: dict[str, dict[str, int]]
+    """Per source: slices, patients, and the positives of each class."""
+    fold_counts: dict[str, dict[str, int]]
+    """Per fold: slices, groups, and the positives of each class."""
+    folds: FoldRule
+    repairs: dict[str, int] = {}
+    """How many slices each repair was made on, such as "12-bit wrap"."""
+    left_out: tuple[LeftOut, ...] = ()
+    terms: dict[str, str] = {}
+    """Of use, per source, as its publisher states them."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PreparedSet:
+    """A prepared set that is ready to be read."""
+
+    directory: Path
+    manifest: PreparedManifest
+    rows: tuple[SliceRow, ...] = field(repr=False)
+
+    def shard_path(self, name: str) -> Path:
+        return self.directory / SHARDS / name
+
+
+def open_prepared(directory: Path) -> PreparedSet:
+    """Read manifest and table of a prepared set; the table is checked against its hash, shards when they are read.
+
+    Raises:
+        TrainingError: it is missing, not finished, or altered; says what to do.
+    """
+    path = directory / MANIFEST
+    try:
+        manifest = PreparedManifest.model_validate_json(path.read_bytes())
+        table = (directory / TABLE).read_bytes()
+    except FileNotFoundError as error:
+        raise TrainingError(
+            f"{error.filename}: not there; run `ich-train prepare` (the same command again goes on where it stopped)"
+        ) from None
+    except ValidationError as error:
+        raise TrainingError(f"{path}: not understood ({error.error_count()} faults); prepare the set anew") from None
+    if hashlib.sha256(table).hexdigest() != manifest.table_sha256:
+        raise TrainingError(f"{directory / TABLE}: altered, its SHA-256 is not the manifest's; prepare the set anew")
+    if manifest.classes != HEMORRHAGE_CLASSES:
+        raise TrainingError(f"{path}: its class order is {', '.join(manifest.classes)}; prepare the set anew")
+    return PreparedSet(directory, manifest, tuple(read_rows(table.decode().splitlines())))
+
+
+def read_rows(lines: Iterable[str]) -> list[SliceRow]:
+    """Parse a table of slices.
+
+    Raises:
+        TrainingError: a column is missing or a value is no number.
+    """
+    reader = csv.DictReader(lines)
+    if missing := set(COLUMNS) - set(reader.fieldnames or ()):
+        raise TrainingError(f"{TABLE}: columns missing: {', '.join(sorted(missing))}; prepare the set anew")
+    try:
+        return [_row(record) for record in reader]
+    except ValueError as error:
+        raise TrainingError(f"{TABLE}: line {reader.line_num}: {error}; prepare the set anew") from None
+
+
+def write_rows(path: Path, rows: Sequence[SliceRow]) -> str:
+    """Write a table of slices, whole or not at all; return its SHA-256."""
+    part = path.with_name(f".{path.name}.part")
+    with part.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for row in rows:
+            plain = (getattr(row, name) for name in _PLAIN)
+            writer.writerow(["" if value is None else value for value in plain] + list(row.labels))
+        file.flush()
+        os.fsync(file.fileno())
+    sha256 = hashlib.sha256(part.read_bytes()).hexdigest()
+    part.replace(path)
+    return sha256
+
+
+_HINTS: Final = get_type_hints(SliceRow)
+
+
+def _row(record: dict[str, str]) -> SliceRow:
+    plain: dict[str, Any] = {}
+    for name in _PLAIN:
+        text, hint = record[name], _HINTS[name]
+        if hint is int:
+            plain[name] = int(text)
+        elif hint is str:
+            plain[name] = text
+        else:
+            plain[name] = float(text) if text else None
+    return SliceRow(**plain, labels=tuple(int(record[name]) for name in HEMORRHAGE_CLASSES))
