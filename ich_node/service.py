@@ -10,8 +10,6 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Final
 
-import sdnotify
-
 SUPERVISED: Final = "ICH_NODE_SUPERVISED"
 """Environment variable that tells a role to end with whoever holds its standard input."""
 
@@ -45,6 +43,8 @@ class SystemdNotifier:
     """Tell systemd (``Type=notify``, ``WatchdogSec``) that we are ready, alive or stopping; silent elsewhere."""
 
     def __init__(self) -> None:
+        import sdnotify  # a machine that only trains has none
+
         # without systemd sdnotify opens a socket and drops it unclosed
         self._notifier = sdnotify.SystemdNotifier() if os.environ.get("NOTIFY_SOCKET") else None
 

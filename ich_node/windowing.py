@@ -85,6 +85,11 @@ class Preprocessing(BaseModel):
     """Per channel, of the window's 0 to 1."""
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
 
+    @property
+    def limits_hu(self) -> tuple[float, float]:
+        """The ends of all windows together."""
+        return min(window.low_hu for window in self.windows), max(window.high_hu for window in self.windows)
+
     @model_validator(mode="after")
     def _has_usable_spread(self) -> "Preprocessing":
         if min(self.std) <= 0:
@@ -118,14 +123,10 @@ class Windowing(nn.Module):
         square = pad_to_square(hu)
         box = find_head_box(square, self.preprocessing)
         if self.preprocessing.denoise is not None:
-            square = denoise(square, self.preprocessing.denoise, self._limits_hu())
-        channels = torch.sub(square.unsqueeze(1), self.low_hu).div_(self.width_hu).clamp_(0.0, 1.0)
+            square = denoise(square, self.preprocessing.denoise, self.preprocessing.limits_hu)
+        channels = apply_windows(square, self.low_hu, self.width_hu)
         image = resample(channels, box, self.preprocessing.size_px)
         return (image - self.mean) / self.std
-
-    def _limits_hu(self) -> tuple[float, float]:
-        windows = self.preprocessing.windows
-        return min(window.low_hu for window in windows), max(window.high_hu for window in windows)
 
 
 def pad_to_square(hu: Tensor) -> Tensor:
@@ -213,6 +214,14 @@ def _extent(occupied: Tensor) -> tuple[Tensor, Tensor]:
     return first, torch.where(occupied, cells + 1, 0.0).amax(dim=-1)
 
 
+def apply_windows(hu: Tensor, low_hu: Tensor, width_hu: Tensor) -> Tensor:
+    """Map each window to 0 to 1: (slices, rows, columns) to (slices, windows, rows, columns).
+
+    ``low_hu`` and ``width_hu`` are (1 or slices, windows, 1, 1).
+    """
+    return torch.sub(hu.unsqueeze(1), low_hu).div_(width_hu).clamp_(0.0, 1.0)
+
+
 def denoise(hu: Tensor, settings: Denoise, limits_hu: tuple[float, float]) -> Tensor:
     """Smooth each slice as much as its own noise asks for.
 
@@ -224,7 +233,7 @@ def denoise(hu: Tensor, settings: Denoise, limits_hu: tuple[float, float]) -> Te
     sigma_px = noise_hu / (2 * math.sqrt(math.pi) * settings.target_noise_hu)
     sigma_px = sigma_px.clamp(max=settings.maximum_sigma_px) * (noise_hu > settings.target_noise_hu)
     radius = math.ceil(2.5 * settings.maximum_sigma_px)
-    return _smooth(clipped, sigma_px, radius)
+    return smooth(clipped, sigma_px, radius)
 
 
 def measure_noise(hu: Tensor) -> Tensor:
@@ -246,7 +255,7 @@ def measure_noise(hu: Tensor) -> Tensor:
     return (answer.minimum(limit) * inside).sum(dim=(1, 2)) / count * _NOISE_OF_WHITE
 
 
-def _smooth(image: Tensor, sigma_px: Tensor, radius: int) -> Tensor:
+def smooth(image: Tensor, sigma_px: Tensor, radius: int) -> Tensor:
     """Gaussian along both axes, one sigma per slice; 0 leaves a slice as it is."""
     steps = torch.arange(-radius, radius + 1, dtype=image.dtype, device=image.device)
     weights = torch.exp(-0.5 * (steps / sigma_px.clamp(min=1e-3).unsqueeze(-1)) ** 2)
@@ -257,16 +266,29 @@ def _smooth(image: Tensor, sigma_px: Tensor, radius: int) -> Tensor:
     return functional.conv2d(smoothed, weights.view(slices, 1, -1, 1), groups=slices).squeeze(0)
 
 
-def resample(channels: Tensor, box: Tensor, size_px: int) -> Tensor:
+def resample(channels: Tensor, box: Tensor, size_px: int, motion: Tensor | None = None) -> Tensor:
     """Cut each box out and resize it: (slices, channels, side, side) to (slices, channels, size, size).
 
     Sampled bilinearly at twice the size, then averaged two by two, against aliasing. Outside the image lies 0, the
     low end of every window, which is what air is.
+
+    Args:
+        channels: Windowed, 0 to 1.
+        box: (slices, 3), as ``find_head_box`` gives it.
+        size_px: Side of the result.
+        motion: (slices, 2, 3), for training: an affine map of (column, row, 1), each from -0.5 to 0.5 of the box, to
+            where in the box to look.
     """
     steps = (torch.arange(2 * size_px, dtype=channels.dtype, device=channels.device) + 0.5) / (2 * size_px) - 0.5
-    rows = 2 * (box[:, 0:1] + box[:, 2:3] * steps) - 1
-    columns = 2 * (box[:, 1:2] + box[:, 2:3] * steps) - 1
     shape = (-1, 2 * size_px, 2 * size_px)
-    grid = torch.stack([columns.unsqueeze(1).expand(shape), rows.unsqueeze(2).expand(shape)], dim=-1)
+    if motion is None:
+        rows = (2 * (box[:, 0:1] + box[:, 2:3] * steps) - 1).unsqueeze(2)
+        columns = (2 * (box[:, 1:2] + box[:, 2:3] * steps) - 1).unsqueeze(1)
+    else:
+        places = motion[:, :, 0, None, None] * steps + motion[:, :, 1, None, None] * steps.unsqueeze(1)
+        places = box[:, 2, None, None, None] * (places + motion[:, :, 2, None, None])
+        rows = 2 * (box[:, 0, None, None] + places[:, 1]) - 1
+        columns = 2 * (box[:, 1, None, None] + places[:, 0]) - 1
+    grid = torch.stack([columns.expand(shape), rows.expand(shape)], dim=-1)
     doubled = functional.grid_sample(channels, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     return functional.avg_pool2d(doubled, 2)

@@ -1,0 +1,84 @@
+"""One process or many: who am I, on which device, and what the others say (torch.distributed, started by torchrun)."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+@dataclass(frozen=True, slots=True)
+class Processes:
+    """This process among those that train together."""
+
+    rank: int
+    count: int
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        """This is the one that writes."""
+        return self.rank == 0
+
+    def part(self, whole: int) -> tuple[int, int]:
+        """First item of this process's share of a batch, and the one after its last."""
+        return whole * self.rank // self.count, whole * (self.rank + 1) // self.count
+
+    def mean(self, value: Tensor) -> float:
+        """Mean of a number over all processes."""
+        if self.count == 1:
+            return float(value)
+        total = value.detach().clone()
+        torch.distributed.all_reduce(total)
+        return float(total) / self.count
+
+    def sum_rows(self, values: Tensor) -> Tensor:
+        """Add up tensors of which each process filled its own rows."""
+        if self.count > 1:
+            torch.distributed.all_reduce(values)
+        return values
+
+    def wait(self) -> None:
+        """Until all are here."""
+        if self.count > 1:
+            torch.distributed.barrier()
+
+    def spread(self, network: nn.Module) -> nn.Module:
+        """Make a network that averages its gradients over all processes; with one process, the network itself."""
+        if self.count == 1:
+            return network
+        if self.device.type == "cuda":
+            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]  # torch annotates most
+        ids = [self.device.index] if self.device.type == "cuda" else None
+        return DistributedDataParallel(network, device_ids=ids)
+
+
+@contextmanager
+def join_processes(device: str = "auto") -> Iterator[Processes]:
+    """Join the processes that torchrun started, or be the only one.
+
+    Args:
+        device: ``cuda``, ``cpu``, or ``auto``: CUDA where there is one.
+    """
+    rank, count = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    here = _device(device)
+    if count == 1:
+        yield Processes(0, 1, here)
+        return
+    torch.distributed.init_process_group("nccl" if here.type == "cuda" else "gloo", rank=rank, world_size=count)
+    try:
+        yield Processes(rank, count, here)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def _device(wanted: str) -> torch.device:
+    if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    torch.cuda.set_device(local)
+    return torch.device("cuda", local)

@@ -1,0 +1,289 @@
+"""Runs: that they learn, go on where they stopped, spread over processes, and say what is wrong."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from ich_node.errors import TrainingError
+from ich_node.training.fit import FitSettings, fit, loop, make_settings
+from ich_node.training.fit.checkpoint import load_state
+from ich_node.training.fit.log import read_log
+from ich_node.training.fit.networks import load_network
+from ich_node.training.fit.objective import area_under_roc, class_weights, weighted_log_loss
+from ich_node.training.fit.schedule import make_schedule
+from ich_node.training.fit.settings import NO_AUGMENTATION
+from ich_node.training.predictions import read_predictions
+from ich_node.training.prepared import PreparedSet
+from tests.unit.training.prepared_sets import make_prepared
+
+
+def _settings(**changes: Any) -> FitSettings:
+    small = {"backbone": "test_resnet", "size_px": 64, "batch": 8, "epochs": 2, "precision": "f32", "fold": 0}
+    return make_settings("scratch", {**small, "draws": 32, "allow_empty": ["epidural", "subdural"], **changes})
+
+
+def _same_weights(one: Path, other: Path) -> bool:
+    mine, theirs = load_state(one / "final.safetensors")[0], load_state(other / "final.safetensors")[0]
+    return mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+def test_a_run_leaves_its_weights_its_log_and_the_scores_of_what_it_held_out(phantoms: PreparedSet, run: Path) -> None:
+    fit(_settings(positive_share=0.4), [phantoms], run, "cpu")
+    assert {path.name for path in run.iterdir()} == {
+        "config.json", "log.csv", "checkpoint.safetensors", "best.safetensors", "final.safetensors", "held-out.csv"
+    }  # fmt: skip
+    scored = read_predictions([run / "held-out.csv"])
+    assert {row.fold for row in scored.rows} == {0}
+    assert len(scored.rows) == sum(row.fold == 0 for row in phantoms.rows)
+    assert [row["step"] for row in read_log(run / "log.csv")] == [4, 8]
+    config = json.loads((run / "config.json").read_text())
+    assert config["settings"]["positive_share"] == 0.4
+    assert config["data"][0]["name"] == "phantom"
+
+
+def test_the_scores_of_a_run_are_those_of_the_weights_it_leaves(phantoms: PreparedSet, run: Path) -> None:
+    settings = _settings(positive_share=0.4)
+    fit(settings, [phantoms], run, "cpu")
+    scored = read_predictions([run / "held-out.csv"])
+    network = load_network(run, settings)
+    store = loop.SliceStore([phantoms], torch.device("cpu"), 1)
+    maker = loop.ImageMaker(store, settings.preprocessing, 0, NO_AUGMENTATION)
+    held_out = np.array([number for number, row in enumerate(store.rows) if row.fold == 0])
+    with torch.inference_mode():
+        logits, _ = network(maker.images(held_out, 64))
+    assert np.allclose(logits.numpy(), scored.logits, atol=1e-3)
+
+
+def test_a_run_that_broke_off_ends_as_one_that_did_not(
+    phantoms: PreparedSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = _settings(epochs=3)
+    fit(settings, [phantoms], tmp_path / "whole", "cpu")
+    step = loop._step
+
+    def crash(run: Any, *others: Any) -> torch.Tensor:
+        if run.step == 6:
+            raise RuntimeError("the power is gone")
+        return step(run, *others)
+
+    monkeypatch.setattr(loop, "_step", crash)
+    with pytest.raises(RuntimeError, match="power"):
+        fit(settings, [phantoms], tmp_path / "broken", "cpu")
+    assert load_state(tmp_path / "broken" / "checkpoint.safetensors")[1]["step"] == 4
+    monkeypatch.setattr(loop, "_step", step)
+    fit(settings, [phantoms], tmp_path / "broken", "cpu")
+    assert _same_weights(tmp_path / "whole", tmp_path / "broken")
+    losses = [[row["loss"] for row in read_log(tmp_path / name / "log.csv")] for name in ("whole", "broken")]
+    assert losses[0] == losses[1]
+
+
+def test_a_run_that_is_stopped_in_an_epoch_keeps_the_step_and_goes_on(
+    phantoms: PreparedSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = _settings()
+    fit(settings, [phantoms], tmp_path / "whole", "cpu")
+    step = loop._step
+
+    def stop(run: Any, *others: Any) -> torch.Tensor:
+        if run.step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(run, *others)
+
+    monkeypatch.setattr(loop, "_step", stop)
+    with pytest.raises(KeyboardInterrupt):
+        fit(settings, [phantoms], tmp_path / "stopped", "cpu")
+    assert load_state(tmp_path / "stopped" / "checkpoint.safetensors")[1]["step"] == 3
+    monkeypatch.setattr(loop, "_step", step)
+    fit(settings, [phantoms], tmp_path / "stopped", "cpu")
+    assert _same_weights(tmp_path / "whole", tmp_path / "stopped")
+
+
+def test_another_configuration_does_not_go_on_in_a_run(phantoms: PreparedSet, run: Path) -> None:
+    fit(_settings(epochs=1), [phantoms], run, "cpu")
+    with pytest.raises(TrainingError, match="other settings .*epochs.*another folder"):
+        fit(_settings(epochs=2), [phantoms], run, "cpu")
+
+
+def test_one_batch_is_learned_by_heart(tmp_path: Path) -> None:
+    data = make_prepared(tmp_path / "few", heads=2)
+    still = {"augmentation": NO_AUGMENTATION, "dropout": 0.0, "weight_decay": 0.0, "ema": None, "fold": None}
+    few = {"batch": 16, "draws": 16, "epochs": 150, "learning_rate": 3e-3}
+    every = ("epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural")
+    fit(_settings(**still, **few, allow_empty=every), [data], tmp_path / "run", "cpu")
+    assert (read_log(tmp_path / "run" / "log.csv")[-1]["loss"] or 1) < 0.01
+
+
+def test_two_processes_give_the_loss_of_one(phantoms: PreparedSet, tmp_path: Path) -> None:
+    # no batch normalisation and no dropout: those differ by design when a batch is shared
+    words = ["--data", str(phantoms.directory), "--preset", "scratch", "--backbone", "test_convnext", "--size", "64",
+             "--batch", "8", "--draws", "32", "--epochs", "2", "--fold", "0", "--device", "cpu",
+             "--set", "precision=f32", "--set", "dropout=0", "--set", "allow_empty=epidural,subdural"]  # fmt: skip
+    settings = {"backbone": "test_convnext", "dropout": 0.0}
+    fit(_settings(**settings), [phantoms], tmp_path / "1", "cpu")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += ["-m", "ich_node.training", "fit", str(tmp_path / "2"), *words]
+    subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=250, capture_output=True)
+    one, two = (read_log(tmp_path / count / "log.csv") for count in ("1", "2"))
+    assert [row["loss"] for row in one] == pytest.approx([row["loss"] for row in two], rel=1e-4)
+    figures = [row["validation_log_loss"] for row in one]
+    assert figures == pytest.approx([row["validation_log_loss"] for row in two], rel=1e-4)
+    assert len(read_predictions([tmp_path / "2" / "held-out.csv"]).rows) == sum(r.fold == 0 for r in phantoms.rows)
+
+
+def test_a_batch_that_cannot_be_shared_evenly_is_refused(
+    phantoms: PreparedSet, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = loop.Processes(0, 3, torch.device("cpu"))
+    with pytest.raises(TrainingError, match="--batch 8 cannot be shared evenly by 3"):
+        loop._open(_settings(), [phantoms], run, shared)
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_what_was_good(
+    phantoms: PreparedSet, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = loop._step
+
+    def diverge(run: Any, *others: Any) -> torch.Tensor:
+        return step(run, *others) * (torch.nan if run.step >= 5 else 1.0)
+
+    monkeypatch.setattr(loop, "_step", diverge)
+    with pytest.raises(TrainingError, match="no number.*--learning-rate"):
+        fit(_settings(epochs=3), [phantoms], run, "cpu")
+    tensors, facts = load_state(run / "checkpoint.safetensors")
+    assert facts["step"] == 4
+    assert all(tensor.isfinite().all() for tensor in tensors.values())
+
+
+def test_out_of_memory_says_what_to_make_smaller(
+    phantoms: PreparedSet, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_much(*_: Any) -> torch.Tensor:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(loop, "_step", too_much)
+    with pytest.raises(TrainingError, match="--batch or --size smaller"):
+        fit(_settings(), [phantoms], run, "cpu")
+
+
+@pytest.mark.parametrize("damage", ["missing", "altered"])
+def test_a_shard_that_is_not_as_it_was_made_is_named(tmp_path: Path, damage: str) -> None:
+    data = make_prepared(tmp_path / "data", heads=4)
+    shard = data.shard_path("00002.safetensors")
+    if damage == "missing":
+        shard.unlink()
+    else:
+        content = bytearray(shard.read_bytes())
+        content[-1] ^= 1
+        shard.write_bytes(content)
+    with pytest.raises(TrainingError, match="00002.safetensors: (missing|altered).*again"):
+        fit(_settings(), [data], tmp_path / "run", "cpu")
+
+
+@pytest.mark.parametrize(
+    ("preset", "changes", "says"),
+    [
+        ("worst", {}, "one of seed, best, scratch"),
+        ("scratch", {"batch": 1}, "batch"),
+        ("scratch", {"focal_loss": True}, "focal_loss"),
+        ("scratch", {"augmentation": {"noise": 3}}, "augmentation.noise"),
+    ],
+)
+def test_settings_that_cannot_be_are_named(preset: str, changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(TrainingError, match=says):
+        make_settings(preset, changes)
+
+
+def test_a_fold_that_is_not_there_is_named(phantoms: PreparedSet, run: Path) -> None:
+    with pytest.raises(TrainingError, match=r"fold 7; the data have folds \[0, 1\]"):
+        fit(_settings(fold=7), [phantoms], run, "cpu")
+
+
+def test_a_run_starts_from_the_weights_of_another(phantoms: PreparedSet, tmp_path: Path) -> None:
+    fit(_settings(epochs=1), [phantoms], tmp_path / "first", "cpu")
+    settings = _settings(init=str(tmp_path / "first"), seed=5)
+    started = loop.make_network(settings, torch.device("cpu")).state_dict()
+    left = safetensors.torch.load_file(tmp_path / "first" / "final.safetensors")
+    assert all(torch.equal(started[name], left[name]) for name in left)
+    with pytest.raises(TrainingError, match="another backbone"):
+        loop.make_network(_settings(init=str(tmp_path / "first"), backbone="test_vit"), torch.device("cpu"))
+
+
+def test_the_presets_are_what_the_documentation_says() -> None:
+    seed, best, scratch = (make_settings(name, {}) for name in ("seed", "best", "scratch"))
+    assert (seed.optimizer, seed.learning_rate, seed.size_px, seed.backbone) == (
+        "adam",
+        1e-5,
+        299,
+        "inception_resnet_v2",
+    )
+    assert (best.optimizer, best.learning_rate, best.pretrained, best.any_weight) == ("adamw", 1e-4, True, 2.0)
+    assert 4 <= best.epochs <= 6
+    assert (scratch.learning_rate, scratch.weight_decay, scratch.dropout, scratch.ema) == (1e-3, 0.05, 0.3, 0.999)
+    assert (scratch.warmup_fraction, scratch.clip_norm, scratch.pretrained) == (0.05, 1.0, False)
+
+
+def test_the_learning_rate_rises_and_falls_and_the_last_part_is_seen_larger() -> None:
+    schedule = make_schedule(_settings(epochs=10, draws=800, final_size_px=96, final_fraction=0.2), 800)
+    rates = [schedule.learning_rate(step) for step in range(schedule.steps)]
+    assert schedule.steps == 1000
+    assert rates.index(max(rates)) in range(48, 52)
+    assert rates[-1] < 1e-7
+    assert [schedule.size_px(step) for step in (0, 799, 800, 999)] == [64, 64, 96, 96]
+
+
+def test_the_loss_is_the_challenge_weighted_log_loss() -> None:
+    logits = torch.tensor([[2.0, -1, 0, 0, 0, 0], [0.5, 0, 0, 0, 0, 3]])
+    labels = torch.tensor([[1.0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 1]])
+    p = torch.sigmoid(logits)
+    each = -(labels * p.log() + (1 - labels) * (1 - p).log())
+    expected = (each[:, 0] * 2 + each[:, 1:].sum(dim=1)).mean() / 7
+    assert float(weighted_log_loss(logits, labels, class_weights(2.0))) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_the_area_under_the_curve_is_scikit_learns() -> None:
+    from sklearn.metrics import roc_auc_score
+
+    rng = np.random.default_rng(0)
+    scores, labels = rng.integers(0, 20, 300).astype(float), rng.integers(0, 2, 300)
+    mine = area_under_roc(torch.from_numpy(scores), torch.from_numpy(labels))
+    assert mine == pytest.approx(roc_auc_score(labels, scores))
+    assert area_under_roc(torch.ones(3), torch.ones(3)) is None
+
+
+def test_fit_imports_where_there_is_only_torch_and_timm() -> None:
+    absent = ("pydicom", "highdicom", "openvino", "pynetdicom", "sqlalchemy", "sklearn", "scipy", "matplotlib", "imagehash",
+              "apscheduler", "pebble", "sdnotify", "rich")  # fmt: skip
+    program = f"""
+import sys
+sys.modules.update(dict.fromkeys({absent!r}))
+import ich_node.training.fit
+from ich_node.training.cli import build_parser
+build_parser()
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+
+
+def test_the_log_drops_what_is_done_again(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    log = loop.RunLog(path, 0, 10)
+    for step in (2, 4, 6):
+        log.add({"step": step, "loss": 0.5})
+    log = loop.RunLog(path, 4, 10)
+    log.add({"step": 6, "loss": 0.25})
+    log.close()
+    with path.open() as file:
+        assert [(row["step"], row["loss"]) for row in csv.DictReader(file)] == [
+            ("2", "0.5"),
+            ("4", "0.5"),
+            ("6", "0.25"),
+        ]
