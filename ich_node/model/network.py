@@ -69,7 +69,8 @@ class SequenceHead(nn.Module):
 
     Each slice enters as its embedding, the differences to the slice before and after, and the distances to them.
     A bidirectional GRU reads them in anatomical order; a direct path beside it keeps what the slice alone says.
-    The study's score is a mean of the slices' scores, weighted per class by attention.
+    The study's score is a mean of the slices' scores, weighted per class by these scores themselves and by attention:
+    untaught, it follows the highest slices as a smooth maximum does.
     """
 
     def __init__(self, settings: SequenceHeadSettings) -> None:
@@ -105,9 +106,7 @@ class SequenceHead(nn.Module):
         slice_logits, study_logits = self.forward_batch(embeddings[None], positions_mm[None], [len(embeddings)])
         return slice_logits[0], study_logits[0]
 
-    def forward_batch(
-        self, embeddings: Tensor, positions_mm: Tensor, lengths: Sequence[int]
-    ) -> tuple[Tensor, Tensor]:
+    def forward_batch(self, embeddings: Tensor, positions_mm: Tensor, lengths: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Read several series, the shorter ones filled up with anything at their end.
 
         Args:
@@ -129,7 +128,7 @@ class SequenceHead(nn.Module):
         context, _ = pad_packed_sequence(self.gru(packed)[0], batch_first=True, total_length=embeddings.shape[1])
         context = self.dropout(context)
         slice_logits = (self.direct(embeddings) + self.refine(context)).masked_fill(~there.unsqueeze(2), 0.0)
-        attention = self.attention(context).masked_fill(~there.unsqueeze(2), -torch.inf)
+        attention = (self.attention(context) + slice_logits).masked_fill(~there.unsqueeze(2), -torch.inf)
         study_logits = (torch.softmax(attention, dim=1) * (slice_logits + self.study(context))).sum(dim=1)
         return slice_logits, study_logits
 

@@ -189,8 +189,8 @@ def _sequence(options: argparse.Namespace) -> int:
     outcome = train_sequence_stage(options.runs, ships_with, _open_data(options), settings, in_sample=options.in_sample)
     verdict = "better than" if outcome.better else "NOT better than"
     sys.stdout.write(
-        f"{outcome.series} series, {outcome.positive_series} positive; out of fold by patient the head is {verdict} the "
-        f"rule of the three highest slices:\n"
+        f"{outcome.series} series, {outcome.positive_series} positive; out of fold by patient the head is {verdict} "
+        f"the rule of the three highest slices:\n"
         f"  study AUC any {_figure(outcome.study_auc_rule)} -> {_figure(outcome.study_auc)}\n"
         f"  slice log loss {outcome.slice_log_loss_alone:.4f} -> {outcome.slice_log_loss:.4f}\n"
     )

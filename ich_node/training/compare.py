@@ -75,16 +75,16 @@ def compare(
 
 def as_markdown(rows: Sequence[Comparison]) -> str:
     """The comparison as a Markdown table, the best log loss first."""
-    lines = [
+    head = [
         '| backbone | log loss | AUC any | AP any | accuracy any | always "no" | parameters | training slices/s |',
         "|---|---|---|---|---|---|---|---|",
     ]
-    for row in sorted(rows, key=lambda one: one.log_loss):
-        lines.append(
-            f"| {row.backbone} | {row.log_loss:.4f} | {row.auc_any:.3f} | {row.ap_any:.3f} | {row.accuracy_any:.3f} "
-            f"| {row.accuracy_of_always_no:.3f} | {row.parameters_millions:.1f} M | {row.training_slices_per_s:.1f} |"
-        )
-    return "\n".join(lines) + "\n"
+    lines = [
+        f"| {row.backbone} | {row.log_loss:.4f} | {row.auc_any:.3f} | {row.ap_any:.3f} | {row.accuracy_any:.3f} "
+        f"| {row.accuracy_of_always_no:.3f} | {row.parameters_millions:.1f} M | {row.training_slices_per_s:.1f} |"
+        for row in sorted(rows, key=lambda one: one.log_loss)
+    ]
+    return "\n".join(head + lines) + "\n"
 
 
 def _summarise(backbone: str, settings: FitSettings, runs: Sequence[Path]) -> Comparison:

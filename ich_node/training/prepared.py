@@ -8,8 +8,8 @@
       shards/00000.safetensors          pixels (slices, side, side) uint8, labels (slices, 6) uint8;
                                         of grey images also regions (slices, side, side) uint8
 
-Any program reads them: safetensors are a header and raw arrays, and the manifest holds the Hounsfield value of each code.
-Pixels are square and not cropped; cropping and windowing happen at reading, in ``ich_node.windowing``.
+Any program reads them: safetensors are a header and raw arrays, and the manifest holds the Hounsfield value of each
+code. Pixels are square and not cropped; cropping and windowing happen at reading, in ``ich_node.windowing``.
 """
 
 import csv

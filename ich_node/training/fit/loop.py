@@ -311,8 +311,8 @@ def _write_log(
     run.losses.clear()
     if not math.isfinite(loss):
         raise TrainingError(
-            f"the loss is no number any more at step {run.step}; make --learning-rate smaller or --set clip_norm=1, and "
-            f"go on from the last checkpoint in {run.directory}"
+            f"the loss is no number any more at step {run.step}; make --learning-rate smaller or --set clip_norm=1, "
+            f"and go on from the last checkpoint in {run.directory}"
         )
     if log is None:
         return
@@ -329,8 +329,8 @@ def _write_log(
         f", held out: log loss {validation[0]:.4f}, AUC any {validation[1] or math.nan:.4f}" if validation else ""
     )
     log.say(
-        f"epoch {epoch:.2f} of {run.settings.epochs}, step {run.step} of {run.schedule.steps}: loss {loss:.4f}{held_out}; "
-        f"{rate:.1f} slices/s, {left_s / 60:.0f} min left"
+        f"epoch {epoch:.2f} of {run.settings.epochs}, step {run.step} of {run.schedule.steps}: "
+        f"loss {loss:.4f}{held_out}; {rate:.1f} slices/s, {left_s / 60:.0f} min left"
     )
 
 

@@ -131,8 +131,8 @@ PRESETS: Final[dict[str, dict[str, Any]]] = {
     },
     # From random weights.
     "scratch": {
-        "learning_rate": 1e-3, "weight_decay": 0.05, "warmup_fraction": 0.05, "epochs": 40, "dropout": 0.3, "ema": 0.999,
-        "clip_norm": 1.0, "size_px": 299,
+        "learning_rate": 1e-3, "weight_decay": 0.05, "warmup_fraction": 0.05, "epochs": 40, "dropout": 0.3,
+        "ema": 0.999, "clip_norm": 1.0, "size_px": 299,
     },
 }  # fmt: skip
 

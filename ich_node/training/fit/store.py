@@ -1,4 +1,4 @@
-"""The pixels of prepared sets, by the number of the slice: on the device where they fit, else read as they are needed."""
+"""The pixels of prepared sets, by the number of the slice: on the device where they fit, else read when needed."""
 
 import hashlib
 import json

@@ -16,7 +16,7 @@ class SequenceSettings(BaseModel):
     epochs: int = Field(default=40, ge=1)
     batch: int = Field(default=8, ge=1)
     """Series."""
-    learning_rate: float = Field(default=1e-3, gt=0)
+    learning_rate: float = Field(default=3e-3, gt=0)
     weight_decay: float = Field(default=0.05, ge=0)
     study_weight: float = Field(default=0.5, ge=0)
     """Of the study's loss beside that of the slices."""
