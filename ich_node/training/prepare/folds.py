@@ -46,7 +46,8 @@ def _strata(rows: Sequence[SliceRow], groups: Sequence[str], folds: int) -> list
         candidates = [known or step(row) for known, row in zip(strata, rows, strict=True)]
         in_groups = Counter(name for name, _ in set(zip(candidates, groups, strict=True)))
         strata = [name if in_groups[name] >= folds else "" for name in candidates]
-    return strata
+    largest = Counter(strata).most_common(1)[0][0]
+    return [name or largest for name in strata]
 
 
 def _rarest(row: SliceRow, totals: Counter[int]) -> int:

@@ -108,12 +108,13 @@ def _read(task: ShardTask) -> tuple[list[ReadSlice], list[LeftOut]]:
 
 def _within(seconds: float, reader: Reader, item: Item) -> Sequence[ReadSlice]:
     """Read an item; the system ends this process if that takes too long, even within a codec."""
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    before = signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         return reader.read(item)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _write_shard(task: ShardTask, slices: Sequence[ReadSlice]) -> ShardFile:
