@@ -107,7 +107,6 @@ def test_a_crash_or_an_endless_slice_costs_one_slice(tmp_path: Path) -> None:
     }
 
 
-
 def test_a_folder_with_another_plan_is_refused(tmp_path: Path) -> None:
     begin_or_resume(make_plan([fatal_source(4, FatalReader())], 4), tmp_path)
     begin_or_resume(make_plan([fatal_source(4, FatalReader())], 4), tmp_path)

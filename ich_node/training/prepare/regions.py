@@ -23,6 +23,8 @@ _COARSE: Final = 4
 """The cavity is sought on a grid so many times coarser."""
 _GAP_CELLS: Final = 7
 """A skull is closed over gaps of twice so many cells: sinuses, orbits, the foramen magnum."""
+_RIM_CELLS: Final = 2
+"""What lies no deeper in the closed skull than so many cells, and only there, is outside of it."""
 _BONE_SHARE: Final = 0.02
 """A further piece of bone has at least this share of the largest piece."""
 _RIM_PX: Final = 5
@@ -82,13 +84,26 @@ def find_skull(bright: Mask) -> tuple[Mask, Mask]:
 
 def cavity_of(skull: Mask) -> Mask:
     """Give what lies within a skull (rows, columns) that may have gaps."""
+    holes = ndimage.binary_fill_holes(skull) & ~skull
     rows, columns = (size - size % _COARSE for size in skull.shape)
     cells = skull[:rows, :columns].reshape(rows // _COARSE, _COARSE, columns // _COARSE, _COARSE).any(axis=(1, 3))
+    closed = _close(cells)
+    whole, core = np.zeros_like(skull), np.zeros_like(skull)
+    whole[:rows, :columns] = _finer(closed)
+    core[:rows, :columns] = _finer(ndimage.binary_erosion(closed, _AROUND, _RIM_CELLS))
+    labels, _ = ndimage.label((whole | holes) & ~skull)
+    within = np.unique(labels[core | holes])
+    cavity: Mask = np.isin(labels, within[within > 0])
+    return cavity
+
+
+def _close(cells: Mask) -> Mask:
+    """Close gaps of a coarse skull and fill it."""
     wide = np.pad(cells, _GAP_CELLS)
     reach = ndimage.distance_transform_edt(~wide) <= _GAP_CELLS
-    closed = ndimage.distance_transform_edt(ndimage.binary_fill_holes(reach)) > _GAP_CELLS
-    filled = closed[_GAP_CELLS:-_GAP_CELLS, _GAP_CELLS:-_GAP_CELLS]
-    whole = np.zeros_like(skull)
-    whole[:rows, :columns] = filled.repeat(_COARSE, axis=0).repeat(_COARSE, axis=1)
-    cavity: Mask = ndimage.binary_fill_holes(whole | skull) & ~skull
-    return cavity
+    closed: Mask = ndimage.distance_transform_edt(ndimage.binary_fill_holes(reach)) > _GAP_CELLS
+    return closed[_GAP_CELLS:-_GAP_CELLS, _GAP_CELLS:-_GAP_CELLS]
+
+
+def _finer(cells: Mask) -> Mask:
+    return cells.repeat(_COARSE, axis=0).repeat(_COARSE, axis=1)
