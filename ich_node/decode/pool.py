@@ -102,7 +102,7 @@ class DecoderPool:
         self._pool = ProcessPool(
             max_workers=processes,
             context=multiprocessing.get_context("spawn"),
-            initializer=_limit_this_process,
+            initializer=limit_this_process,
             initargs=(limits.address_space_bytes,),
         )
 
@@ -142,7 +142,7 @@ def _warm_up() -> DecodedInstance:
     return DecodedInstance(InstanceState.NOT_NEEDED)
 
 
-def _limit_this_process(address_space_bytes: int) -> None:
+def limit_this_process(address_space_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (address_space_bytes, address_space_bytes))
     logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # its messages quote header values

@@ -1,0 +1,75 @@
+"""One DICOM file → a slice for a shard, in codes of Hounsfield units."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from pydicom import Dataset
+
+from ich_node.decode import DecodeLimits, read_slices
+from ich_node.decode.file import damage_means, read_header
+from ich_node.decode.header import frame_count, text_of
+from ich_node.errors import Unreadable
+from ich_node.records import HounsfieldSlice, NotAnalysedReason
+from ich_node.slice_position import slice_position_mm
+from ich_node.training.hu_code import encode_hu
+from ich_node.training.prepare.entries import as_file
+from ich_node.training.prepare.lot import Item, ReadSlice
+from ich_node.training.prepare.picture import brain_window, perceptual_hash
+from ich_node.training.prepare.square import mean_spacing_mm, spacing_after, to_square_hu
+
+DEFAULT_SIDE_PX: Final = 512
+
+
+@dataclass(frozen=True, slots=True)
+class DicomReader:
+    """Read single-frame CT images of a folder or zip archive."""
+
+    place: Path
+    side_px: int = DEFAULT_SIDE_PX
+    limits: DecodeLimits = field(default_factory=DecodeLimits)
+
+    def read(self, item: Item) -> tuple[ReadSlice, ...]:
+        """Decode one file.
+
+        Raises:
+            Unreadable: it is no CT image of one frame that can be decoded.
+        """
+        with as_file(self.place, item.at) as path:
+            header = read_header(path, self.limits)
+            _check_single_frame(header)
+            (one,) = read_slices(path, self.limits)
+        return (_slice(item, header, one, self.side_px),)
+
+    def settings(self) -> str:
+        return f"dicom {self.side_px}"
+
+
+def _check_single_frame(header: Dataset) -> None:
+    with damage_means(NotAnalysedReason.NOT_DICOM):
+        frames = frame_count(header)
+    if frames > 1:
+        raise Unreadable(NotAnalysedReason.CANNOT_DECODE, f"{frames} frames in one object; split it into single images")
+
+
+def _slice(item: Item, header: Dataset, one: HounsfieldSlice, side_px: int) -> ReadSlice:
+    spacing = item.spacing_mm if item.spacing_mm is not None else mean_spacing_mm(one.facts.pixel_spacing_mm)
+    hu = to_square_hu(one.hu, side_px)
+    position = item.position_mm if item.position_mm is not None else slice_position_mm(one.facts)
+    return ReadSlice(
+        image_id=item.image_id,
+        labels=item.labels,
+        pixels=encode_hu(hu),
+        perceptual_hash=perceptual_hash(brain_window(hu)),
+        patient_id=text_of(header, "PatientID") if item.patient_id is None else item.patient_id,
+        study=_study(header) if item.study is None else item.study,
+        position_mm=None if position is None else round(position, 4),
+        spacing_mm=spacing_after(spacing, one.hu.shape, side_px),
+        lesion_mm2=item.lesion_mm2,
+        repairs=one.facts.repairs,
+    )
+
+
+def _study(header: Dataset) -> str:
+    """What forms one series: RSNA 2019 has the same series UID nowhere twice, other archives may."""
+    return f"{text_of(header, 'StudyInstanceUID')}/{text_of(header, 'SeriesInstanceUID')}"
