@@ -55,7 +55,7 @@ def triage_series(
     if study_logits is None:
         probabilities = _pool(slices)
     else:
-        probabilities = _by_class(_calibrate(np.asarray(study_logits, dtype=np.float64).reshape(1, -1), temperature)[0])
+        probabilities = _by_class(calibrate(np.asarray(study_logits, dtype=np.float64).reshape(1, -1), temperature)[0])
     triage = _decide(probabilities["any"], thresholds["any"], completeness)
     presence = _presence(probabilities, thresholds, triage, completeness)
     return TriageFinding(
@@ -85,6 +85,34 @@ def not_analysed(reason: NotAnalysedReason, detail: str, completeness: Completen
     )
 
 
+def pool_planes(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Give the study's probabilities (6,): the mean of the three highest planes after smoothing along the series.
+
+    So one odd plane alone decides nothing.
+
+    Args:
+        probabilities: (planes, 6), calibrated, in anatomical order; at least one.
+    """
+    highest = np.sort(_smooth(probabilities), axis=0)[-_HIGHEST_PLANES:]
+    pooled: NDArray[np.float64] = highest.mean(axis=0)
+    return pooled
+
+
+def calibrate(logits: NDArray[np.float64], temperature: Mapping[str, float]) -> NDArray[np.float64]:
+    """Turn logits (planes, 6) into probabilities: sigmoid(logit / temperature), written so that it cannot overflow.
+
+    Raises:
+        ValueError: a logit that is not finite, a class without a temperature.
+    """
+    if logits.shape[-1] != len(HEMORRHAGE_CLASSES) or not np.isfinite(logits).all():
+        raise ValueError("logits must be six finite numbers")
+    if missing := [name for name in HEMORRHAGE_CLASSES if not temperature.get(name, 0.0) > 0.0]:
+        raise ValueError(f"no positive temperature for {missing}")
+    scaled = logits / np.asarray([temperature[name] for name in HEMORRHAGE_CLASSES])
+    probabilities: NDArray[np.float64] = 0.5 * (1.0 + np.tanh(0.5 * scaled))
+    return probabilities
+
+
 def _calibrated_slices(
     plane_scores: PlaneScores, refined_slice_logits: ArrayLike | None, temperature: Mapping[str, float]
 ) -> tuple[SliceProbability, ...]:
@@ -97,7 +125,7 @@ def _calibrated_slices(
         raise ValueError(f"{len(plane_scores)} planes with logits of shape {logits.shape}")
     slices = [
         SliceProbability(plane.sop_instance_uid, plane.frame, plane.position_mm, _by_class(row), _slab(plane))
-        for plane, row in zip(plane_scores, _calibrate(logits, temperature), strict=True)
+        for plane, row in zip(plane_scores, calibrate(logits, temperature), strict=True)
     ]
     return tuple(sorted(slices, key=lambda one: (one.position_mm, one.sop_instance_uid, one.frame or 0)))
 
@@ -106,26 +134,13 @@ def _slab(plane: PlaneScore) -> tuple[PlaneMember, ...]:
     return plane.members if len(plane.members) > 1 else ()
 
 
-def _calibrate(logits: NDArray[np.float64], temperature: Mapping[str, float]) -> NDArray[np.float64]:
-    """Logits (planes, 6) → probabilities: sigmoid(logit / temperature), written so that it cannot overflow."""
-    if logits.shape[-1] != len(HEMORRHAGE_CLASSES) or not np.isfinite(logits).all():
-        raise ValueError("logits must be six finite numbers")
-    if missing := [name for name in HEMORRHAGE_CLASSES if not temperature.get(name, 0.0) > 0.0]:
-        raise ValueError(f"no positive temperature for {missing}")
-    scaled = logits / np.asarray([temperature[name] for name in HEMORRHAGE_CLASSES])
-    probabilities: NDArray[np.float64] = 0.5 * (1.0 + np.tanh(0.5 * scaled))
-    return probabilities
-
-
 def _by_class(probabilities: NDArray[np.float64]) -> dict[str, float]:
     return dict(zip(HEMORRHAGE_CLASSES, map(float, probabilities), strict=True))
 
 
 def _pool(slices: tuple[SliceProbability, ...]) -> dict[str, float]:
-    """Mean of the three highest planes after smoothing along the series: one odd plane alone decides nothing."""
     planes = np.asarray([[one.probabilities[name] for name in HEMORRHAGE_CLASSES] for one in slices])
-    highest = np.sort(_smooth(planes), axis=0)[-_HIGHEST_PLANES:]
-    return _by_class(highest.mean(axis=0))
+    return _by_class(pool_planes(planes))
 
 
 def _smooth(planes: NDArray[np.float64]) -> NDArray[np.float64]:
