@@ -36,9 +36,9 @@ def draw_predictions(
     generator = np.random.default_rng(seed)
     rows: list[SliceRow] = []
     for patient in range(patients):
-        labels = _labels(generator, slices, bleeding=patient % 2 == 0)
-        for number in range(slices):
-            rows.append(_row(patient, number, labels[number], kind, f"source{patient % sources}", studies))
+        labels = _labels(generator, slices, bleeding=patient % 4 < 2)
+        source = f"source{patient % sources}"
+        rows += [_row(patient, number, labels[number], kind, source, studies) for number in range(slices)]
     truth = np.array([row.labels for row in rows], float)
     noise = generator.normal(0, 1.2, truth.shape) + np.repeat(generator.normal(0, 0.5, (patients, 6)), slices, axis=0)
     return Predictions(tuple(rows), scale * (separation * (truth - 0.7) + noise))
