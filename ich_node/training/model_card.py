@@ -71,8 +71,8 @@ def _description(manifest: Manifest) -> str:
     )
     return (
         f"A slice network, `{manifest.backbone}` (timm), sees each slice at {size} x {size} px in three windows "
-        f"and gives six probabilities: {', '.join(manifest.classes)}. {sequence} {maps} `manifest.json` states every number "
-        "between the pixels and the answer."
+        f"and gives six probabilities: {', '.join(manifest.classes)}. {sequence} {maps} `manifest.json` "
+        "states every number between the pixels and the answer."
     )
 
 

@@ -224,3 +224,15 @@ def test_very_many_cases_are_resampled_less_often() -> None:
     settings = Settings()
     assert settings.resamples_of(200_000) == 1000
     assert settings.resamples_of(750_000) == 266
+
+
+def test_a_share_of_one_gets_the_exact_interval_of_its_patients() -> None:
+    found = evaluate(draw_predictions(separation=12.0), QUICK).slices.classes["any"].figures["sensitivity_low"]
+    assert found.value == 1.0
+    assert found.low == pytest.approx(0.025 ** (1 / 30))
+    assert found.high == 1.0
+
+
+def test_a_log_loss_no_better_than_the_priors_is_a_warning() -> None:
+    loose = evaluate(draw_predictions(separation=0.0), QUICK)
+    assert any("no better than that of class priors" in text for text in loose.warnings)

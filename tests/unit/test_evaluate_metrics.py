@@ -122,3 +122,9 @@ def test_a_figure_that_is_not_defined_says_so() -> None:
     assert figure.value is None
     assert "one of the two classes is missing" in figure.note
     assert point["specificity_low"] == 0.5
+
+
+def test_a_figure_that_is_the_same_in_every_resample_gets_no_interval_of_width_zero() -> None:
+    figure = with_interval(1.0, np.ones(100))
+    assert figure.low is figure.high is None
+    assert "does not make it certain" in figure.note

@@ -10,6 +10,7 @@ from ich_node.model.manifest import Thresholds
 from ich_node.records import HEMORRHAGE_CLASSES
 from ich_node.training.evaluate.cases import Cases
 from ich_node.training.evaluate.evaluation import Confusion, CrossFitted, WorstCase
+from ich_node.training.evaluate.log_loss import loss_of_priors
 from ich_node.training.evaluate.operating_point import ChosenThresholds
 from ich_node.training.prepared import SliceRow
 
@@ -56,6 +57,14 @@ def find_worst(rows: Sequence[SliceRow], slices: Cases, count: int) -> tuple[lis
     positive = slices.labels[order, 0] > 0
     missed, false_alarms = order[positive][:count], order[~positive][::-1][:count]
     return [_worst(rows[k], slices, k) for k in missed], [_worst(rows[k], slices, k) for k in false_alarms]
+
+
+def warn_of_ranking(losses: NDArray[np.float64], slices: Cases) -> list[str]:
+    """Say where the weighted log loss of the slices (slices,) is no better than that of the class frequencies."""
+    loss, priors = float(losses.mean()), loss_of_priors(slices.labels.mean(axis=0))
+    return (
+        [] if loss < priors else [f"weighted log loss {loss:.3f} is no better than that of class priors, {priors:.3f}"]
+    )
 
 
 def warn_of_thresholds(chosen: Mapping[str, ChosenThresholds], headline: str) -> list[str]:

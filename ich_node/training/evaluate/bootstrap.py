@@ -14,6 +14,7 @@ from ich_node.training.evaluate.evaluation import Figure
 _MOST_WEIGHTS: Final = 2_000_000
 """Held at a time; 750,000 slices are then drawn two resamples at a time."""
 _TAIL: Final = 0.025
+ALL_THE_SAME: Final = "no interval: every resample gives the same, which does not make it certain"
 
 
 def draw_patients(patients: NDArray[np.intp], resamples: int, seed: int) -> Iterator[NDArray[np.uint8]]:
@@ -49,4 +50,6 @@ def with_interval(value: float, resampled: NDArray[np.float64]) -> Figure:
     if undefined > _TAIL * len(resampled):
         return Figure(value=value, note=f"no interval: {undefined} of {len(resampled)} resamples hold one class only")
     low, high = np.nanquantile(resampled, [_TAIL, 1 - _TAIL])
+    if low == high:
+        return Figure(value=value, note=ALL_THE_SAME)
     return Figure(value=value, low=float(low), high=float(high))

@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 
 from ich_node.records import HEMORRHAGE_CLASSES
 from ich_node.training.evaluate import calibration
-from ich_node.training.evaluate.answers import count_answers, cross_fit, find_worst, warn_of_thresholds
+from ich_node.training.evaluate.answers import count_answers, cross_fit, find_worst, warn_of_ranking, warn_of_thresholds
 from ich_node.training.evaluate.cases import Cases, RefinedScores
 from ich_node.training.evaluate.conditions import describe_conditions
-from ich_node.training.evaluate.evaluation import CrossFitted, Evaluation
+from ich_node.training.evaluate.evaluation import CrossFitted, Evaluation, SourceResult
 from ich_node.training.evaluate.levels import (
     measure_lesion_sizes,
     measure_level,
@@ -57,12 +57,16 @@ def evaluate(
         "weighted_log_loss_uncalibrated": case_losses(slices.labels, calibration.uncalibrated(scored.logits)),
     }
     headline = slices if studies is None else studies
+    of_slices = measure_level(slices, thresholds, settings, losses)
+    of_studies = measure_level(studies, thresholds, settings) if studies else None
     missed, false_alarms = find_worst(scored.predictions.rows, slices, settings.worst_cases)
     return Evaluation(
         conditions=describe_conditions(scored, settings, refined is not None, runs),
-        slices=measure_level(slices, thresholds, settings, losses),
-        studies=measure_level(studies, thresholds, settings) if studies else None,
-        sources=measure_sources(slices, studies, thresholds, settings, losses),
+        slices=of_slices,
+        studies=of_studies,
+        sources=measure_sources(slices, studies, thresholds, settings, losses)
+        if len(set(slices.sources.tolist())) > 1
+        else {str(slices.sources[0]): SourceResult(slices=of_slices, studies=of_studies)},
         lesion_sizes=tuple(
             size for cases in (slices, studies) if cases for size in measure_lesion_sizes(cases, thresholds, settings)
         ),
@@ -77,7 +81,7 @@ def evaluate(
         },
         missed=tuple(missed),
         false_alarms=tuple(false_alarms),
-        warnings=tuple(warn_of_thresholds(chosen, headline.level)),
+        warnings=(*warn_of_ranking(losses["weighted_log_loss"], slices), *warn_of_thresholds(chosen, headline.level)),
     )
 
 

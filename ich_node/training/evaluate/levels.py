@@ -15,12 +15,14 @@ from ich_node.training.evaluate.cases import Cases
 from ich_node.training.evaluate.class_figures import Ranking, point_figures, rank, resampled_figures
 from ich_node.training.evaluate.evaluation import ClassResult, Figure, LesionSize, LevelResult, Prevalence, SourceResult
 from ich_node.training.evaluate.log_loss import case_losses, loss_of_priors
+from ich_node.training.evaluate.operating_point import lower_bound
 from ich_node.training.evaluate.settings import EvaluationSettings
 
 LESION_BINS_MM2: Final = (0.0, 50.0, 150.0, 500.0, 1500.0, None)
 """Areas of a slice: 50 mm² is a spot 8 mm wide, 1500 mm² one of 44 mm."""
 
 _HALF: Final = 0.5
+_EXACT: Final = "where a share is 0 or 1 its interval is the exact one, counted in patients"
 Resampled = dict[str, NDArray[np.float64]]
 """By figure, its value in each resample (resamples,)."""
 
@@ -174,8 +176,25 @@ def _class_result(
         negatives=int((labels <= 0).sum()),
         positive_patients=patients,
         few_cases=patients < settings.few_patients,
-        figures={name: with_interval(value, resampled[name]) for name, value in point.items()},
+        figures={name: _figure(name, value, resampled[name], cases.patients, labels) for name, value in point.items()},
     )
+
+
+def _figure(
+    name: str,
+    value: float,
+    resampled: NDArray[np.float64],
+    patients: NDArray[np.intp],
+    labels: NDArray[np.int8],
+) -> Figure:
+    """Put an interval to a figure; a bootstrap cannot tell that of a share of 0 or 1, so there it is the exact one."""
+    kind = name.partition("_")[0]
+    if kind not in ("sensitivity", "specificity") or value not in (0.0, 1.0):
+        return with_interval(value, resampled)
+    count = len(np.unique(patients[labels > 0 if kind == "sensitivity" else labels <= 0]))
+    end = lower_bound(count, count)
+    low, high = (end, 1.0) if value == 1.0 else (0.0, 1.0 - end)
+    return Figure(value=value, low=low, high=high, note=_EXACT)
 
 
 def _thresholds_by_name(pair: Thresholds) -> dict[str, float]:

@@ -69,7 +69,7 @@ def render_page(
         ("operating-points", "Operating points", _operating_points(evaluation)),
         ("prevalence", "Prevalence", _tables([tables.prevalence_table(evaluation)])),
         ("worst", "Worst cases", _worst_cases(evaluation, rows, picture)),
-        ("conditions", "Conditions", _tables([tables.conditions_table(evaluation)])),
+        ("conditions", "Conditions", _table(tables.conditions_table(evaluation), titled=False)),
     ]
     links = "".join(f'<a href="#{key}">{escape(name)}</a>' for key, name, _ in sections)
     body = "".join(f'<section id="{key}"><h2>{escape(name)}</h2>{content}</section>' for key, name, content in sections)
@@ -119,14 +119,14 @@ def _classes(evaluation: Evaluation, charted: Cases) -> str:
 
 def _calibration(evaluation: Evaluation) -> str:
     caption = "Reliability of slice probabilities before and after temperature scaling; dotted: as it should be."
-    return _tables([tables.calibration_table(evaluation)]) + _image(
+    return _table(tables.calibration_table(evaluation), titled=False) + _image(
         charts.draw_reliability(evaluation.calibration), caption
     )
 
 
 def _operating_points(evaluation: Evaluation) -> str:
     caption = "The three answers for cases with and without each class; shading: share of the row."
-    return _tables([tables.operating_point_table(evaluation)]) + _image(
+    return _table(tables.operating_point_table(evaluation), titled=False) + _image(
         charts.draw_confusion(evaluation.confusion), caption
     )
 

@@ -36,6 +36,7 @@ def summary_table(evaluation: Evaluation) -> Table:
         (f"Sensitivity at the high threshold, per {level.level}", in_words(found["sensitivity_high"])),
         (f"Specificity at the high threshold, per {level.level}", in_words(found["specificity_high"])),
         ("Weighted log loss, per slice (lower is better)", in_words(evaluation.slices.weighted_log_loss)),
+        ("The same before temperature scaling", _optional(evaluation.slices.weighted_log_loss_uncalibrated)),
         ("The same of class priors alone", f"{evaluation.slices.weighted_log_loss_of_priors:.3f}"),
     ]
     notes = [point.in_words("Chosen for any")]
@@ -224,6 +225,10 @@ def in_words(figure: Figure, digits: int = 3) -> str:
     if figure.low is None or figure.high is None:
         return f"{figure.value:.{digits}f}" + (" *" if figure.note else "")
     return f"{figure.value:.{digits}f} ({figure.low:.{digits}f}–{figure.high:.{digits}f})"
+
+
+def _optional(figure: Figure | None) -> str:
+    return UNKNOWN if figure is None else in_words(figure)
 
 
 def share(value: float | None) -> str:
