@@ -176,6 +176,7 @@ def _model_list(options: argparse.Namespace) -> int:
         identity = load_bundle(directory).identity
         trained = "trained" if identity.trained else "UNTRAINED"
         sys.stdout.write(f"{directory}  {identity.name} {identity.version}  {identity.backbone}  {trained}\n")
+        sys.stdout.write("".join(f"    {line}\n" for line in identity.operating_points.values()))
     if not bundles:
         sys.stderr.write(f"ich-node: no model bundle in {options.directory}; make one: ich-node model init-untrained\n")
     return 0 if bundles else 1

@@ -9,9 +9,10 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import safetensors.torch
+import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from torch import Tensor
@@ -29,6 +30,8 @@ _NETWORK: Final = "slice-network"
 _HEAD: Final = "sequence-head"
 
 State = dict[str, Tensor]
+Stored = Literal["float16", "float32"]
+"""How weights lie on disk; they are float32 wherever they are used."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,7 +41,7 @@ class ModelBundle:
     manifest: Manifest
     identity: ModelIdentity
     network_state: State
-    """Weights of the slice network; empty after ``without_network_weights``."""
+    """Weights of the slice network in float32, however they are stored; empty after ``without_network_weights``."""
     head_state: State | None
 
     @property
@@ -68,7 +71,10 @@ def load_bundle(directory: Path) -> ModelBundle:
         raise ModelError(
             f"{directory / MANIFEST}: sequence head and its weights do not agree; restore the model folder"
         )
-    identity = ModelIdentity(manifest.name, manifest.version, manifest_sha256, manifest.trained, manifest.backbone)
+    points = {name: point.in_words(name) for name, point in (manifest.operating_points or {}).items()}
+    identity = ModelIdentity(
+        manifest.name, manifest.version, manifest_sha256, manifest.trained, manifest.backbone, points
+    )
     return ModelBundle(manifest, identity, states[_NETWORK], states[_HEAD] or None)
 
 
@@ -96,6 +102,7 @@ def write_bundle(
     network_state: State,
     head_state: State | None = None,
     card: str | None = None,
+    stored: Stored = "float32",
 ) -> Manifest:
     """Write a bundle: weights in shards of at most 50 MB, the model card, and last of all the manifest.
 
@@ -105,6 +112,10 @@ def write_bundle(
         network_state: Of the ``SliceNetwork``.
         head_state: Of the ``SequenceHead``, where there is one.
         card: Text of the model card; made from the manifest where it is None.
+        stored: ``float16`` halves the tensors of two and more dimensions; biases and statistics stay float32.
+
+    Raises:
+        ModelError: A weight is too large for float16.
     """
     draft = Manifest(**manifest_fields, files={})
     directory.mkdir(parents=True, exist_ok=True)
@@ -113,7 +124,7 @@ def write_bundle(
         stale.unlink()
     files = {}
     for stem, state in ((_NETWORK, network_state), (_HEAD, head_state or {})):
-        for name, content in _shards(stem, state):
+        for name, content in _shards(stem, round_weights(state, stored)):
             files[name] = _write_durably(directory / name, content)
     files[MODEL_CARD] = _write_durably(directory / MODEL_CARD, (card or describe(draft)).encode())
     manifest = draft.model_copy(update={"files": files})
@@ -121,10 +132,29 @@ def write_bundle(
     return manifest
 
 
+def round_weights(state: State, stored: Stored) -> State:
+    """Round weights to what is stored.
+
+    Raises:
+        ModelError: A weight is too large for float16.
+    """
+    if stored == "float32":
+        return state
+    rounded = {
+        name: tensor.half() if tensor.dim() >= 2 and tensor.is_floating_point() else tensor
+        for name, tensor in state.items()
+    }
+    for name, tensor in rounded.items():
+        if tensor.dtype == torch.float16 and not tensor.isfinite().all():
+            raise ModelError(f"{name} holds a weight that float16 cannot; store float32")
+    return rounded
+
+
 def describe(manifest: Manifest) -> str:
     """Write a model card from what the manifest states."""
     data = "\n".join(f"- {source.name}: {source.terms}" for source in manifest.training_data) or "- none"
-    metrics = "\n".join(f"- {metric.name} on {metric.data}: {metric.value:.4g}" for metric in manifest.metrics)
+    metrics = "\n".join(f"- {metric.in_words()}" for metric in manifest.metrics)
+    points = "".join(f"- {point.in_words(name)}\n" for name, point in (manifest.operating_points or {}).items())
     warning = "" if manifest.trained else "\n**Not trained: its scores mean nothing.**\n"
     head = "with a sequence head" if manifest.sequence_head else "without a sequence head"
     return (
@@ -133,7 +163,7 @@ def describe(manifest: Manifest) -> str:
         f"Slice network: `{manifest.backbone}` (timm) at {manifest.preprocessing.size_px} px, {head}.\n\n"
         f"## Training data and terms\n{data}\n\n"
         f"## Metrics\n{metrics or '- none'}\n\n"
-        f"## Thresholds\nThey rest on: {manifest.thresholds_basis}\n"
+        f"## Thresholds\nThey rest on: {manifest.thresholds_basis}\n{points}"
     )
 
 
@@ -171,7 +201,7 @@ def _parse_weights(path: Path, content: bytes) -> State:
     broken = [name for name, tensor in state.items() if not tensor.isfinite().all()]
     if broken:
         raise ModelError(f"{path}: {broken[0]} holds NaN or infinity; make the model anew")
-    return state
+    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
 
 
 def _part_state(states: dict[str, State], path: Path) -> State:

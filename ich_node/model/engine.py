@@ -7,16 +7,18 @@ fixed shape, the last is padded: so a slice gets the same answer whatever it is 
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from ich_node.errors import ModelError
+from ich_node.model.activation_map import FeatureMaps, activation_maps
 from ich_node.model.bundle import ModelBundle
 from ich_node.model.network import SequenceHead, SliceNetwork
 from ich_node.model.openvino_backbone import compile_backbone
@@ -24,6 +26,7 @@ from ich_node.model.openvino_backbone import compile_backbone
 EngineName = Literal["auto", "cuda", "openvino", "torch"]
 Floats = NDArray[np.float32]
 Embed = Callable[[Tensor], Floats]
+"""Of a whole batch."""
 
 _CUDA_BATCH: Final = 16
 
@@ -43,6 +46,8 @@ class Engine:
     """(6, embedding)."""
     bias: Floats
     """(6,)."""
+    map_features: Embed | None = None
+    """(batch_size, 3, size, size) to (batch_size, embedding, rows, columns); None where the manifest has no maps."""
 
     def score(self, images: Tensor) -> tuple[Floats, Floats]:
         """Score windowed slices.
@@ -58,15 +63,37 @@ class Engine:
         """
         if not len(images):
             return np.zeros((0, 6), np.float32), np.zeros((0, self.weight.shape[1]), np.float32)
-        embeddings = np.concatenate([self._embed_padded(batch) for batch in torch.split(images, self.batch_size)])
+        embeddings = np.concatenate([self._padded(self.embed, batch) for batch in torch.split(images, self.batch_size)])
         logits = embeddings @ self.weight.T + self.bias
         if not (np.isfinite(logits).all() and np.isfinite(embeddings).all()):
             raise ModelError(f"the model gave NaN or infinity on {self.name} ({self.device}); run `ich-node doctor`")
         return logits, embeddings
 
-    def _embed_padded(self, batch: Tensor) -> Floats:
+    def activation_maps(self, images: Tensor) -> Floats:
+        """Show where the scores of windowed slices come from; see ``activation_map``. Costs as much as scoring.
+
+        Args:
+            images: (slices, 3, size, size) float32, at least one.
+
+        Returns:
+            (slices, 6, rows, columns) in logits, over the whole image; a mean over places plus bias is the logit.
+
+        Raises:
+            ModelError: This backbone has no such maps, or they hold something that is no number.
+        """
+        if self.map_features is None:
+            raise ModelError("this model has no class activation maps (activation_maps in its manifest)")
+        run = self.map_features
+        parts = [self._padded(run, batch) for batch in torch.split(images, self.batch_size)]
+        maps = activation_maps(np.concatenate(parts), self.weight)
+        if not np.isfinite(maps).all():
+            raise ModelError(f"the activation maps hold NaN or infinity on {self.name}; run `ich-node doctor`")
+        return maps
+
+    def _padded(self, run: Embed, batch: Tensor) -> Floats:
+        """Run a batch that may be too small: the last one is filled up."""
         padded = functional.pad(batch, (0, 0, 0, 0, 0, 0, 0, self.batch_size - len(batch)))
-        return self.embed(padded)[: len(batch)]
+        return run(padded)[: len(batch)]
 
 
 def open_engine(
@@ -149,24 +176,36 @@ def _open_cuda(bundle: ModelBundle) -> Engine:
     device = torch.device("cuda", torch.cuda.current_device())
     backbone = build_network(bundle).backbone.to(device).to(memory_format=torch.channels_last)
 
-    def embed(images: Tensor) -> Floats:
+    def run(module: nn.Module, images: Tensor) -> Floats:
         with torch.inference_mode(), torch.autocast("cuda", torch.bfloat16):
-            embedding: Tensor = backbone(images.to(device, memory_format=torch.channels_last))
-        return _to_numpy(embedding)
+            return _last(module(images.to(device, memory_format=torch.channels_last)))
 
-    return Engine("cuda", f"{torch.cuda.get_device_name(device)}, bf16", _CUDA_BATCH, embed, *_last_layer(bundle))
+    device_name = f"{torch.cuda.get_device_name(device)}, bf16"
+    return Engine("cuda", device_name, _CUDA_BATCH, *_layers(bundle, backbone, run))
 
 
 def _open_torch(bundle: ModelBundle, threads: int) -> Engine:
     torch.set_num_threads(threads)
     backbone = build_network(bundle).backbone.to(memory_format=torch.channels_last)
 
-    def embed(images: Tensor) -> Floats:
+    def run(module: nn.Module, images: Tensor) -> Floats:
         with torch.inference_mode():
-            embedding: Tensor = backbone(images.contiguous(memory_format=torch.channels_last))
-        return _to_numpy(embedding)
+            return _last(module(images.contiguous(memory_format=torch.channels_last)))
 
-    return Engine("torch", f"CPU, f32, {_threads(threads)}", 1, embed, *_last_layer(bundle))
+    return Engine("torch", f"CPU, f32, {_threads(threads)}", 1, *_layers(bundle, backbone, run))
+
+
+def _layers(
+    bundle: ModelBundle, backbone: nn.Module, run: Callable[[nn.Module, Tensor], Floats]
+) -> tuple[Embed, Floats, Floats, Embed | None]:
+    """Give an engine of torch its embedding, last layer and feature maps."""
+    weight, bias = _last_layer(bundle)
+    maps = partial(run, FeatureMaps(backbone)) if bundle.manifest.activation_maps else None
+    return partial(run, backbone), weight, bias, maps
+
+
+def _last(output: Tensor | tuple[Tensor, ...]) -> Floats:
+    return _to_numpy(output[-1] if isinstance(output, tuple) else output)
 
 
 def _open_openvino(bundle: ModelBundle, threads: int, cache_directory: Path | None) -> Engine:
@@ -175,9 +214,16 @@ def _open_openvino(bundle: ModelBundle, threads: int, cache_directory: Path | No
     # torch only does the windowing then, which is too little per slice to share: where other processes want the cores,
     # its threads wait for each other (measured on two busy cores: 21 ms a slice alone, 115 ms in twos).
     torch.set_num_threads(1)
-    compiled = compile_backbone(lambda: build_network(bundle).backbone, size_px, threads, cache_directory, key)
+    with_maps = bundle.manifest.activation_maps
+
+    def make() -> nn.Module:
+        backbone = build_network(bundle).backbone
+        return FeatureMaps(backbone) if with_maps else backbone
+
+    compiled = compile_backbone(make, size_px, threads, cache_directory, f"{key}-maps" if with_maps else key)
     device = f"CPU, {compiled.precision}, {_threads(threads)}"
-    return Engine("openvino", device, compiled.batch_size, compiled.embed, *_last_layer(bundle))
+    maps = compiled.map_features if with_maps else None
+    return Engine("openvino", device, compiled.batch_size, compiled.embed, *_last_layer(bundle), maps)
 
 
 def _threads(threads: int) -> str:

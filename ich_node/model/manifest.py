@@ -1,5 +1,6 @@
 """What the manifest of a model bundle states: everything that turns pixels into a finding, but the weights."""
 
+import math
 import re
 from pathlib import PurePosixPath
 from typing import Any, Literal
@@ -52,6 +53,60 @@ class Metric(_Record):
     low: float | None = None
     high: float | None = None
 
+    def in_words(self) -> str:
+        """Say it in one line."""
+        interval = "" if self.low is None or self.high is None else f" (95 % {self.low:.4g} to {self.high:.4g})"
+        return f"{self.name} on {self.data}: {self.value:.4g}{interval}"
+
+
+class OperatingPoint(_Record):
+    """What was measured of a class at its two thresholds, on cases that the network had not seen."""
+
+    level: Literal["study", "slice"]
+    """``slice`` where there were no studies to choose on."""
+    positives: int = Field(ge=0)
+    negatives: int = Field(ge=0)
+    target_sensitivity: float = Field(gt=0, lt=1)
+    sensitivity: float | None = None
+    """At ``low``: the share of positives that are not called negative. None without positives."""
+    sensitivity_low: float | None = None
+    """Lower end of its exact 95 % interval (Clopper and Pearson 1934)."""
+    meets_bound: bool = False
+    """``sensitivity_low`` reaches the target; else only ``sensitivity`` does, if there are positives at all."""
+    specificity: float | None = None
+    """At ``low``: the share of negatives that are called negative. None without negatives."""
+    target_specificity: float = Field(gt=0, lt=1)
+    sensitivity_at_high: float | None = None
+    """The share of positives that are called positive."""
+    specificity_at_high: float | None = None
+    """The share of negatives that are not called positive."""
+
+    def in_words(self, name: str) -> str:
+        """Say in one line how far the lower threshold of class ``name`` can be trusted."""
+        cases = _cases(self.positives, "positive", self.level)
+        if self.sensitivity is None or self.sensitivity_low is None:
+            return f"{name}: no positive {_plural(self.level)} to choose on, always indeterminate"
+        met = "met" if self.meets_bound else "NOT met"
+        specificity = "not known" if self.specificity is None else _down(self.specificity)
+        return (
+            f"{name}: sensitivity {_down(self.sensitivity)} (lower bound {_down(self.sensitivity_low)}, "
+            f"target {self.target_sensitivity:g} {met}: {cases}), "
+            f"specificity {specificity} ({_cases(self.negatives, 'negative', self.level)})"
+        )
+
+
+def _down(share: float) -> str:
+    """Write a share with two digits, rounded down: 0.949 is not 0.95."""
+    return f"{math.floor(100 * share + 1e-9) / 100:.2f}"
+
+
+def _cases(count: int, kind: str, level: str) -> str:
+    return f"{count} {kind} {level if count == 1 else _plural(level)}"
+
+
+def _plural(level: str) -> str:
+    return "studies" if level == "study" else "slices"
+
 
 class Manifest(_Record):
     """The whole of ``manifest.json``."""
@@ -70,6 +125,10 @@ class Manifest(_Record):
     thresholds: dict[str, Thresholds]
     thresholds_basis: str
     """What the thresholds rest on."""
+    operating_points: dict[str, OperatingPoint] | None = None
+    """Per class, what was measured at the thresholds; None where nothing was, as of an untrained model."""
+    activation_maps: bool = False
+    """The last layer reads a mean over places, so the network itself says where its score comes from."""
     training_data: tuple[TrainingData, ...] = ()
     metrics: tuple[Metric, ...] = ()
     files: dict[str, str]
@@ -82,10 +141,10 @@ class Manifest(_Record):
             raise ValueError(f"the class order must be {', '.join(HEMORRHAGE_CLASSES)}")
         return classes
 
-    @field_validator("temperature", "thresholds")
+    @field_validator("temperature", "thresholds", "operating_points")
     @classmethod
-    def _names_every_class(cls, per_class: dict[str, Any]) -> dict[str, Any]:
-        if set(per_class) != set(HEMORRHAGE_CLASSES):
+    def _names_every_class(cls, per_class: dict[str, Any] | None) -> dict[str, Any] | None:
+        if per_class is not None and set(per_class) != set(HEMORRHAGE_CLASSES):
             raise ValueError(f"one entry for each of {', '.join(HEMORRHAGE_CLASSES)} is needed")
         return per_class
 

@@ -36,8 +36,15 @@ class CompiledBackbone:
 
     def embed(self, images: Tensor) -> NDArray[np.float32]:
         """Embed (batch_size, 3, size, size) float32: (batch_size, embedding)."""
+        return self._run(images, 0)
+
+    def map_features(self, images: Tensor) -> NDArray[np.float32]:
+        """Give the feature maps behind the embeddings, of a network converted with them: see ``activation_map``."""
+        return self._run(images, 1)
+
+    def _run(self, images: Tensor, output: int) -> NDArray[np.float32]:
         self.request.infer([np.ascontiguousarray(images.numpy())])
-        return np.array(self.request.get_output_tensor(0).data, np.float32)
+        return np.array(self.request.get_output_tensor(output).data, np.float32)
 
 
 def compile_backbone(
@@ -55,7 +62,7 @@ def compile_backbone(
         size_px: Side of the images.
         threads: To use.
         cache_directory: Where the converted network is kept; None keeps nothing.
-        cache_key: Identifies the weights; OpenVINO's version and the shape are added.
+        cache_key: Identifies the weights and the outputs; OpenVINO's version and the shape are added.
         batch_size: Of the fixed shape.
     """
     core = openvino.Core()

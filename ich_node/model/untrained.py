@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ich_node.errors import ModelError
+from ich_node.model.activation_map import has_activation_maps
 from ich_node.model.bundle import write_bundle
 from ich_node.model.manifest import Manifest, Thresholds
 from ich_node.model.network import DEFAULT_BACKBONE, SequenceHead, SequenceHeadSettings, SliceNetwork
@@ -58,6 +59,7 @@ def make_untrained_bundle(
         network, embeddings = _settle_network(SliceNetwork(backbone), series)
         settings = SequenceHeadSettings(embedding_size=network.embedding_size, hidden_size=64, layers=1, dropout=0.0)
         head = _settle_head(SequenceHead(settings), embeddings) if sequence_head else None
+        maps = has_activation_maps(network.backbone, series[0][:2])
     fields = {
         "name": name,
         "version": f"0.0.{seed}",
@@ -67,6 +69,7 @@ def make_untrained_bundle(
         "sequence_head": settings if head else None,
         "temperature": dict.fromkeys(HEMORRHAGE_CLASSES, 1.0),
         "thresholds": dict.fromkeys(HEMORRHAGE_CLASSES, Thresholds(low=0.4, high=0.6)),
+        "activation_maps": maps,
         "thresholds_basis": "nothing: the model is not trained, the numbers only exercise the three answers",
     }
     return write_bundle(directory, fields, network.state_dict(), head.state_dict() if head else None)

@@ -18,6 +18,8 @@ class ModelIdentity:
     """Of the manifest, which holds the hash of every other file."""
     trained: bool
     backbone: str = ""
+    operating_points: dict[str, str] = field(default_factory=dict)
+    """Per class, in one line: what was measured at its thresholds. Empty where nothing was."""
 
 
 @dataclass(frozen=True, slots=True)

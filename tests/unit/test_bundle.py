@@ -11,6 +11,8 @@ import torch
 from ich_node.errors import ModelError
 from ich_node.model import bundle as bundle_module
 from ich_node.model.bundle import load_bundle, verify_bundle, write_bundle
+from ich_node.model.engine import build_network
+from ich_node.model.manifest import OperatingPoint
 from ich_node.model.network import SequenceHead, SequenceHeadSettings, SliceNetwork
 from ich_node.records import HEMORRHAGE_CLASSES, ClassThresholds
 from ich_node.windowing import Preprocessing
@@ -183,3 +185,41 @@ def test_a_manifest_that_is_not_json_is_refused(directory: Path) -> None:
     (directory / "manifest.json").write_text("{")
     with pytest.raises(ModelError, match=r"manifest\.json"):
         load_bundle(directory)
+
+
+def test_float16_on_disk_is_float32_in_use(tmp_path: Path) -> None:
+    network = SliceNetwork("test_resnet")
+    write_bundle(tmp_path / "whole", fields(), network.state_dict())
+    write_bundle(
+        tmp_path / "half", fields(sequence_head=HEAD), network.state_dict(), SequenceHead(HEAD).state_dict(), None,
+        "float16",
+    )  # fmt: skip
+    loaded = load_bundle(tmp_path / "half")
+    assert loaded.head_state is not None
+    for state in (loaded.network_state, loaded.head_state, build_network(loaded).state_dict()):
+        assert {tensor.dtype for tensor in state.values() if tensor.is_floating_point()} == {torch.float32}
+    assert torch.equal(loaded.network_state["classifier.bias"], network.state_dict()["classifier.bias"])
+    assert torch.equal(
+        loaded.network_state["classifier.weight"], network.state_dict()["classifier.weight"].half().float()
+    )
+    assert first_shard(tmp_path / "half").stat().st_size < 0.55 * first_shard(tmp_path / "whole").stat().st_size
+
+
+def test_a_weight_too_large_for_float16_is_named(tmp_path: Path) -> None:
+    state = SliceNetwork("test_resnet").state_dict()
+    state["classifier.weight"][0, 0] = 1e6
+    with pytest.raises(ModelError, match=r"classifier\.weight.*store float32"):
+        write_bundle(tmp_path, fields(), state, stored="float16")
+
+
+def test_an_operating_point_short_of_cases_says_so_wherever_the_model_is_named(tmp_path: Path) -> None:
+    point = OperatingPoint(
+        level="study", positives=36, negatives=50, target_sensitivity=0.95, sensitivity=0.972, sensitivity_low=0.855,
+        specificity=0.7, target_specificity=0.95,
+    )  # fmt: skip
+    points = dict.fromkeys(HEMORRHAGE_CLASSES, point)
+    write_bundle(tmp_path, fields(operating_points=points), SliceNetwork("test_resnet").state_dict())
+    said = "any: sensitivity 0.97 (lower bound 0.85, target 0.95 NOT met: 36 positive studies), specificity 0.70"
+    assert load_bundle(tmp_path).identity.operating_points["any"].startswith(said)
+    assert said in (tmp_path / "MODEL_CARD.md").read_text()
+    assert load_bundle(tmp_path).manifest.operating_points == points

@@ -160,6 +160,14 @@ def test_algorithm_weights_and_both_thresholds_are_named_in_every_group() -> Non
         assert "thresholds: absent below 0.2, present from 0.5" in parameters
 
 
+def test_what_was_measured_at_the_thresholds_is_said_of_its_class() -> None:
+    said = "any: sensitivity 0.97 (lower bound 0.85, target 0.95 NOT met: 36 positive studies)"
+    model = replace(MODEL, operating_points={"any": said})
+    for name, group in groups(build(FINDINGS["positive"], model=model)).items():
+        parameters = [str(item.TextValue) for item in items(group, PARAMETERS)]
+        assert (f"measured at the thresholds: {said}" in parameters) is (name == "any")
+
+
 def test_a_report_without_a_model_names_no_algorithm() -> None:
     report = build(not_analysed(), model=None)
     assert not items(report, "111001")

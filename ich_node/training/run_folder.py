@@ -1,0 +1,93 @@
+"""What ``fit`` leaves behind, as ``evaluate`` and ``export`` read it.
+
+=========================== =========================================================================================
+``config.json``             resolved settings: ``RunInfo`` and whatever else fit writes down
+``final.safetensors``       weights at the end of training, float32, a whole ``SliceNetwork``
+``best.safetensors``        weights of the best epoch on the slices held out
+``held-out.csv``            scores of the slices held out
+=========================== =========================================================================================
+"""
+
+from pathlib import Path
+from typing import Final, Literal
+
+import safetensors.torch
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from safetensors import SafetensorError
+from torch import Tensor
+
+from ich_node.errors import TrainingError
+from ich_node.windowing import Preprocessing
+
+CONFIG: Final = "config.json"
+HELD_OUT: Final = "held-out.csv"
+Weights = Literal["final", "best"]
+
+
+class RunData(BaseModel):
+    """A source of slices that a run was trained on."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    name: str
+    terms: str
+    """Of use, as its publisher states them."""
+    slices: int | None = None
+    patients: int | None = None
+
+
+class RunInfo(BaseModel):
+    """What a run was, as far as others need to know; fit writes more beside it."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    name: str
+    backbone: str
+    """As timm names it."""
+    size_px: int
+    preprocessing: Preprocessing
+    neighbours: int = Field(ge=0)
+    """Slices on each side that the network sees beside its own."""
+    data: tuple[RunData, ...] = ()
+
+    @model_validator(mode="after")
+    def _has_one_size(self) -> "RunInfo":
+        if self.size_px != self.preprocessing.size_px:
+            raise ValueError(f"size_px {self.size_px}, but preprocessing makes {self.preprocessing.size_px}")
+        return self
+
+
+def read_run(directory: Path) -> RunInfo:
+    """Read the settings of a run.
+
+    Raises:
+        TrainingError: they are missing or not understood.
+    """
+    path = directory / CONFIG
+    try:
+        return RunInfo.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise TrainingError(f"{path}: not there; give the folder of a run of `ich-train fit`") from None
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
+        raise TrainingError(f"{path}: {faults}; run `ich-train fit` again") from None
+
+
+def read_weights(directory: Path, which: Weights = "final") -> dict[str, Tensor]:
+    """Read the weights of a run's slice network, float32.
+
+    Raises:
+        TrainingError: they are missing, damaged, or hold NaN.
+    """
+    path = directory / f"{which}.safetensors"
+    try:
+        state: dict[str, Tensor] = safetensors.torch.load_file(path)
+    except FileNotFoundError:
+        raise TrainingError(f"{path}: not there; it is written when `ich-train fit` ends") from None
+    except SafetensorError as error:
+        raise TrainingError(f"{path}: no safetensors file ({error}); run `ich-train fit` again") from None
+    for name, tensor in state.items():
+        if not torch.isfinite(tensor).all():
+            raise TrainingError(f"{path}: {name} holds NaN or infinity; train the run again")
+    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
