@@ -134,4 +134,4 @@ class FatalReader:
 def fatal_source(count: int, reader: FatalReader) -> Source:
     """Return a source of ``count`` items that this reader reads."""
     items = [Item(f"image-{number}", Entry(str(number)), NEGATIVE) for number in range(count)]
-    return Source(Path("nowhere"), (Lot("fatal", "dicom", Pixels.HU, 8, reader, items),))
+    return Source((Lot("fatal", "dicom", Pixels.HU, 8, reader, items),))

@@ -128,7 +128,7 @@ def test_a_table_that_cannot_be_used_is_refused_with_what_to_do(tmp_path: Path) 
     twice = write_table(tmp_path / "twice.csv", [record("a", "a.png"), record("a", "b.png")])
     with pytest.raises(TrainingError, match=r"named twice: a of made\. Keep one"):
         find_images(twice)
-    with pytest.raises(TrainingError, match="columns missing: file, source, pixels.*add them"):
+    with pytest.raises(TrainingError, match=r"columns missing: file, source, pixels.*add them"):
         find_images(write_table(tmp_path / "short.csv", [{"image_id": "a"}]))
     with pytest.raises(TrainingError, match="not there; give the table"):
         find_images(tmp_path / "absent.csv")

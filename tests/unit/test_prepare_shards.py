@@ -78,7 +78,16 @@ def test_other_folds_need_no_slice_to_be_read_again(whole: PreparedSet, monkeypa
     assert {row.fold for row in again.rows} == {0, 1, 2}
     assert again.manifest.shards == whole.manifest.shards
     assert again.manifest.folds.near_duplicate_bits == NEAR_DUPLICATE_BITS
-    assert files_of(prepare_phantoms(whole.directory).directory)  # as it was, for the other tests
+    prepare_phantoms(whole.directory)  # as it was, for the other tests
+
+
+def test_a_shard_that_was_deleted_is_made_again(whole: PreparedSet) -> None:
+    before = files_of(whole.directory)
+    (whole.directory / SHARDS / "00002.safetensors").unlink()
+
+    prepare_phantoms(whole.directory)
+
+    assert files_of(whole.directory) == before
 
 
 def test_phantoms_have_labels_where_their_lesion_is_and_a_patient_each(whole: PreparedSet) -> None:
@@ -149,7 +158,7 @@ def test_phantoms_out_of_range_are_refused() -> None:
 
 def test_sources_without_slices_are_refused() -> None:
     with pytest.raises(TrainingError, match="no slice to prepare; give"):
-        make_plan([Source(Path("nowhere"), ())], 4)
+        make_plan([Source(())], 4)
 
 
 def test_an_image_of_two_sources_is_taken_from_the_first() -> None:

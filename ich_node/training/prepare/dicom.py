@@ -54,13 +54,13 @@ def _check_single_frame(header: Dataset) -> None:
 
 def _slice(item: Item, header: Dataset, one: HounsfieldSlice, side_px: int) -> ReadSlice:
     spacing = item.spacing_mm if item.spacing_mm is not None else mean_spacing_mm(one.facts.pixel_spacing_mm)
-    hu = to_square_hu(one.hu, side_px)
+    pixels = encode_hu(to_square_hu(one.hu, side_px))
     position = item.position_mm if item.position_mm is not None else slice_position_mm(one.facts)
     return ReadSlice(
         image_id=item.image_id,
         labels=item.labels,
-        pixels=encode_hu(hu),
-        perceptual_hash=perceptual_hash(brain_window(hu)),
+        pixels=pixels,
+        perceptual_hash=perceptual_hash(brain_window(pixels)),
         patient_id=text_of(header, "PatientID") if item.patient_id is None else item.patient_id,
         study=_study(header) if item.study is None else item.study,
         position_mm=None if position is None else round(position, 4),
@@ -71,5 +71,5 @@ def _slice(item: Item, header: Dataset, one: HounsfieldSlice, side_px: int) -> R
 
 
 def _study(header: Dataset) -> str:
-    """What forms one series: RSNA 2019 has the same series UID nowhere twice, other archives may."""
+    """What forms one series; de-identified archives do not always keep its UID alone unique."""
     return f"{text_of(header, 'StudyInstanceUID')}/{text_of(header, 'SeriesInstanceUID')}"

@@ -27,7 +27,7 @@ def finish(
         TrainingError: no slice could be used, or there are too few groups for the folds.
     """
     (directory / MANIFEST).unlink(missing_ok=True)
-    found = [_read(path) for path in sidecars]
+    found = [read_sidecar(path) for path in sidecars]
     left_out = sorted(
         (*left_out, *(one for sidecar in found for one in sidecar.left_out)), key=lambda one: one.image_id
     )
@@ -60,7 +60,12 @@ def _with_folds(found: Sequence[Sidecar], rule: FoldRule, left_out: Sequence[Lef
     return [replace(row, group=group, fold=fold) for row, group, fold in zip(rows, groups, folds, strict=True)]
 
 
-def _read(path: Path) -> Sidecar:
+def read_sidecar(path: Path) -> Sidecar:
+    """Read what a child wrote of its shard.
+
+    Raises:
+        TrainingError: it is damaged.
+    """
     try:
         return Sidecar.model_validate_json(path.read_bytes())
     except ValidationError:

@@ -57,8 +57,8 @@ class ImageReader:
             pixels = gray = to_square_gray(image[..., 0], self.side_px)
             regions = find_regions(gray)
         else:
-            hu = to_square_hu(hu_of_three_windows(image), self.side_px)
-            pixels, gray, regions = encode_hu(hu), brain_window(hu), None
+            pixels = encode_hu(to_square_hu(hu_of_three_windows(image), self.side_px))
+            gray, regions = brain_window(pixels), None
         return (
             ReadSlice(
                 image_id=item.image_id,
@@ -115,7 +115,7 @@ def find_images(table: Path, side_px: int | None = None) -> Source:
         lot, missing = _lot(table.parent / archive, source, kind, [item for _, item in pairs], side_px)
         lots.append(lot)
         left_out += missing
-    return Source(table, tuple(lots), tuple(left_out), (f"{table.name}: {len(items)} labelled images",))
+    return Source(tuple(lots), tuple(left_out), (f"{table.name}: {len(items)} labelled images",))
 
 
 def _read_table(table: Path) -> list[Record]:

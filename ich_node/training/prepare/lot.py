@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -82,7 +81,6 @@ class Lot:
 class Source:
     """A data set as it was found: what to read, and what cannot be used."""
 
-    place: Path
     lots: tuple[Lot, ...]
     left_out: tuple[LeftOut, ...] = ()
     notes: tuple[str, ...] = ()

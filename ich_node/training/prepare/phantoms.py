@@ -4,7 +4,6 @@ Each head has at most one hemorrhage, so that the truth of every slice is exact;
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -45,7 +44,13 @@ class PhantomReader:
         area_mm2 = mask.sum(axis=(1, 2)) * settings.pixel_spacing_mm**2
         wanted = min(settings.slices, self.count - number * SLICES_PER_HEAD)
         return tuple(
-            _slice(item.image_id, settings, index, to_square_hu(volume[index], self.side_px), float(area_mm2[index]))
+            _slice(
+                item.image_id,
+                settings,
+                index,
+                encode_hu(to_square_hu(volume[index], self.side_px)),
+                float(area_mm2[index]),
+            )
             for index in range(wanted)
         )
 
@@ -65,7 +70,7 @@ def find_phantoms(count: int, seed: int = 0, side_px: int = DEFAULT_SIDE_PX) -> 
     items = [Item(f"phantom-{seed}-{number}", Entry(str(number)), _labels(None)) for number in range(heads)]
     reader = PhantomReader(count, seed, side_px)
     lot = Lot(SOURCE, "phantom", Pixels.HU, side_px, reader, items, min(SLICES_PER_HEAD, count))
-    return Source(Path(SOURCE), (lot,), (), (f"{count} synthetic slices of {heads} heads",))
+    return Source((lot,), (), (f"{count} synthetic slices of {heads} heads",))
 
 
 def settings_of_head(seed: int, number: int, side_px: int) -> PhantomSettings:
@@ -83,17 +88,17 @@ def settings_of_head(seed: int, number: int, side_px: int) -> PhantomSettings:
     )
 
 
-def _slice(head: str, settings: PhantomSettings, index: int, hu: NDArray[np.float32], area: float) -> ReadSlice:
+def _slice(head: str, settings: PhantomSettings, index: int, pixels: NDArray[np.uint8], area: float) -> ReadSlice:
     shape = (settings.rows, settings.rows)
     return ReadSlice(
         image_id=f"{head}-{index:02d}",
         labels=_labels(settings.lesions[0] if area >= _SMALLEST_LESION_MM2 else None),
-        pixels=encode_hu(hu),
-        perceptual_hash=perceptual_hash(brain_window(hu)),
+        pixels=pixels,
+        perceptual_hash=perceptual_hash(brain_window(pixels)),
         patient_id=head,
         study=head,
         position_mm=index * settings.slice_spacing_mm,
-        spacing_mm=spacing_after(settings.pixel_spacing_mm, shape, len(hu)),
+        spacing_mm=spacing_after(settings.pixel_spacing_mm, shape, len(pixels)),
         lesion_mm2=round(area, 2),
     )
 

@@ -86,8 +86,8 @@ def cavity_of(skull: Mask) -> Mask:
     """Give what lies within a skull (rows, columns) that may have gaps."""
     holes = ndimage.binary_fill_holes(skull) & ~skull
     rows, columns = (size - size % _COARSE for size in skull.shape)
-    cells = skull[:rows, :columns].reshape(rows // _COARSE, _COARSE, columns // _COARSE, _COARSE).any(axis=(1, 3))
-    closed = _close(cells)
+    cells = skull[:rows, :columns].reshape(rows // _COARSE, _COARSE, -1, _COARSE)
+    closed = _close(np.any(cells, axis=(1, 3)))
     whole, core = np.zeros_like(skull), np.zeros_like(skull)
     whole[:rows, :columns] = _finer(closed)
     core[:rows, :columns] = _finer(ndimage.binary_erosion(closed, _AROUND, _RIM_CELLS))

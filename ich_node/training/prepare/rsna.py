@@ -60,7 +60,7 @@ def find_rsna(place: Path, table: Path | None = None, side_px: int = 512, source
         raise TrainingError(f"{place}: no image (*.dcm) has labels; give the folder that holds {IMAGES}/ and {TABLE}")
     reader = DicomReader(place, side_px)
     notes = (f"{source}: {len(items)} labelled images, {labels.duplicates} duplicate label rows dropped",)
-    return Source(place, (Lot(source, "dicom", Pixels.HU, side_px, reader, items),), left_out, notes)
+    return Source((Lot(source, "dicom", Pixels.HU, side_px, reader, items),), left_out, notes)
 
 
 def read_rsna_labels(lines: Iterable[str], table: object) -> RsnaLabels:

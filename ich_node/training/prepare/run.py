@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 
 from ich_node.errors import TrainingError
 from ich_node.training.prepare.children import make_shards
-from ich_node.training.prepare.finish import finish
+from ich_node.training.prepare.finish import finish, read_sidecar
 from ich_node.training.prepare.lot import Source
 from ich_node.training.prepare.plan import begin_or_resume, make_plan, shard_tasks
 from ich_node.training.prepare.shard import ShardTask
@@ -80,8 +80,10 @@ def _make_missing(tasks: Sequence[ShardTask], settings: PrepareSettings, say: Ca
 
 
 def _is_made(task: ShardTask) -> bool:
-    """Tell whether a shard is whole: its sidecar is written after it."""
-    return task.sidecar_path.exists()
+    """Tell whether a shard is whole: its sidecar is written after it. One that somebody deleted is made again."""
+    if not task.sidecar_path.exists():
+        return False
+    return task.shard_path.exists() or read_sidecar(task.sidecar_path).shard is None
 
 
 @contextmanager

@@ -45,6 +45,10 @@ class ShardTask:
         return f"{self.number:05d}.safetensors"
 
     @property
+    def shard_path(self) -> Path:
+        return self.directory / SHARDS / self.shard_name
+
+    @property
     def sidecar_path(self) -> Path:
         return self.directory / SHARDS / f"{self.number:05d}.json"
 
@@ -125,7 +129,7 @@ def _write_shard(task: ShardTask, slices: Sequence[ReadSlice]) -> ShardFile:
     if task.pixels is Pixels.BRAIN_WINDOW_GRAY:
         arrays["regions"] = np.stack([one.regions for one in slices if one.regions is not None])
     content = save(arrays)
-    _write(task.directory / SHARDS / task.shard_name, content)
+    _write(task.shard_path, content)
     sha256 = hashlib.sha256(content).hexdigest()
     return ShardFile(name=task.shard_name, sha256=sha256, slices=len(slices), side_px=task.side_px, pixels=task.pixels)
 

@@ -104,7 +104,7 @@ def find_studies(
     reader = DicomReader(place, side_px)
     notes = (f"{source}: {len(items)} labelled slices of {len(files)} DICOM files",)
     lot = Lot(source, "dicom", Pixels.HU, side_px, reader, items)
-    return Source(place, (lot,), (*left_out, *repeated, *others, *unused), notes)
+    return Source((lot,), (*left_out, *repeated, *others, *unused), notes)
 
 
 def read_study_table(table: Path) -> dict[tuple[str, str], TableRow]:
