@@ -13,10 +13,11 @@ from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 from ich_node.records import HEMORRHAGE_CLASSES
 from ich_node.training.fit import FitSettings, fit
 from ich_node.training.fit.log import read_log
-from ich_node.training.fit.loop import HELD_OUT, LOG
+from ich_node.training.fit.loop import LOG
 from ich_node.training.fit.networks import load_network
 from ich_node.training.predictions import Predictions, read_predictions
 from ich_node.training.prepared import PreparedSet
+from ich_node.training.run_folder import HELD_OUT
 
 BACKBONES: Final = ("inception_v3", "inception_v4", "resnet50", "efficientnet_b0", "densenet121", "inception_resnet_v2")
 TABLE: Final = "comparison.csv"

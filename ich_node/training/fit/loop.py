@@ -32,11 +32,10 @@ from ich_node.training.fit.settings import FitSettings
 from ich_node.training.fit.store import SliceStore, StoredSlices
 from ich_node.training.predictions import write_predictions
 from ich_node.training.prepared import PreparedSet
+from ich_node.training.run_folder import CONFIG, HELD_OUT
 
-CONFIG: Final = "config.json"
 CHECKPOINT: Final = "checkpoint.safetensors"
 LOG: Final = "log.csv"
-HELD_OUT: Final = "held-out.csv"
 
 _LOG_EVERY_S: Final = 15.0
 _LOOK_EVERY: Final = 50

@@ -15,13 +15,13 @@ from torch import Tensor
 from ich_node.errors import TrainingError
 from ich_node.training.fit.checkpoint import load_state, save_state
 from ich_node.training.fit.images import ImageMaker
-from ich_node.training.fit.loop import CONFIG
 from ich_node.training.fit.networks import FINAL, load_network
 from ich_node.training.fit.processes import Processes
 from ich_node.training.fit.scoring import score_slices
 from ich_node.training.fit.settings import Augmentation, FitSettings
 from ich_node.training.fit.store import SliceStore, series_of
 from ich_node.training.prepared import PreparedSet, SliceRow
+from ich_node.training.run_folder import CONFIG
 
 CACHE: Final = "embeddings.safetensors"
 

@@ -19,7 +19,9 @@ from sklearn.model_selection import StratifiedGroupKFold
 from torch import Tensor
 
 from ich_node.errors import TrainingError
-from ich_node.training.fit.checkpoint import save_state
+from ich_node.model.network import SequenceHeadSettings
+from ich_node.training.export import TrainedHead
+from ich_node.training.fit.checkpoint import load_state, save_state
 from ich_node.training.fit.objective import area_under_roc, class_weights, weighted_log_loss
 from ich_node.training.predictions import write_predictions
 from ich_node.training.prepared import PreparedSet
@@ -100,6 +102,20 @@ def train_sequence_stage(
     }
     (ships_with / FACTS).write_text(json.dumps(facts, indent=1) + "\n")
     return outcome
+
+
+def read_head(directory: Path) -> TrainedHead:
+    """Read the head that was trained for a run's network.
+
+    Raises:
+        TrainingError: there is none.
+    """
+    state, _ = load_state(directory / HEAD)
+    try:
+        facts = json.loads((directory / FACTS).read_text())
+        return TrainedHead(SequenceHeadSettings(**facts["head"]), state)
+    except (OSError, ValueError, KeyError) as error:
+        raise TrainingError(f"{directory / FACTS}: not understood ({error}); run `ich-train sequence` again") from None
 
 
 def _judge(runs: Sequence[EmbeddedRun], settings: SequenceSettings) -> SequenceOutcome:

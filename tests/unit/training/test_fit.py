@@ -110,7 +110,7 @@ def test_a_run_that_is_stopped_in_an_epoch_keeps_the_step_and_goes_on(
 
 def test_another_configuration_does_not_go_on_in_a_run(phantoms: PreparedSet, run: Path) -> None:
     fit(_settings(epochs=1), [phantoms], run, "cpu")
-    with pytest.raises(TrainingError, match="other settings .*epochs.*another folder"):
+    with pytest.raises(TrainingError, match=r"other settings .*epochs.*another folder"):
         fit(_settings(epochs=2), [phantoms], run, "cpu")
 
 
@@ -157,7 +157,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_what_was_good(
         return step(run, *others) * (torch.nan if run.step >= 5 else 1.0)
 
     monkeypatch.setattr(loop, "_step", diverge)
-    with pytest.raises(TrainingError, match="no number.*--learning-rate"):
+    with pytest.raises(TrainingError, match=r"no number.*--learning-rate"):
         fit(_settings(epochs=3), [phantoms], run, "cpu")
     tensors, facts = load_state(run / "checkpoint.safetensors")
     assert facts["step"] == 4
@@ -185,7 +185,7 @@ def test_a_shard_that_is_not_as_it_was_made_is_named(tmp_path: Path, damage: str
         content = bytearray(shard.read_bytes())
         content[-1] ^= 1
         shard.write_bytes(content)
-    with pytest.raises(TrainingError, match="00002.safetensors: (missing|altered).*again"):
+    with pytest.raises(TrainingError, match=r"00002.safetensors: (missing|altered).*again"):
         fit(_settings(), [data], tmp_path / "run", "cpu")
 
 
@@ -261,8 +261,8 @@ def test_the_area_under_the_curve_is_scikit_learns() -> None:
 
 
 def test_fit_imports_where_there_is_only_torch_and_timm() -> None:
-    absent = ("pydicom", "highdicom", "openvino", "pynetdicom", "sqlalchemy", "sklearn", "scipy", "matplotlib", "imagehash",
-              "apscheduler", "pebble", "sdnotify", "rich")  # fmt: skip
+    absent = ["pydicom", "highdicom", "openvino", "pynetdicom", "sqlalchemy", "sklearn", "scipy", "matplotlib"]
+    absent += ["imagehash", "apscheduler", "pebble", "sdnotify", "rich"]
     program = f"""
 import sys
 sys.modules.update(dict.fromkeys({absent!r}))

@@ -78,6 +78,6 @@ def test_what_cannot_be_drawn_says_what_to_change(changes: dict[str, object], sa
 
 def test_a_class_without_positives_is_an_error_unless_it_is_allowed() -> None:
     rows = [replace(row, labels=(row.labels[0], 0, *row.labels[2:])) for row in ROWS]
-    with pytest.raises(TrainingError, match="positive for epidural.*allow_empty=epidural"):
+    with pytest.raises(TrainingError, match=r"positive for epidural.*allow_empty=epidural"):
         make_sampler(rows, make_settings("scratch", {}))
     make_sampler(rows, make_settings("scratch", {"allow_empty": ("epidural",)}))

@@ -127,5 +127,5 @@ def test_a_head_is_trained_judged_and_kept_beside_its_network(tmp_path: Path) ->
 
 def test_too_few_patients_for_a_head_is_an_error(phantoms: PreparedSet, tmp_path: Path) -> None:
     run = _noisy_run(4, tmp_path, 0)
-    with pytest.raises(TrainingError, match="4 patients.*at least 6"):
+    with pytest.raises(TrainingError, match=r"4 patients.*at least 6"):
         stage._parts(run.series, SequenceSettings())
