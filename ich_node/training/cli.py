@@ -283,6 +283,8 @@ def _add_evaluate(commands: Commands) -> None:
     evaluate.add_argument("--data", type=Path, action="append", default=[], metavar="DIR",
                           help="prepared set, for pictures of the worst cases; repeat")  # fmt: skip
     evaluate.add_argument("--sequence", action="store_true", help="measure the sequence head's scores")
+    evaluate.add_argument("--restoration", action="store_true",
+                          help="also score slices known in true HU from their restored brain window")  # fmt: skip
     evaluate.add_argument("--target-sensitivity", type=float, default=0.95, metavar="X",
                           help="of studies at the low threshold, by its lower bound (default 0.95)")  # fmt: skip
     evaluate.add_argument("--target-specificity", type=float, default=0.95, metavar="X",
@@ -315,9 +317,23 @@ def _evaluate(options: argparse.Namespace) -> int:
     files = write_evaluation(options.out, evaluation, predictions, refined=refined, picture=picture)
     for warning in evaluation.warnings:
         _say(f"warning: {warning}")
+    if options.restoration:
+        _check_restoration(options)
     auc = evaluation.headline.classes["any"].figures["auc"]
     sys.stdout.write(f"{files.html}\nAUC any, by {evaluation.headline.level}: {_figure(auc.value)}\n")
     return 0
+
+
+def _check_restoration(options: argparse.Namespace) -> None:
+    from ich_node.training.restoration_check import check_restoration
+
+    outcome = check_restoration(options.runs, _open_data(options))
+    (options.out / "restoration.json").write_text(json.dumps(dataclasses.asdict(outcome), indent=1) + "\n")
+    sys.stdout.write(
+        f"{outcome.slices} slices in true HU, {outcome.positives} positive, from their restored brain window: "
+        f"probability of any differs by {outcome.mean_difference:.3f} on average, AUC {_figure(outcome.auc_true)} -> "
+        f"{_figure(outcome.auc_restored)}\n"
+    )
 
 
 # -------------------------------------------------------------------------------------------- export

@@ -28,7 +28,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs = [str(folder / f"fold-{fold}") for fold in (0, 1)]
     for fold, run in enumerate(runs):
         assert main(["fit", run, "--data", str(data), "--fold", str(fold), *SMALL]) == 0
-    report = ["--out", str(folder / "report"), "--data", str(data), "--resamples", "50"]
+    report = ["--out", str(folder / "report"), "--data", str(data), "--resamples", "50", "--restoration"]
     assert main(["evaluate", *runs, *report]) == 0
     export = [
         "--evaluation",
@@ -69,6 +69,13 @@ def test_nothing_of_phantoms_is_shown_as_a_clinical_figure(trained: Path) -> Non
     manifest = json.loads((trained / "bundle" / "manifest.json").read_text())
     assert "PHANTOM" in manifest["thresholds_basis"].upper()
     assert manifest["trained"] is True
+
+
+def test_a_restored_brain_window_is_scored_much_like_the_true_windows(trained: Path) -> None:
+    outcome = json.loads((trained / "report" / "restoration.json").read_text())
+    assert outcome["slices"] == 384
+    assert outcome["mean_difference"] < 0.1
+    assert abs(outcome["auc_true"] - outcome["auc_restored"]) < 0.1
 
 
 def test_the_bundle_is_listed_and_verified_like_any_other(trained: Path) -> None:
