@@ -85,6 +85,19 @@ def test_the_bundle_is_listed_and_verified_like_any_other(trained: Path) -> None
         assert "bundle" in answer.stdout
 
 
+def test_a_sequence_head_is_judged_evaluated_and_exported_with_its_network(trained: Path, tmp_path: Path) -> None:
+    runs, data = [str(trained / f"fold-{fold}") for fold in (0, 1)], ["--data", str(trained / "data")]
+    assert main(["sequence", *runs, *data, "--set", "epochs=2", "--set", "hidden_size=8", "--set", "parts=2"]) == 0
+    report = tmp_path / "report"
+    assert main(["evaluate", *runs, "--out", str(report), "--sequence", "--resamples", "20"]) == 0
+    assert json.loads((report / "evaluation.json").read_text())["conditions"]["sequence_head"] is True
+    export = ["--evaluation", str(report / "evaluation.json"), *data, "--name", "with-head", "--model-version", "1"]
+    assert main(["export", runs[0], str(tmp_path / "without"), *export]) == 1
+    assert main(["export", runs[0], str(tmp_path / "bundle"), *export, "--sequence"]) == 0
+    write_series(tmp_path / "head", PhantomSettings(slices=24, rows=128, seed=78, slice_spacing_mm=6))
+    assert _score(tmp_path / "bundle", tmp_path / "head")["analysed"] is True
+
+
 def test_the_same_commands_again_do_nothing_twice(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data, run = trained / "data", trained / "fold-0"
     before = {path: path.stat().st_mtime_ns for path in (data / "shards").iterdir()}

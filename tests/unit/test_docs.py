@@ -14,6 +14,7 @@ from docs import generate
 from ich_node.cli import build_parser
 from ich_node.config import Config
 from ich_node.records import NotAnalysedReason
+from ich_node.training.cli import build_parser as build_training_parser
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "models/README.md"])
@@ -22,8 +23,8 @@ COMMANDS = ROOT / "docs/commands.md"
 
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _CODE_SPAN = re.compile(r"`([^`\n]+)`")
-_COMMAND = re.compile(r"(?<![\w-])ich-node ([a-z][a-z-]*)((?: [^\s]+)*)")
-_OPTION = re.compile(r"(?<!\S)--[a-z][a-z-]*")
+_COMMAND = re.compile(r"(?<![\w-])(ich-node|ich-train) ([a-z][a-z-]*)((?: [^\s]+)*)")
+_OPTION = re.compile(r"(?<!\S)--[a-z][a-z0-9-]*")
 _DOTTED_KEY = re.compile(r"([a-z]+)\.([a-z_]+)")
 
 by_name = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -39,7 +40,7 @@ def code_of(document: Path) -> Iterator[str]:
 
 
 def commands() -> dict[str, set[str]]:
-    """Every command with its options and arguments; actions as ``model list``."""
+    """Every command of both programs with its options; actions as ``ich-node model list``."""
 
     def walk(parser: argparse.ArgumentParser, name: str) -> Iterator[tuple[str, set[str]]]:
         words = {word for action in parser._actions for word in action.option_strings} - {"-h", "--help"}
@@ -49,7 +50,9 @@ def commands() -> dict[str, set[str]]:
                 for child, child_parser in action.choices.items():
                     yield from walk(child_parser, f"{name} {child}".strip())
 
-    return {name: words for name, words in walk(build_parser(), "") if name}
+    programs = {"ich-node": build_parser(), "ich-train": build_training_parser()}
+    every = (found for program, parser in programs.items() for found in walk(parser, program))
+    return {name: words for name, words in every if name not in programs}
 
 
 # ------------------------------------------------------------------------------------------ documents
@@ -121,26 +124,27 @@ def test_a_table_that_was_altered_is_written_anew() -> None:
 def test_commands_that_are_named_exist(document: Path) -> None:
     known = commands()
     for code in code_of(document):
-        for name, rest in _COMMAND.findall(code):
+        for program, word, rest in _COMMAND.findall(code):
+            name = f"{program} {word}"
             action = f"{name} {rest.split()[0]}" if rest.split() else name
             command = action if action in known else name
-            assert command in known, f"{document.name}: ich-node {name}"
+            assert command in known, f"{document.name}: {name}"
             unknown = set(_OPTION.findall(rest)) - known[command]
-            assert not unknown, f"{document.name}: ich-node {command} has no {unknown}"
+            assert not unknown, f"{document.name}: {command} has no {unknown}"
 
 
 def test_commands_are_found_in_the_documents() -> None:
-    found = [name for code in code_of(ROOT / "README.md") for name, _ in _COMMAND.findall(code)]
+    found = [name for code in code_of(ROOT / "README.md") for _, name, _ in _COMMAND.findall(code)]
     assert {"status", "requeue", "resend", "doctor", "score", "check-config"} <= set(found)
 
 
 @pytest.mark.parametrize("command", sorted(commands()))
 def test_every_command_and_option_is_documented(command: str) -> None:
     text = COMMANDS.read_text()
-    assert f"ich-node {command}" in text
-    section = next(part for part in re.split(r"\n(?=`ich-node|## )", text) if f"ich-node {command}" in part)
+    assert command in text
+    section = next(part for part in re.split(r"\n(?=`ich-node|`ich-train|## )", text) if f"`{command}" in part)
     options = commands()[command]
-    assert options <= set(re.findall(r"--[a-z][a-z-]*", section)), f"missing: {options}"
+    assert options <= set(re.findall(r"--[a-z][a-z0-9-]*", section)), f"missing: {options}"
 
 
 @by_name
