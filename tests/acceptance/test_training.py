@@ -4,14 +4,24 @@ On phantoms, with a tiny network: what comes out proves the way, and is no clini
 """
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
+from ich_node.model.bundle import load_bundle
+from ich_node.model.engine import open_engine
 from ich_node.phantom import PhantomSettings, write_series
 from ich_node.training.cli import main
+from ich_node.training.fit.networks import load_network
+from ich_node.training.look import PreparedSlices
+from ich_node.training.prepared import open_prepared
+from ich_node.training.sequence.embeddings import read_settings
+from ich_node.windowing import Windowing
 
 SMALL = ["--preset", "scratch", "--backbone", "test_resnet", "--size", "64", "--batch", "16", "--epochs", "6",
          "--draws", "192", "--learning-rate", "3e-3", "--set", "precision=f32", "--set", "positive_share=0.4",
@@ -83,6 +93,24 @@ def test_the_bundle_is_listed_and_verified_like_any_other(trained: Path) -> None
         command = [sys.executable, "-m", "ich_node", "model", *words]
         answer = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
         assert "bundle" in answer.stdout
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler, and there is none (g++)")
+def test_eager_compiled_and_exported_networks_agree(trained: Path) -> None:
+    data = open_prepared(trained / "data")
+    held_out = [row for row in data.rows if row.fold == 0]
+    bundle = load_bundle(trained / "bundle")
+    hu = torch.from_numpy(PreparedSlices([data]).some_hu(held_out, 16))
+    network = load_network(trained / "fold-0", read_settings(trained / "fold-0"))
+    with torch.inference_mode():
+        images = Windowing(bundle.manifest.preprocessing)(hu)
+        answers = {"eager": network(images)[0].numpy(), "compiled": torch.compile(network)(images)[0].numpy()}
+    for engine in ("torch", "openvino"):
+        answers[engine], _ = open_engine(bundle, engine, threads=1).score(images)
+    probability = {name: 1 / (1 + np.exp(-logits)) for name, logits in answers.items()}
+    assert np.ptp(probability["eager"][:, 0]) > 0.05, "the network tells these slices apart"
+    for name, answer in probability.items():
+        assert np.abs(answer - probability["eager"]).max() <= 0.01, name
 
 
 def test_a_sequence_head_is_judged_evaluated_and_exported_with_its_network(trained: Path, tmp_path: Path) -> None:
