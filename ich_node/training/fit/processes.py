@@ -36,6 +36,14 @@ class Processes:
         torch.distributed.all_reduce(total)
         return float(total) / self.count
 
+    def any_of(self, *flags: bool) -> list[bool]:
+        """Whether a flag is up in any process, for each flag: what all must do together, all decide together."""
+        if self.count == 1:
+            return list(flags)
+        raised = torch.tensor([int(flag) for flag in flags], device=self.device)
+        torch.distributed.all_reduce(raised)
+        return [number > 0 for number in raised.tolist()]
+
     def sum_rows(self, values: Tensor) -> Tensor:
         """Add up tensors of which each process filled its own rows."""
         if self.count > 1:

@@ -17,11 +17,15 @@ import torch
 from ich_node.errors import TrainingError
 from ich_node.training.fit import FitSettings, fit, loop, make_settings
 from ich_node.training.fit.checkpoint import load_state
-from ich_node.training.fit.log import read_log
-from ich_node.training.fit.networks import load_network
+from ich_node.training.fit.images import ImageMaker
+from ich_node.training.fit.log import RunLog, read_log
+from ich_node.training.fit.networks import load_network, make_network
 from ich_node.training.fit.objective import area_under_roc, class_weights, weighted_log_loss
+from ich_node.training.fit.processes import Processes
+from ich_node.training.fit.run import open_run
 from ich_node.training.fit.schedule import make_schedule
 from ich_node.training.fit.settings import NO_AUGMENTATION
+from ich_node.training.fit.store import SliceStore
 from ich_node.training.predictions import read_predictions
 from ich_node.training.prepared import PreparedSet
 from tests.unit.training.prepared_sets import make_prepared
@@ -56,8 +60,8 @@ def test_the_scores_of_a_run_are_those_of_the_weights_it_leaves(phantoms: Prepar
     fit(settings, [phantoms], run, "cpu")
     scored = read_predictions([run / "held-out.csv"])
     network = load_network(run, settings)
-    store = loop.SliceStore([phantoms], torch.device("cpu"), 1)
-    maker = loop.ImageMaker(store, settings.preprocessing, 0, NO_AUGMENTATION)
+    store = SliceStore([phantoms], torch.device("cpu"), 1)
+    maker = ImageMaker(store, settings.preprocessing, 0, NO_AUGMENTATION)
     held_out = np.array([number for number, row in enumerate(store.rows) if row.fold == 0])
     with torch.inference_mode():
         logits, _ = network(maker.images(held_out, 64))
@@ -143,9 +147,23 @@ def test_two_processes_give_the_loss_of_one(phantoms: PreparedSet, tmp_path: Pat
 def test_a_batch_that_cannot_be_shared_evenly_is_refused(
     phantoms: PreparedSet, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shared = loop.Processes(0, 3, torch.device("cpu"))
+    shared = Processes(0, 3, torch.device("cpu"))
     with pytest.raises(TrainingError, match="--batch 8 cannot be shared evenly by 3"):
-        loop._open(_settings(), [phantoms], run, shared)
+        open_run(_settings(), [phantoms], run, shared)
+
+
+def test_an_epoch_that_ends_on_a_look_at_the_loss_is_logged_once(
+    phantoms: PreparedSet, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "_LOOK_EVERY", 2)
+    monkeypatch.setattr(loop, "_LOG_EVERY_S", 0.0)
+    fit(_settings(), [phantoms], run, "cpu")
+    assert [row["step"] for row in read_log(run / "log.csv")] == [2, 4, 6, 8]
+
+
+def test_an_epoch_that_fills_no_batch_is_refused(phantoms: PreparedSet, run: Path) -> None:
+    with pytest.raises(TrainingError, match="fills no batch of 8; make --batch smaller"):
+        fit(_settings(draws=4), [phantoms], run, "cpu")
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_what_was_good(
@@ -211,11 +229,11 @@ def test_a_fold_that_is_not_there_is_named(phantoms: PreparedSet, run: Path) -> 
 def test_a_run_starts_from_the_weights_of_another(phantoms: PreparedSet, tmp_path: Path) -> None:
     fit(_settings(epochs=1), [phantoms], tmp_path / "first", "cpu")
     settings = _settings(init=str(tmp_path / "first"), seed=5)
-    started = loop.make_network(settings, torch.device("cpu")).state_dict()
+    started = make_network(settings, torch.device("cpu")).state_dict()
     left = safetensors.torch.load_file(tmp_path / "first" / "final.safetensors")
     assert all(torch.equal(started[name], left[name]) for name in left)
     with pytest.raises(TrainingError, match="another backbone"):
-        loop.make_network(_settings(init=str(tmp_path / "first"), backbone="test_vit"), torch.device("cpu"))
+        make_network(_settings(init=str(tmp_path / "first"), backbone="test_vit"), torch.device("cpu"))
 
 
 def test_the_presets_are_what_the_documentation_says() -> None:
@@ -275,10 +293,10 @@ build_parser()
 
 def test_the_log_drops_what_is_done_again(tmp_path: Path) -> None:
     path = tmp_path / "log.csv"
-    log = loop.RunLog(path, 0, 10)
+    log = RunLog(path, 0, 10)
     for step in (2, 4, 6):
         log.add({"step": step, "loss": 0.5})
-    log = loop.RunLog(path, 4, 10)
+    log = RunLog(path, 4, 10)
     log.add({"step": 6, "loss": 0.25})
     log.close()
     with path.open() as file:

@@ -1,0 +1,166 @@
+"""What a run holds in memory, and how it begins or goes on."""
+
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ich_node import __version__
+from ich_node.errors import TrainingError
+from ich_node.model.network import SliceNetwork
+from ich_node.training.fit.checkpoint import load_state, unpack
+from ich_node.training.fit.images import ImageMaker
+from ich_node.training.fit.networks import make_average, make_network, make_optimizer
+from ich_node.training.fit.objective import class_weights
+from ich_node.training.fit.processes import Processes
+from ich_node.training.fit.sampling import Sampler, make_sampler
+from ich_node.training.fit.schedule import Schedule, make_schedule
+from ich_node.training.fit.settings import FitSettings
+from ich_node.training.fit.store import SliceStore
+from ich_node.training.prepared import PreparedSet
+from ich_node.training.run_folder import CONFIG
+
+CHECKPOINT: Final = "checkpoint.safetensors"
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """Everything that a run holds in memory."""
+
+    settings: FitSettings
+    directory: Path
+    processes: Processes
+    store: SliceStore
+    images: ImageMaker
+    labels: Tensor
+    training: NDArray[np.int64]
+    """Numbers of the slices that are trained on."""
+    held_out: NDArray[np.int64]
+    sampler: Sampler
+    schedule: Schedule
+    network: SliceNetwork
+    spread: Callable[[Tensor], tuple[Tensor, Tensor]]
+    """The network as it is called in training: compiled, spread over the processes."""
+    average: Any
+    """ModelEmaV3, or None."""
+    optimizer: torch.optim.Optimizer
+    weights: Tensor
+    step: int = 0
+    seconds: float = 0.0
+    best: float = math.inf
+    losses: list[Tensor] = field(default_factory=list)
+
+    @property
+    def judged(self) -> SliceNetwork:
+        """The network that is validated and kept."""
+        return self.network if self.average is None else self.average.module
+
+
+def open_run(settings: FitSettings, data: Sequence[PreparedSet], directory: Path, processes: Processes) -> Run:
+    """Read the data, make the network, and load the checkpoint where a run is to go on.
+
+    Raises:
+        TrainingError: see ``fit``.
+    """
+    if settings.batch % processes.count:
+        raise TrainingError(f"--batch {settings.batch} cannot be shared evenly by {processes.count} processes")
+    store = SliceStore(data, processes.device, settings.resident_gib)
+    training, held_out = _split(store, settings)
+    sampler = make_sampler([store.rows[number] for number in training], settings)
+    if sampler.draws < settings.batch:
+        raise TrainingError(
+            f"an epoch of {sampler.draws} slices fills no batch of {settings.batch}; make --batch smaller"
+        )
+    network = make_network(settings, processes.device)
+    spread = processes.spread(network)
+    run = Run(
+        settings=settings,
+        directory=directory,
+        processes=processes,
+        store=store,
+        images=ImageMaker(store, settings.preprocessing, settings.neighbours, settings.augmentation),
+        labels=torch.tensor([row.labels for row in store.rows], dtype=torch.float32, device=processes.device),
+        training=training,
+        held_out=held_out,
+        sampler=sampler,
+        schedule=make_schedule(settings, sampler.draws),
+        network=network,
+        spread=torch.compile(spread) if settings.compile else spread,
+        average=make_average(settings, network),
+        optimizer=make_optimizer(settings, network),
+        weights=class_weights(settings.any_weight).to(processes.device),
+    )
+    _begin_or_go_on(run, data)
+    return run
+
+
+def _split(store: SliceStore, settings: FitSettings) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    folds = np.array([row.fold for row in store.rows])
+    held_out = np.flatnonzero(folds == settings.fold) if settings.fold is not None else np.array([], np.int64)
+    if settings.fold is not None and not len(held_out):
+        raise TrainingError(f"no slice is in fold {settings.fold}; the data have folds {sorted(set(folds.tolist()))}")
+    return np.setdiff1d(np.arange(len(folds)), held_out), held_out
+
+
+def _begin_or_go_on(run: Run, data: Sequence[PreparedSet]) -> None:
+    """Write the configuration of a new run, or load the checkpoint of one that was interrupted."""
+    config = _configuration(run, data)
+    path = run.directory / CONFIG
+    if path.exists():
+        _demand_same(path, config)
+        if (run.directory / CHECKPOINT).exists():
+            tensors, facts = load_state(run.directory / CHECKPOINT)
+            unpack(tensors, run.network, run.average and run.average.module, run.optimizer)
+            run.step, run.seconds, run.best = facts["step"], facts["seconds"], facts["best"]
+    run.processes.wait()
+    if run.processes.first:
+        run.directory.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(config, indent=1) + "\n")
+
+
+def _configuration(run: Run, data: Sequence[PreparedSet]) -> dict[str, Any]:
+    """What export, evaluate and a reader need to know of a run."""
+    settings = run.settings
+    preprocessing = settings.preprocessing.model_copy(update={"size_px": settings.used_at_px})
+    return {
+        "format_version": 1,
+        "made_by": f"ich-node {__version__}, torch {torch.__version__}",
+        "name": settings.name,
+        "backbone": settings.backbone,
+        "size_px": settings.used_at_px,
+        "neighbours": settings.neighbours,
+        "preprocessing": preprocessing.model_dump(mode="json"),
+        "data": [one for prepared in data for one in _sources(prepared)],
+        "training_slices": len(run.training),
+        "held_out_slices": len(run.held_out),
+        "logit_correction": run.sampler.logit_correction.tolist(),
+        "settings": settings.model_dump(mode="json"),
+    }
+
+
+def _sources(data: PreparedSet) -> Iterator[dict[str, Any]]:
+    for name, counts in data.manifest.counts.items():
+        terms = data.manifest.terms.get(name, "not stated")
+        yield {"name": name, "terms": terms, "slices": counts["slices"], "patients": counts.get("patients"),
+               "table_sha256": data.manifest.table_sha256}  # fmt: skip
+
+
+def _demand_same(path: Path, config: dict[str, Any]) -> None:
+    before = json.loads(path.read_text())
+    different = [name for name in ("settings", "data", "training_slices") if before.get(name) != config[name]]
+    if different:
+        changed = sorted(
+            name for name, value in config["settings"].items() if before.get("settings", {}).get(name) != value
+        )
+        raise TrainingError(
+            f"{path.parent} holds a run with other {' and '.join(different)}"
+            + (f" ({', '.join(changed)})" if changed else "")
+            + "; choose another folder, or give the same command to go on"
+        )
