@@ -172,7 +172,7 @@ def _settings(options: argparse.Namespace) -> FitSettings:
     if getattr(options, "fold", None) is not None:
         changes["fold"] = options.fold
     if options.rate:
-        changes["rates"] = {name: float(value) for name, value in map(_pair, options.rate)}
+        changes["rates"] = dict(map(_pair, options.rate))
     for key, value in map(_pair, options.set):
         place = changes
         *path, last = key.split(".")
@@ -197,6 +197,15 @@ def _value(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         return text.split(",") if "," in text else text
+
+
+def _whole_numbers(text: str) -> list[int]:
+    from ich_node.errors import TrainingError
+
+    try:
+        return [int(number) for number in text.split(",")]
+    except ValueError:
+        raise TrainingError(f"{text!r}: write whole numbers with commas between them, such as 0,1,2") from None
 
 
 def _open_data(options: argparse.Namespace) -> list[PreparedSet]:
@@ -228,7 +237,7 @@ def _compare(options: argparse.Namespace) -> int:
     from ich_node.training.compare import BACKBONES, as_markdown, compare
 
     backbones = options.backbones.split(",") if options.backbones else BACKBONES
-    folds = [int(fold) for fold in options.folds.split(",")]
+    folds = _whole_numbers(options.folds)
     settings, data = _settings(options), _open_data(options)
     rows = compare(backbones, settings, folds, data, options.directory, device=options.device, say=_say)
     sys.stdout.write(as_markdown(rows))
@@ -250,15 +259,25 @@ def _add_sequence(commands: Commands) -> None:
     sequence.add_argument("--in-sample", action="store_true",
                           help="train it on slices that its network was trained on")  # fmt: skip
     sequence.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="such as hidden_size=128")
+    sequence.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto", help="default auto")
     sequence.set_defaults(run=_sequence)
 
 
 def _sequence(options: argparse.Namespace) -> int:
+    from ich_node.training.fit.processes import join_processes
     from ich_node.training.sequence import SequenceSettings, train_sequence_stage
 
-    settings = SequenceSettings(**{name: _value(value) for name, value in map(_pair, options.set)})
+    settings = SequenceSettings.of({name: _value(value) for name, value in map(_pair, options.set)})
     ships_with = options.ships_with or options.runs[0]
-    outcome = train_sequence_stage(options.runs, ships_with, _open_data(options), settings, in_sample=options.in_sample)
+    with join_processes(options.device) as processes:
+        outcome = train_sequence_stage(
+            options.runs,
+            ships_with,
+            _open_data(options),
+            settings,
+            in_sample=options.in_sample,
+            device=processes.device,
+        )
     verdict = "better than" if outcome.better else "NOT better than"
     sys.stdout.write(
         f"{outcome.series} series, {outcome.positive_series} positive; out of fold by patient the head is {verdict} "
@@ -296,12 +315,17 @@ def _add_evaluate(commands: Commands) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
+    from ich_node.errors import TrainingError
     from ich_node.training.evaluate import EvaluationSettings, evaluate, write_evaluation
     from ich_node.training.look import PreparedSlices
     from ich_node.training.predictions import read_predictions
-    from ich_node.training.run_folder import HELD_OUT
+    from ich_node.training.run_folder import HELD_OUT, network_of
     from ich_node.training.sequence.scores import read_refined_scores
 
+    if not (0 < options.target_sensitivity < 1 and 0 < options.target_specificity < 1 and options.resamples > 0):
+        raise TrainingError("targets lie between 0 and 1, and at least one resample is needed")
+    if not all(0 < share < 1 for share in options.prevalence or ()):
+        raise TrainingError("a prevalence lies between 0 and 1, such as 0.05")
     predictions = read_predictions(run / HELD_OUT for run in options.runs)
     refined = read_refined_scores(options.runs, predictions) if options.sequence else None
     settings = EvaluationSettings(
@@ -312,7 +336,12 @@ def _evaluate(options: argparse.Namespace) -> int:
     )
     if options.prevalence:
         settings = dataclasses.replace(settings, prevalences=tuple(options.prevalence))
-    evaluation = evaluate(predictions, settings, refined=refined, runs=[run.name for run in options.runs])
+    networks = {network_of(run) for run in options.runs}
+    if len(networks) > 1:
+        raise TrainingError("these runs differ in more than their fold; give the folds of one model")
+    evaluation = evaluate(
+        predictions, settings, refined=refined, runs=[run.name for run in options.runs], network=networks.pop()
+    )
     picture = PreparedSlices(_open_data(options)).brain_picture if options.data else None
     files = write_evaluation(options.out, evaluation, predictions, refined=refined, picture=picture)
     for warning in evaluation.warnings:
@@ -348,7 +377,6 @@ def _add_export(commands: Commands) -> None:
                         help="prepared set: the engines are compared on some of its slices; repeat")  # fmt: skip
     export.add_argument("--name", required=True, metavar="NAME", help="of the model")
     export.add_argument("--model-version", required=True, metavar="VERSION", help="such as 1.0.0")
-    export.add_argument("--weights", choices=("final", "best"), default="final", help="default final")
     export.add_argument("--sequence", action="store_true", help="with the run's sequence head")
     export.add_argument("--float32", action="store_true", help="store weights whole (default: float16)")
     export.add_argument("--slices", type=int, default=32, metavar="N", help="to compare engines on (default 32)")
@@ -367,9 +395,8 @@ def _export(options: argparse.Namespace) -> int:
     settings = ExportSettings(
         options.name,
         options.model_version,
-        options.weights,
-        "float32" if options.float32 else "float16",
-        options.replace,
+        stored="float32" if options.float32 else "float16",
+        replace=options.replace,
     )
     exported = export_bundle(
         options.run_directory,
@@ -392,8 +419,10 @@ def _export(options: argparse.Namespace) -> int:
 
 def _unseen(run: Path, data: Sequence[PreparedSet]) -> list[SliceRow]:
     """Slices that a run held out; all of them where it held none out."""
+    from ich_node.training.run_folder import demand_data
     from ich_node.training.sequence.embeddings import read_settings
 
+    demand_data(run, data)
     rows = [row for one in data for row in one.rows]
     fold = read_settings(run).fold
     return [row for row in rows if fold is None or row.fold == fold]

@@ -64,10 +64,9 @@ def compare(
     rows = []
     for backbone in backbones:
         for fold in folds:
+            say(f"{backbone}, fold {fold}")
             run = directory / backbone / f"fold-{fold}"
-            if not (run / HELD_OUT).exists():
-                say(f"{backbone}, fold {fold}")
-                fit(settings.model_copy(update={"backbone": backbone, "fold": fold}), data, run, device)
+            fit(settings.model_copy(update={"backbone": backbone, "fold": fold}), data, run, device)
         rows.append(_summarise(backbone, settings, [directory / backbone / f"fold-{fold}" for fold in folds]))
         _write_table(directory / TABLE, rows)
     _draw(directory / FIGURE, rows)

@@ -20,14 +20,14 @@ from torch import Tensor
 
 from ich_node.errors import TrainingError
 from ich_node.model.activation_map import has_activation_maps
-from ich_node.model.bundle import Stored, load_bundle, verify_bundle, write_bundle
+from ich_node.model.bundle import MANIFEST, Stored, load_bundle, verify_bundle, write_bundle
 from ich_node.model.manifest import Manifest
 from ich_node.model.network import SequenceHead, SequenceHeadSettings, SliceNetwork
 from ich_node.training.evaluate.evaluation import Evaluation
 from ich_node.training.manifest_fields import manifest_fields
 from ich_node.training.model_card import write_card
 from ich_node.training.parity import EngineParity, TrainingNetwork, check_parity
-from ich_node.training.run_folder import RunInfo, Weights, read_run, read_weights
+from ich_node.training.run_folder import RunInfo, Weights, network_of, read_run, read_weights
 from ich_node.windowing import Windowing
 
 _LOG = logging.getLogger(__name__)
@@ -55,6 +55,7 @@ class TrainedHead:
     settings: SequenceHeadSettings
     state: dict[str, Tensor]
     """float32."""
+    trained_on: str = "slices held out"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,12 +92,16 @@ def export_bundle(
         ModelError: the weights do not fit the backbone, or cannot be stored as wanted.
     """
     run = read_run(run_directory)
+    if evaluation.conditions.network not in ("", network_of(run_directory)):
+        raise TrainingError(
+            "the evaluation is of other networks than this run's; evaluate the folds of what is exported"
+        )
     _demand_exportable(run, evaluation, out_directory, validation_hu, settings, head)
     network = _build_network(run, read_weights(run_directory, settings.weights))
     trained = TrainingNetwork(network, _build_head(head))
     with torch.inference_mode():
         images = Windowing(run.preprocessing)(torch.from_numpy(np.asarray(validation_hu, np.float32)))
-    fields = manifest_fields(run, evaluation, head.settings if head else None) | {
+    fields = manifest_fields(run, evaluation, head.settings if head else None, head.trained_on if head else "") | {
         "name": settings.name,
         "version": settings.version,
         "activation_maps": has_activation_maps(network.backbone, images[:FEWEST_SLICES]),
@@ -132,14 +137,19 @@ def _demand_exportable(
         raise TrainingError(f"{len(validation_hu)} validation slices; at least {FEWEST_SLICES} are needed to compare")
     if evaluation.conditions.sequence_head != (head is not None):
         raise TrainingError("evaluation and bundle do not agree on the sequence head; evaluate what is exported")
-    if not settings.replace and _is_taken(out_directory):
+    if _is_taken(out_directory) and not (settings.replace and _is_bundle(out_directory)):
         raise TrainingError(
-            f"{out_directory}: something is there; choose another place, or say that it is to be replaced"
+            f"{out_directory}: something is there; choose another place, or say --replace where it is a bundle"
         )
 
 
 def _is_taken(place: Path) -> bool:
     return place.exists() and (not place.is_dir() or any(place.iterdir()))
+
+
+def _is_bundle(place: Path) -> bool:
+    """A folder with a manifest and plain files alone: nothing else is ever replaced."""
+    return (place / MANIFEST).is_file() and all(one.is_file() for one in place.iterdir())
 
 
 def _promise(fields: dict[str, Any]) -> Manifest:

@@ -48,6 +48,8 @@ class PreparedSlices:
         positive = [rows[number] for number in order if rows[number].labels[0]]
         negative = [rows[number] for number in order if not rows[number].labels[0]]
         chosen = [*positive[: count // 2], *negative[: count - min(count // 2, len(positive))]]
+        if not chosen:
+            raise TrainingError("no slice is there that the run held out; give the prepared sets of the run")
         slices = [self.hu(row) for row in chosen]
         side = max({one.shape for one in slices}, key=lambda shape: sum(one.shape == shape for one in slices))
         return np.stack([one for one in slices if one.shape == side])

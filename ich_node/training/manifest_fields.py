@@ -19,7 +19,9 @@ _METRICS: Final = (
 )
 
 
-def manifest_fields(run: RunInfo, evaluation: Evaluation, head: SequenceHeadSettings | None) -> dict[str, Any]:
+def manifest_fields(
+    run: RunInfo, evaluation: Evaluation, head: SequenceHeadSettings | None, head_trained_on: str = ""
+) -> dict[str, Any]:
     """Give all fields of ``Manifest`` that follow from what was trained and measured."""
     return {
         "trained": True,
@@ -28,7 +30,7 @@ def manifest_fields(run: RunInfo, evaluation: Evaluation, head: SequenceHeadSett
         "sequence_head": head,
         "temperature": evaluation.temperature,
         "thresholds": evaluation.thresholds,
-        "thresholds_basis": _basis(evaluation),
+        "thresholds_basis": _basis(evaluation) + (f"; sequence head trained on {head_trained_on}" if head else ""),
         "operating_points": evaluation.operating_points,
         "training_data": tuple(
             TrainingData(name=one.name, terms=one.terms, slices=one.slices, patients=one.patients) for one in run.data

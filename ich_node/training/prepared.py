@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ich_node.errors import TrainingError
 from ich_node.records import HEMORRHAGE_CLASSES
+from ich_node.training.hu_code import HU_OF_CODE
 
 MANIFEST: Final = "prepared.json"
 TABLE: Final = "slices.csv"
@@ -164,6 +165,8 @@ def open_prepared(directory: Path) -> PreparedSet:
         raise TrainingError(f"{path}: not understood ({error.error_count()} faults); prepare the set anew") from None
     if hashlib.sha256(table).hexdigest() != manifest.table_sha256:
         raise TrainingError(f"{directory / TABLE}: altered, its SHA-256 is not the manifest's; prepare the set anew")
+    if manifest.format_version != 1 or manifest.hu_of_code != tuple(map(float, HU_OF_CODE)):
+        raise TrainingError(f"{path}: written by another version ({manifest.made_by}); prepare the set anew")
     if manifest.classes != HEMORRHAGE_CLASSES:
         raise TrainingError(f"{path}: its class order is {', '.join(manifest.classes)}; prepare the set anew")
     return PreparedSet(directory, manifest, tuple(read_rows(table.decode().splitlines())))

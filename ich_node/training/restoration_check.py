@@ -22,6 +22,7 @@ from ich_node.training.look import PreparedSlices
 from ich_node.training.prepare.regions import find_regions
 from ich_node.training.prepared import Pixels, PreparedSet, SliceRow
 from ich_node.training.restore import LEVEL_HU, WINDOW_WIDTH_HU, restore_hu, usual_restoration
+from ich_node.training.run_folder import demand_data
 from ich_node.training.sequence.embeddings import read_settings
 from ich_node.windowing import Windowing
 
@@ -53,6 +54,7 @@ def check_restoration(runs: Sequence[Path], data: Sequence[PreparedSet]) -> Rest
     restored: list[Tensor] = []
     for run in runs:
         settings = read_settings(run)
+        demand_data(run, data)
         held_out = [row for row in rows if row.fold == settings.fold]
         windowing = Windowing(settings.preprocessing.model_copy(update={"size_px": settings.used_at_px}))
         network = load_network(run, settings)

@@ -8,6 +8,9 @@
 =========================== =========================================================================================
 """
 
+import hashlib
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Literal
 
@@ -18,6 +21,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ich_node.errors import TrainingError
+from ich_node.training.prepared import PreparedSet
 from ich_node.windowing import Preprocessing
 
 CONFIG: Final = "config.json"
@@ -72,6 +76,43 @@ def read_run(directory: Path) -> RunInfo:
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
         raise TrainingError(f"{path}: {faults}; run `ich-train fit` again") from None
+
+
+def network_of(directory: Path) -> str:
+    """A fingerprint of what kind of network a run makes: the same for all folds, and for the run on everything.
+
+    Raises:
+        TrainingError: the run's settings are missing or not understood.
+    """
+    run = read_run(directory)
+    settings = {name: value for name, value in (run.model_extra or {}).get("settings", {}).items() if name not in _FREE}
+    tables = sorted({str((one.model_extra or {}).get("table_sha256", "")) for one in run.data})
+    facts = [run.backbone, run.neighbours, run.preprocessing.model_dump(mode="json"), tables, settings]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+_FREE: Final = frozenset(
+    (
+        *("fold", "seed", "name", "init"),
+        *("resident_gib", "compile", "checkpoint_minutes", "validate_epochs", "validation_slices"),
+    )
+)
+"""Settings in which the runs of one model may differ."""
+
+
+def demand_data(directory: Path, data: Sequence[PreparedSet]) -> None:
+    """Refuse prepared sets that are not those of a run: another table may have other folds.
+
+    Raises:
+        TrainingError: they are others.
+    """
+    wanted = {str((one.model_extra or {}).get("table_sha256", "")) for one in read_run(directory).data} - {""}
+    given = {one.manifest.table_sha256 for one in data}
+    if wanted and not given <= wanted:
+        raise TrainingError(
+            f"the prepared sets are not those that {directory} was trained with (another table, perhaps other folds); "
+            "give the same --data, or train again"
+        )
 
 
 def read_weights(directory: Path, which: Weights = "final") -> dict[str, Tensor]:

@@ -84,6 +84,7 @@ def test_nothing_of_phantoms_is_shown_as_a_clinical_figure(trained: Path) -> Non
 def test_a_restored_brain_window_is_scored_much_like_the_true_windows(trained: Path) -> None:
     outcome = json.loads((trained / "report" / "restoration.json").read_text())
     assert outcome["slices"] == 384
+    assert outcome["auc_true"] > 0.58, "the network tells slices apart"
     assert outcome["mean_difference"] < 0.1
     assert abs(outcome["auc_true"] - outcome["auc_restored"]) < 0.1
 
@@ -143,6 +144,11 @@ def test_the_same_commands_again_do_nothing_twice(trained: Path, capsys: pytest.
         (["fit", "{here}/run", "--data", "{here}/nowhere"], "run `ich-train prepare`"),
         (["evaluate", "{here}/nowhere", "--out", "{here}/x"], "written when `ich-train fit` ends"),
         (["fit", "{here}/run", "--data", "{here}", "--set", "focal"], "NAME=VALUE"),
+        (["fit", "{here}/run", "--data", "{here}", "--rate", "rsna=often"], "rates.rsna"),
+        (["compare", "{here}/x", "--data", "{here}", "--folds", "one"], "whole numbers"),
+        (["sequence", "{here}", "--data", "{here}", "--set", "hidden=8"], "settings of the sequence head: hidden"),
+        (["evaluate", "{here}", "--out", "{here}/x", "--prevalence", "5"], "between 0 and 1, such as 0.05"),
+        (["prepare", "{here}/p", "--phantoms", "24", "--terms", "elsewhere=free"], "the sources are called phantom"),
     ],
 )
 def test_what_cannot_be_done_says_what_to_do(

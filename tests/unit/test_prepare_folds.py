@@ -101,6 +101,14 @@ def test_a_group_is_the_patient_else_the_cluster_else_the_image() -> None:
     ]
 
 
+def test_slices_of_one_study_stay_together_also_where_the_patient_is_unknown() -> None:
+    rows = [replace(row(number), study=study) for number, study in enumerate(("1.2/3", "1.2/4", "1.5/6", ""))]
+
+    groups = groups_of(rows, [None] * 4, bits=2)
+
+    assert groups == ["study of made i0", "study of made i0", "image made i2", "image made i3"]
+
+
 def test_patients_who_look_alike_stay_apart_unless_an_unknown_image_joins_them() -> None:
     same = "0" * 16
 

@@ -105,7 +105,7 @@ def test_phantoms_have_labels_where_their_lesion_is_and_a_patient_each(whole: Pr
 
 def test_a_crash_or_an_endless_slice_costs_one_slice(tmp_path: Path) -> None:
     reader = FatalReader(fatal=frozenset({"image-2"}), endless=frozenset({"image-5"}))
-    settings = PrepareSettings(folds=2, slices_per_shard=4, processes=2, seconds_per_item=1.0)
+    settings = PrepareSettings(folds=2, slices_per_shard=4, processes=2, seconds_per_item=5.0)
 
     made = prepare([fatal_source(8, reader)], tmp_path, settings, lambda _: None)
 

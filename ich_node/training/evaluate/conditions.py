@@ -17,7 +17,7 @@ _LIBRARIES: Final = ("numpy", "scipy", "scikit-learn", "matplotlib")
 
 
 def describe_conditions(
-    scored: Scored, settings: EvaluationSettings, sequence_head: bool, runs: Sequence[str]
+    scored: Scored, settings: EvaluationSettings, sequence_head: bool, runs: Sequence[str], network: str
 ) -> Conditions:
     """State data, drawing, targets and versions."""
     rows = scored.predictions.rows
@@ -33,6 +33,7 @@ def describe_conditions(
         phantoms_only=all(row.kind == PHANTOM for row in rows),
         phantoms_left_out=scored.phantoms_left_out,
         sequence_head=sequence_head,
+        network=network,
         resamples=settings.resamples,
         seed=settings.seed,
         target_sensitivity=settings.target_sensitivity,

@@ -34,6 +34,7 @@ def evaluate(
     *,
     refined: RefinedScores | None = None,
     runs: Sequence[str] = (),
+    network: str = "",
 ) -> Evaluation:
     """Measure a model on slices that it had not seen, of one or several folds together.
 
@@ -42,6 +43,7 @@ def evaluate(
         settings: Targets, resamples, prevalences.
         refined: What a sequence head made of the same slices, where the model has one.
         runs: Names of the runs the predictions come from, for the record.
+        network: ``network_of`` these runs, which ``export`` compares.
 
     Raises:
         TrainingError: there is no slice, or scores of the sequence head do not fit.
@@ -61,7 +63,7 @@ def evaluate(
     of_studies = measure_level(studies, thresholds, settings) if studies else None
     missed, false_alarms = find_worst(scored.predictions.rows, slices, settings.worst_cases)
     return Evaluation(
-        conditions=describe_conditions(scored, settings, refined is not None, runs),
+        conditions=describe_conditions(scored, settings, refined is not None, runs, network),
         slices=of_slices,
         studies=of_studies,
         sources=measure_sources(slices, studies, thresholds, settings, losses)

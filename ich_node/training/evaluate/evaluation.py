@@ -164,6 +164,8 @@ class Conditions(_Record):
     """Synthetic phantoms alone: a test of the software, no clinical figure."""
     phantoms_left_out: int
     sequence_head: bool
+    network: str = ""
+    """Fingerprint of the kind of network; what is exported must have the same. Empty where it is not known."""
     resamples: int
     seed: int
     target_sensitivity: float

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from threading import Event
 from typing import Final
@@ -18,10 +18,10 @@ from ich_node.training.fit.augment import select
 from ich_node.training.fit.checkpoint import pack, save_state
 from ich_node.training.fit.images import draw_batch
 from ich_node.training.fit.log import RunLog
-from ich_node.training.fit.networks import BEST, FINAL
+from ich_node.training.fit.networks import BEST, CHECKPOINT, FINAL
 from ich_node.training.fit.objective import area_under_roc, class_weights, weighted_log_loss
 from ich_node.training.fit.processes import join_processes
-from ich_node.training.fit.run import CHECKPOINT, Run, open_run
+from ich_node.training.fit.run import Run, open_run
 from ich_node.training.fit.sampling import seed_step
 from ich_node.training.fit.scoring import autocast, score_slices
 from ich_node.training.fit.settings import FitSettings
@@ -53,17 +53,27 @@ def fit(settings: FitSettings, data: Sequence[PreparedSet], directory: Path, dev
         TrainingError: the data, the settings or the machine do not allow it; says what to change. What was reached
             before stays in the folder.
     """
-    with stop_on_signals() as stop, join_processes(device) as processes:
-        run = open_run(settings, data, directory, processes)
-        log = RunLog(directory / LOG, run.step, run.schedule.steps) if processes.first else None
+    with join_processes(device) as processes:
         try:
-            _train(run, log, stop)
+            run = open_run(settings, data, directory, processes)
+            if _is_finished(run):
+                return
+            log = RunLog(directory / LOG, run.step, run.schedule.steps) if processes.first else None
+            with stop_on_signals() as stop:
+                _train(run, log, stop)
+                _finish(run, log, stop)
         except torch.OutOfMemoryError:
             raise TrainingError(
-                f"out of memory with {settings.batch} images of {settings.size_px} px; make --batch or --size smaller, "
-                "or --set resident_gib=0; the last checkpoint is kept, and the same command goes on from it"
+                f"out of memory with {settings.batch} images of {settings.size_px} px. If the data lie on the device, "
+                "try the same command with --set resident_gib=0: it goes on from the last checkpoint. Else choose "
+                f"another folder, a smaller --batch or --size, and --init {directory} to begin with what was learned"
             ) from None
-        _finish(run, log)
+
+
+def _is_finished(run: Run) -> bool:
+    """Nothing is left to do."""
+    wanted = [FINAL, HELD_OUT] if len(run.held_out) else [FINAL]
+    return run.step == run.schedule.steps and all((run.directory / name).exists() for name in wanted)
 
 
 # ------------------------------------------------------------------------------------------- the loop
@@ -82,10 +92,13 @@ def _train(run: Run, log: RunLog | None, stop: Event) -> None:
             run.seconds = before_s + time.monotonic() - began
             if log:
                 log.advance()
+            looking = run.step % _LOOK_EVERY == 0
+            if not (looking or run.processes.count == 1):
+                continue  # processes agree now and then: it makes them wait for each other
             stopping, keeping, logging = run.processes.any_of(
                 stop.is_set(),
                 run.processes.first and kept.age_s > 60 * run.settings.checkpoint_minutes,
-                run.processes.first and run.step % _LOOK_EVERY == 0 and logged.age_s > _LOG_EVERY_S,
+                run.processes.first and looking and logged.age_s > _LOG_EVERY_S,
             )
             if logging and run.step % run.schedule.steps_per_epoch:  # the end of an epoch is logged below
                 _write_log(run, log, logged)
@@ -95,7 +108,7 @@ def _train(run: Run, log: RunLog | None, stop: Event) -> None:
                 kept = _Mark(run.step)
             if stopping:
                 raise KeyboardInterrupt
-        _write_log(run, log, logged, _validation(run, epoch + 1))
+        _write_log(run, log, logged, _validation(run, epoch + 1, stop))
         _keep(run)
         kept, logged = _Mark(run.step), _Mark(run.step)
 
@@ -139,7 +152,8 @@ def _step(run: Run, slices: NDArray[np.int64], stored: list[StoredSlices]) -> Te
         group["lr"] = run.schedule.learning_rate(run.step)
     with autocast(settings, run.processes.device):
         logits, _ = run.spread(images.contiguous(memory_format=torch.channels_last))
-    loss = weighted_log_loss(logits.float(), run.labels[torch.from_numpy(slices).to(images.device)], run.weights)
+    shown = torch.from_numpy(slices).to(images.device)
+    loss = weighted_log_loss(logits.float(), run.labels[shown], run.weights, run.importance[shown])
     run.optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]  # torch annotates most
     if settings.clip_norm is not None:
@@ -150,7 +164,7 @@ def _step(run: Run, slices: NDArray[np.int64], stored: list[StoredSlices]) -> Te
     return loss.detach()
 
 
-def _validation(run: Run, epochs_done: int) -> tuple[float, float | None] | None:
+def _validation(run: Run, epochs_done: int, stop: Event) -> tuple[float, float | None] | None:
     """Score slices held out: weighted log loss and AUC of ``any``; keep the best weights."""
     due = epochs_done % run.settings.validate_epochs == 0 or epochs_done == run.settings.epochs
     if not len(run.held_out) or not due:
@@ -159,7 +173,7 @@ def _validation(run: Run, epochs_done: int) -> tuple[float, float | None] | None
     if run.settings.validation_slices and epochs_done < run.settings.epochs:
         chosen = np.random.default_rng(run.settings.seed).permutation(len(some))[: run.settings.validation_slices]
         some = some[np.sort(chosen)]
-    logits = _scores(run, some)
+    logits = _scores(run, some, stop)
     labels = run.labels[torch.from_numpy(some).to(logits.device)]
     loss = float(weighted_log_loss(logits, labels, class_weights(2.0).to(logits.device)))
     if loss < run.best:
@@ -168,8 +182,14 @@ def _validation(run: Run, epochs_done: int) -> tuple[float, float | None] | None
     return loss, area_under_roc(logits[:, 0], labels[:, 0])
 
 
-def _scores(run: Run, slices: NDArray[np.int64]) -> Tensor:
-    logits, _ = score_slices(run.judged, run.images, slices, run.settings, run.processes)
+def _scores(run: Run, slices: NDArray[np.int64], stop: Event) -> Tensor:
+    """Logits of slices (slices, 6), corrected for sampling. A stop is heeded where no other process waits."""
+
+    def look(_: int) -> None:
+        if stop.is_set() and run.processes.count == 1:
+            raise KeyboardInterrupt
+
+    logits, _ = score_slices(run.judged, run.images, slices, run.settings, run.processes, look)
     correction = torch.from_numpy(run.sampler.logit_correction).to(logits)
     return logits + correction
 
@@ -186,8 +206,8 @@ def _write_log(
     run.losses.clear()
     if not math.isfinite(loss):
         raise TrainingError(
-            f"the loss is no number any more at step {run.step}; make --learning-rate smaller or --set clip_norm=1, "
-            f"and go on from the last checkpoint in {run.directory}"
+            f"the loss is no number any more at step {run.step}; give the same command with a smaller --learning-rate "
+            f"or --set clip_norm=1: it goes on from the last checkpoint in {run.directory}"
         )
     if log is None:
         return
@@ -213,15 +233,26 @@ def _write_log(
 
 
 def _keep(run: Run) -> None:
-    """Write the checkpoint; it is never one whose loss was not looked at."""
-    broken = any(not bool(loss.isfinite()) for loss in run.losses)
-    if run.processes.any_of(broken)[0]:
-        return
+    """Write the checkpoint, but never one with something in it that is no number.
+
+    Raises:
+        TrainingError: the weights are none any more; the checkpoint before stays.
+    """
+    tensors = pack(run.network, run.average and run.average.module, run.optimizer)
+    _demand_numbers(run, tensors)
     if run.processes.first:
         facts = {"step": run.step, "seconds": run.seconds, "best": run.best}
-        tensors = pack(run.network, run.average and run.average.module, run.optimizer)
         save_state(run.directory / CHECKPOINT, tensors, facts)
     run.processes.wait()
+
+
+def _demand_numbers(run: Run, tensors: Mapping[str, Tensor]) -> None:
+    broken = sum((~tensor.isfinite()).sum() for tensor in tensors.values() if tensor.is_floating_point())
+    if run.processes.any_of(bool(broken))[0]:
+        raise TrainingError(
+            f"the weights are no numbers any more at step {run.step}; give the same command with a smaller "
+            f"--learning-rate or --set clip_norm=1: it goes on from the last checkpoint in {run.directory}"
+        )
 
 
 def _save_weights(run: Run, name: str) -> None:
@@ -233,11 +264,11 @@ def _save_weights(run: Run, name: str) -> None:
     save_state(run.directory / name, state, {"step": run.step})
 
 
-def _finish(run: Run, log: RunLog | None) -> None:
+def _finish(run: Run, log: RunLog | None, stop: Event) -> None:
     """Keep the final weights, and score every slice that was held out."""
     _save_weights(run, FINAL)
     if len(run.held_out):
-        logits = _scores(run, run.held_out)
+        logits = _scores(run, run.held_out, stop)
         if run.processes.first:
             rows = [run.store.rows[number] for number in run.held_out]
             write_predictions(run.directory / HELD_OUT, rows, logits.cpu().numpy())

@@ -1,5 +1,7 @@
 """Make the network of a run, its average and its optimizer; read the weights that a run or a bundle left."""
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,11 +13,14 @@ from torch import Tensor, nn
 from ich_node.errors import TrainingError
 from ich_node.model.bundle import MANIFEST, load_bundle
 from ich_node.model.network import SliceNetwork
-from ich_node.training.fit.checkpoint import load_state
+from ich_node.training.fit.checkpoint import load_state, part_of
 from ich_node.training.fit.settings import FitSettings
+from ich_node.training.prepared import PreparedSet
+from ich_node.training.run_folder import CONFIG, read_run
 
 FINAL: Final = "final.safetensors"
 BEST: Final = "best.safetensors"
+CHECKPOINT: Final = "checkpoint.safetensors"
 
 
 def make_network(settings: FitSettings, device: torch.device) -> SliceNetwork:
@@ -64,12 +69,43 @@ def load_network(directory: Path, settings: FitSettings, weights: str = FINAL) -
     return network.eval()
 
 
-def _start_from(network: SliceNetwork, directory: Path) -> None:
+def data_of(directory: Path) -> list[dict[str, Any]]:
+    """What the weights of a run or a bundle were trained on."""
     if (directory / MANIFEST).exists():
-        state = load_bundle(directory).network_state
-        tensors = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
-    else:
+        return [one.model_dump() for one in load_bundle(directory).manifest.training_data]
+    return [one.model_dump() for one in read_run(directory).data]
+
+
+def demand_unseen(directory: Path, fold: int | None, data: Sequence[PreparedSet]) -> None:
+    """Refuse weights that have seen, or may have seen, the slices that are to be held out.
+
+    Raises:
+        TrainingError: they have; says with which weights the scores would be out of fold.
+    """
+    sources = {name for one in data for name in one.manifest.counts}
+    tables = {one.manifest.table_sha256 for one in data}
+    known = [one for one in data_of(directory) if one["name"] in sources]
+    if not known:
+        return
+    config = directory / CONFIG
+    same_fold = config.exists() and json.loads(config.read_text()).get("settings", {}).get("fold") == fold
+    if not (same_fold and all(one.get("table_sha256") in tables for one in known)):
+        raise TrainingError(
+            f"the weights in {directory} were trained on {known[0]['name']}, and not with fold {fold} held out: "
+            "scores of that fold would not be of slices they never saw; start from a run of the same fold, "
+            "or leave --fold out"
+        )
+
+
+def _start_from(network: SliceNetwork, directory: Path) -> None:
+    """Take the weights of a bundle, of a finished run, or of the last checkpoint of one that was not."""
+    if (directory / MANIFEST).exists():
+        tensors = load_bundle(directory).network_state
+    elif (directory / FINAL).exists():
         tensors, _ = load_state(directory / FINAL)
+    else:
+        every, _ = load_state(directory / CHECKPOINT)
+        tensors = part_of(every, "average.") or part_of(every, "network.")
     _fill(network, tensors, directory)
 
 

@@ -17,10 +17,15 @@ def class_weights(any_weight: float) -> Tensor:
     return weights / weights.sum()
 
 
-def weighted_log_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
-    """Binary cross-entropy of (slices, 6), weighted by class; plain: focal loss or smoothing would ruin it."""
-    each = functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")
-    return (each * weights).sum(dim=1).mean()
+def weighted_log_loss(logits: Tensor, labels: Tensor, weights: Tensor, importance: Tensor | None = None) -> Tensor:
+    """Binary cross-entropy of (slices, 6), weighted by class; plain: focal loss or smoothing would ruin it.
+
+    ``importance`` (slices,) weighs the subtypes of slices that were drawn oftener or rarer than the data have them.
+    """
+    each = functional.binary_cross_entropy_with_logits(logits, labels, reduction="none") * weights
+    if importance is None:
+        return each.sum(dim=1).mean()
+    return (each[:, 0] + importance * each[:, 1:].sum(dim=1)).mean()
 
 
 def area_under_roc(scores: Tensor, labels: Tensor) -> float | None:

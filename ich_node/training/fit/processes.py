@@ -7,8 +7,11 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed
+from timm.layers.norm_act import convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+
+from ich_node.errors import TrainingError
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,12 @@ class Processes:
         torch.distributed.all_reduce(raised)
         return [number > 0 for number in raised.tolist()]
 
+    def share_statistics(self, network: nn.Module) -> None:
+        """Give every process the first one's batch statistics, so that all score with the network that is kept."""
+        if self.count > 1:
+            for statistic in network.buffers():
+                torch.distributed.broadcast(statistic, 0)
+
     def sum_rows(self, values: Tensor) -> Tensor:
         """Add up tensors of which each process filled its own rows."""
         if self.count > 1:
@@ -60,7 +69,8 @@ class Processes:
         if self.count == 1:
             return network
         if self.device.type == "cuda":
-            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]  # torch annotates most
+            # torch's own drops the activations that stand in timm's norms
+            network = convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]  # timm annotates most
         ids = [self.device.index] if self.device.type == "cuda" else None
         return DistributedDataParallel(network, device_ids=ids)
 
@@ -85,6 +95,8 @@ def join_processes(device: str = "auto") -> Iterator[Processes]:
 
 
 def _device(wanted: str) -> torch.device:
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise TrainingError("there is no CUDA device here; leave --device out, or say --device cpu")
     if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     local = int(os.environ.get("LOCAL_RANK", "0"))

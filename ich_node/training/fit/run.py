@@ -13,21 +13,27 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ich_node import __version__
+from ich_node.durable import write_durably
 from ich_node.errors import TrainingError
 from ich_node.model.network import SliceNetwork
 from ich_node.training.fit.checkpoint import load_state, unpack
 from ich_node.training.fit.images import ImageMaker
-from ich_node.training.fit.networks import make_average, make_network, make_optimizer
+from ich_node.training.fit.networks import (
+    CHECKPOINT,
+    data_of,
+    demand_unseen,
+    make_average,
+    make_network,
+    make_optimizer,
+)
 from ich_node.training.fit.objective import class_weights
 from ich_node.training.fit.processes import Processes
 from ich_node.training.fit.sampling import Sampler, make_sampler
 from ich_node.training.fit.schedule import Schedule, make_schedule
 from ich_node.training.fit.settings import FitSettings
 from ich_node.training.fit.store import SliceStore
-from ich_node.training.prepared import PreparedSet
+from ich_node.training.prepared import PreparedSet, SliceRow
 from ich_node.training.run_folder import CONFIG
-
-CHECKPOINT: Final = "checkpoint.safetensors"
 
 
 @dataclass(slots=True, eq=False)
@@ -52,6 +58,8 @@ class Run:
     """ModelEmaV3, or None."""
     optimizer: torch.optim.Optimizer
     weights: Tensor
+    importance: Tensor
+    """(all slices,), see ``Sampler``."""
     step: int = 0
     seconds: float = 0.0
     best: float = math.inf
@@ -78,6 +86,8 @@ def open_run(settings: FitSettings, data: Sequence[PreparedSet], directory: Path
         raise TrainingError(
             f"an epoch of {sampler.draws} slices fills no batch of {settings.batch}; make --batch smaller"
         )
+    if settings.init is not None and len(held_out):
+        demand_unseen(Path(settings.init), settings.fold, data)
     network = make_network(settings, processes.device)
     spread = processes.spread(network)
     run = Run(
@@ -96,9 +106,16 @@ def open_run(settings: FitSettings, data: Sequence[PreparedSet], directory: Path
         average=make_average(settings, network),
         optimizer=make_optimizer(settings, network),
         weights=class_weights(settings.any_weight).to(processes.device),
+        importance=_of_all(store, training, sampler).to(processes.device),
     )
     _begin_or_go_on(run, data)
     return run
+
+
+def _of_all(store: SliceStore, training: NDArray[np.int64], sampler: Sampler) -> Tensor:
+    importance = torch.ones(len(store.rows))
+    importance[torch.from_numpy(training)] = torch.from_numpy(sampler.importance).float()
+    return importance
 
 
 def _split(store: SliceStore, settings: FitSettings) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -106,7 +123,29 @@ def _split(store: SliceStore, settings: FitSettings) -> tuple[NDArray[np.int64],
     held_out = np.flatnonzero(folds == settings.fold) if settings.fold is not None else np.array([], np.int64)
     if settings.fold is not None and not len(held_out):
         raise TrainingError(f"no slice is in fold {settings.fold}; the data have folds {sorted(set(folds.tolist()))}")
-    return np.setdiff1d(np.arange(len(folds)), held_out), held_out
+    training = np.setdiff1d(np.arange(len(folds)), held_out)
+    _demand_apart([store.rows[number] for number in training], [store.rows[number] for number in held_out])
+    return training, held_out
+
+
+def _demand_apart(training: Sequence[SliceRow], held_out: Sequence[SliceRow]) -> None:
+    """Folds of sets that were prepared one by one know nothing of each other."""
+    for what, marks_of in _MARKS.items():
+        both = {mark for row in training if (mark := marks_of(row))} & {
+            mark for row in held_out if (mark := marks_of(row))
+        }
+        if both:
+            raise TrainingError(
+                f"{len(both)} {what}s are trained on and held out, such as {min(both)}: these sets have folds that "
+                "know nothing of each other; prepare all sources together in one `ich-train prepare`"
+            )
+
+
+_MARKS: Final[dict[str, Callable[[SliceRow], str]]] = {
+    "image": lambda row: f"{row.source} {row.image_id}",
+    "patient": lambda row: row.patient_id,
+    "group": lambda row: row.group,
+}
 
 
 def _begin_or_go_on(run: Run, data: Sequence[PreparedSet]) -> None:
@@ -114,15 +153,17 @@ def _begin_or_go_on(run: Run, data: Sequence[PreparedSet]) -> None:
     config = _configuration(run, data)
     path = run.directory / CONFIG
     if path.exists():
-        _demand_same(path, config)
+        demand_same(path, config)
         if (run.directory / CHECKPOINT).exists():
             tensors, facts = load_state(run.directory / CHECKPOINT)
             unpack(tensors, run.network, run.average and run.average.module, run.optimizer)
             run.step, run.seconds, run.best = facts["step"], facts["seconds"], facts["best"]
-    run.processes.wait()
-    if run.processes.first:
+    if run.processes.mean(torch.tensor(float(run.step), device=run.processes.device)) != run.step:
+        raise TrainingError(f"not every process sees the checkpoint; put {run.directory} where all machines see it")
+    if run.processes.first and not path.exists():
         run.directory.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(config, indent=1) + "\n")
+        write_durably(path, [(json.dumps(config, indent=1) + "\n").encode()])
+    run.processes.wait()
 
 
 def _configuration(run: Run, data: Sequence[PreparedSet]) -> dict[str, Any]:
@@ -137,7 +178,7 @@ def _configuration(run: Run, data: Sequence[PreparedSet]) -> dict[str, Any]:
         "size_px": settings.used_at_px,
         "neighbours": settings.neighbours,
         "preprocessing": preprocessing.model_dump(mode="json"),
-        "data": [one for prepared in data for one in _sources(prepared)],
+        "data": [*(one for prepared in data for one in _sources(prepared, run)), *_before(settings)],
         "training_slices": len(run.training),
         "held_out_slices": len(run.held_out),
         "logit_correction": run.sampler.logit_correction.tolist(),
@@ -145,20 +186,56 @@ def _configuration(run: Run, data: Sequence[PreparedSet]) -> dict[str, Any]:
     }
 
 
-def _sources(data: PreparedSet) -> Iterator[dict[str, Any]]:
-    for name, counts in data.manifest.counts.items():
-        terms = data.manifest.terms.get(name, "not stated")
-        yield {"name": name, "terms": terms, "slices": counts["slices"], "patients": counts.get("patients"),
-               "table_sha256": data.manifest.table_sha256}  # fmt: skip
+def _sources(data: PreparedSet, run: Run) -> Iterator[dict[str, Any]]:
+    """What is trained on, by source."""
+    for name in data.manifest.counts:
+        rows = [row for row in data.rows if row.source == name and row.fold != run.settings.fold]
+        yield {
+            "name": name,
+            "terms": data.manifest.terms.get(name, "not stated"),
+            "slices": len(rows),
+            "patients": len({row.patient_id for row in rows if row.patient_id}),
+            "table_sha256": data.manifest.table_sha256,
+        }
 
 
-def _demand_same(path: Path, config: dict[str, Any]) -> None:
-    before = json.loads(path.read_text())
-    different = [name for name in ("settings", "data", "training_slices") if before.get(name) != config[name]]
-    if different:
-        changed = sorted(
-            name for name, value in config["settings"].items() if before.get("settings", {}).get(name) != value
-        )
+def _before(settings: FitSettings) -> Iterator[dict[str, Any]]:
+    """What the weights were trained on that the run starts from."""
+    if settings.pretrained:
+        yield {"name": f"weights of timm for {settings.backbone}", "terms": "as timm states them for these weights"}
+    if settings.init is not None:
+        yield from (dict(one) for one in data_of(Path(settings.init)))
+
+
+_OF_THE_MACHINE: Final = frozenset(
+    (
+        "resident_gib",
+        "compile",
+        "checkpoint_minutes",
+        "validate_epochs",
+        "validation_slices",
+        "learning_rate",
+        "clip_norm",
+    )
+)
+"""Settings that a run may go on with otherwise: how fast, how often, and what tames a loss that runs away."""
+
+
+def demand_same(path: Path, config: dict[str, Any]) -> None:
+    """Compare a run's configuration with the one that is wanted.
+
+    Raises:
+        TrainingError: they differ in more than what may change.
+    """
+    try:
+        before = json.loads(path.read_text())
+        mine, theirs = config["settings"], before["settings"]
+    except (ValueError, KeyError) as error:
+        raise TrainingError(f"{path}: damaged ({error}); choose another folder") from None
+    changed = sorted(name for name, value in mine.items() if theirs.get(name) != value and name not in _OF_THE_MACHINE)
+    different = [name for name in ("data", "training_slices") if before.get(name) != config[name]]
+    if changed or different:
+        different = ["settings"] * bool(changed) + different
         raise TrainingError(
             f"{path.parent} holds a run with other {' and '.join(different)}"
             + (f" ({', '.join(changed)})" if changed else "")

@@ -22,8 +22,12 @@ class Sampler:
 
     probability: NDArray[np.float64]
     """(slices,), sums to 1."""
+    importance: NDArray[np.float64]
+    """(slices,): how much rarer each is drawn than the data have it; the mean over the draws is 1."""
     logit_correction: NDArray[np.float64]
-    """(6,): to be added to logits that were trained on these draws, so that they fit the data as they are."""
+    """(6,): to be added to logits that were trained on these draws, so that they fit the data as they are. Draws are by
+    ``any``, whose odds they shift by one number. A subtype's odds they shift by another number on every slice, so the
+    subtypes' part of the loss is weighed by ``importance`` instead, and their correction is 0."""
     draws: int
     """Slices in an epoch."""
     seed: int
@@ -56,8 +60,10 @@ def make_sampler(rows: Sequence[SliceRow], settings: FitSettings) -> Sampler:
     patients = _patients(rows) if settings.patient_share else None
     natural = _settle(base, labels[:, 0] > 0, None, patients, settings.patient_share)
     drawn = _settle(base, labels[:, 0] > 0, settings.positive_share, patients, settings.patient_share)
-    correction = _log_odds(natural @ labels) - _log_odds(drawn @ labels)
-    return Sampler(drawn, correction, settings.draws or len(rows), settings.seed)
+    correction = np.zeros(len(HEMORRHAGE_CLASSES))
+    correction[0] = (_log_odds(natural @ labels) - _log_odds(drawn @ labels))[0]
+    importance = np.divide(natural, drawn, out=np.zeros_like(drawn), where=drawn > 0)
+    return Sampler(drawn, importance, correction, settings.draws or len(rows), settings.seed)
 
 
 def step_seed(seed: int, step: int) -> int:

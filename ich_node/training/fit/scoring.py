@@ -33,12 +33,14 @@ def score_slices(
     logits = torch.zeros(len(numbers), 6, device=processes.device)
     embeddings = torch.zeros(len(numbers), network.embedding_size, device=processes.device)
     network.eval()
+    processes.share_statistics(network)
     for first in range(start, stop, _BATCH):
         last = min(first + _BATCH, stop)
         batch = images.images(numbers[first:last], settings.used_at_px)
         with torch.inference_mode(), autocast(settings, processes.device):
-            some_logits, some_embeddings = network(batch.contiguous(memory_format=torch.channels_last))
-        logits[first:last], embeddings[first:last] = some_logits.float(), some_embeddings.float()
+            embedded = network.forward_features(batch.contiguous(memory_format=torch.channels_last)).float()
+        with torch.inference_mode():  # the last layer in float32, as the node's engines compute it
+            logits[first:last], embeddings[first:last] = network.forward_head(embedded), embedded
         progress(last - first)
     return processes.sum_rows(logits), processes.sum_rows(embeddings)
 

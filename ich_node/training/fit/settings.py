@@ -2,7 +2,7 @@
 
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ich_node.errors import TrainingError
 from ich_node.model.network import DEFAULT_BACKBONE
@@ -100,6 +100,11 @@ class FitSettings(_Record):
     """Every so many epochs the slices held out are scored."""
     validation_slices: int | None = Field(default=None, ge=1)
     """Of those held out, how many are scored between epochs; all of them are at the end."""
+
+    @field_validator("allow_empty", mode="before")
+    @classmethod
+    def _takes_one_word(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _knows_its_rates(self) -> "FitSettings":

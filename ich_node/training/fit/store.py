@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -20,6 +21,7 @@ from ich_node.training.prepared import Pixels, PreparedSet, SliceRow
 _AHEAD: Final = 3
 """Batches that are read before they are needed."""
 _READERS: Final = 4
+CHECKED: Final = "checked.json"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,7 +92,7 @@ class SliceStore:
 
     def fetch_ahead(self, batches: Iterator[NDArray[np.int64]]) -> Iterator[list[StoredSlices]]:
         """Read batch after batch, some of them before they are asked for."""
-        with ThreadPoolExecutor(_READERS) as readers:
+        with ThreadPoolExecutor(_READERS, initializer=_use, initargs=(self.device,)) as readers:
             waiting = [readers.submit(self.fetch, batch) for batch in islice(batches, _AHEAD)]
             while waiting:
                 ready = waiting.pop(0).result()
@@ -99,17 +101,19 @@ class SliceStore:
 
     def _open(self, data: PreparedSet) -> None:
         at: dict[str, int] = {}
+        checked = _read_checked(data.directory)
         for shard in data.manifest.shards:
             path = data.shard_path(shard.name)
             arrays: dict[str, Any] = dict(_map_shard(path))
+            _check(path, shard.sha256, checked)
             if self.resident:
-                _check(path, shard.sha256)
                 arrays = {name: torch.from_numpy(np.array(array)).to(self.device) for name, array in arrays.items()}
             if arrays["pixels"].shape != (shard.slices, shard.side_px, shard.side_px):
                 raise TrainingError(f"{path}: not what {data.directory}'s manifest says; prepare the set anew")
             at[shard.name] = len(self._arrays)
             self._arrays.append(_Array(arrays["pixels"], arrays.get("regions")))
         self._places += [_Place(at[row.shard], row.index) for row in data.rows]
+        _write_checked(data.directory, checked)
 
     def _gather(self, numbers: Sequence[int] | NDArray[np.int64], places: list[int]) -> StoredSlices:
         found = [self._places[int(numbers[place])] for place in places]
@@ -125,6 +129,12 @@ class SliceStore:
             return torch.stack(slices)
         stacked = torch.from_numpy(np.stack(slices))
         return stacked.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else stacked
+
+
+def _use(device: torch.device) -> None:
+    """Pinned memory belongs to the thread's current device."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
 
 
 def _map_shard(path: Path) -> dict[str, NDArray[np.uint8]]:
@@ -146,10 +156,34 @@ def _map_shard(path: Path) -> dict[str, NDArray[np.uint8]]:
         raise TrainingError(f"{path}: no shard ({error}); delete it and run `ich-train prepare` again") from None
 
 
-def _check(path: Path, sha256: str) -> None:
+Checked = dict[str, list[object]]
+"""SHA-256, size and time of change of shards that were found whole, by name."""
+
+
+def _read_checked(directory: Path) -> Checked:
+    try:
+        found: Checked = json.loads((directory / CHECKED).read_text())
+    except (OSError, ValueError):
+        return {}
+    return found
+
+
+def _write_checked(directory: Path, checked: Checked) -> None:
+    """Remember what was checked, so that a large set is hashed once; one that cannot be written to is hashed again."""
+    if checked != _read_checked(directory):
+        with suppress(OSError):
+            (directory / CHECKED).write_text(json.dumps(checked))
+
+
+def _check(path: Path, sha256: str, checked: Checked) -> None:
+    status = path.stat()
+    mark: list[object] = [sha256, status.st_size, status.st_mtime_ns]
+    if checked.get(path.name) == mark:
+        return
     with path.open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
             raise TrainingError(f"{path}: altered, its SHA-256 is not the manifest's; delete it and prepare again")
+    checked[path.name] = mark
 
 
 def neighbours_of(rows: Sequence[SliceRow]) -> NDArray[np.int64]:

@@ -9,6 +9,7 @@ from pydicom import Dataset
 from ich_node.decode import DecodeLimits, read_slices
 from ich_node.decode.file import damage_means, read_header
 from ich_node.decode.header import frame_count, text_of
+from ich_node.eligibility import slice_ineligibility
 from ich_node.errors import Unreadable
 from ich_node.records import HounsfieldSlice, NotAnalysedReason
 from ich_node.slice_position import slice_position_mm
@@ -28,21 +29,25 @@ class DicomReader:
     place: Path
     side_px: int = DEFAULT_SIDE_PX
     limits: DecodeLimits = field(default_factory=DecodeLimits)
+    eligible_only: bool = False
+    """Leave out what the node would not analyse by its header: localizers, other planes, contrast, MR ..."""
 
     def read(self, item: Item) -> tuple[ReadSlice, ...]:
         """Decode one file.
 
         Raises:
-            Unreadable: it is no CT image of one frame that can be decoded.
+            Unreadable: it is no CT image of one frame that can be decoded, or not one that the node analyses.
         """
         with as_file(self.place, item.at) as path:
             header = read_header(path, self.limits)
             _check_single_frame(header)
             (one,) = read_slices(path, self.limits)
+        if self.eligible_only and (reason := slice_ineligibility(one.facts)) is not None:
+            raise Unreadable(reason)
         return (_slice(item, header, one, self.side_px),)
 
     def settings(self) -> str:
-        return f"dicom {self.side_px}"
+        return f"dicom {self.side_px}" + (" eligible" if self.eligible_only else "")
 
 
 def _check_single_frame(header: Dataset) -> None:

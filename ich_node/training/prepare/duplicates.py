@@ -21,9 +21,10 @@ Indices = NDArray[np.int64]
 
 
 def groups_of(rows: Sequence[SliceRow], hashes: Sequence[str | None], bits: int) -> list[str]:
-    """Name the group of each row: its patient, else its cluster of near-duplicates, else itself.
+    """Name the group of each row: its patient, else its study and cluster of near-duplicates, else itself.
 
-    A cluster with images of a known patient joins that patient; one with images of two patients joins them.
+    A cluster with images of a known patient joins that patient; one with images of two patients joins them. Slices of
+    one study stay together also where nobody knows whose they are.
     """
     from scipy.sparse import coo_matrix  # late: the children that make shards need neither
     from scipy.sparse.csgraph import connected_components
@@ -32,8 +33,14 @@ def groups_of(rows: Sequence[SliceRow], hashes: Sequence[str | None], bits: int)
     number = {patient: len(rows) + index for index, patient in enumerate(patients)}
     owned = [(index, number[row.patient_id]) for index, row in enumerate(rows) if row.patient_id]
     alike = near_duplicates(hashes, np.array([bool(row.patient_id) for row in rows], np.bool_), bits)
-    edges = np.concatenate([np.array(owned, np.int64).reshape(-1, 2), alike])
-    nodes = len(rows) + len(patients)
+    studies: dict[tuple[str, str], int] = {}
+    of_study = [
+        (index, len(rows) + len(patients) + studies.setdefault((row.source, row.study.split("/")[0]), len(studies)))
+        for index, row in enumerate(rows)
+        if row.study
+    ]
+    edges = np.concatenate([np.array(pairs, np.int64).reshape(-1, 2) for pairs in (owned, of_study, alike)])
+    nodes = len(rows) + len(patients) + len(studies)
     graph = coo_matrix((np.ones(len(edges), np.bool_), (edges[:, 0], edges[:, 1])), shape=(nodes, nodes))
     _, component = connected_components(graph, directed=False)
     return _names(rows, patients, component)
@@ -70,8 +77,9 @@ def _names(rows: Sequence[SliceRow], patients: Sequence[str], component: NDArray
     of_component: dict[int, str] = {}
     for index, patient in enumerate(patients):
         of_component.setdefault(int(component[len(rows) + index]), f"patient {patient}")
-    sizes = np.bincount(component)
+    sizes = np.bincount(component[: len(rows)], minlength=int(component.max()) + 1)
     for index, row in enumerate(rows):
-        kind = "near-duplicates of" if sizes[component[index]] > 1 else "image"
+        several = "study of" if row.study else "near-duplicates of"
+        kind = several if sizes[component[index]] > 1 else "image"
         of_component.setdefault(int(component[index]), f"{kind} {row.source} {row.image_id}")
     return [of_component[int(one)] for one in component[: len(rows)]]

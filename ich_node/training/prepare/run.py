@@ -54,6 +54,11 @@ def prepare(
         TrainingError: the sources or the folder cannot be used; says what to do.
     """
     _check(settings)
+    known = {lot.source for source in sources for lot in source.lots}
+    if strangers := set(settings.terms) - known:
+        raise TrainingError(
+            f"terms are given for {', '.join(sorted(strangers))}; the sources are called {', '.join(sorted(known))}"
+        )
     for note in (note for source in sources for note in source.notes):
         say(note)
     plan = make_plan(sources, settings.slices_per_shard)

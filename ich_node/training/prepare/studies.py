@@ -101,7 +101,7 @@ def find_studies(
     if not items:
         raise TrainingError(f"{table}: no row names a file of {place}; check the UIDs, or paths relative to the folder")
     unused = _unused(rows, files)
-    reader = DicomReader(place, side_px)
+    reader = DicomReader(place, side_px, eligible_only=True)
     notes = (f"{source}: {len(items)} labelled slices of {len(files)} DICOM files",)
     lot = Lot(source, "dicom", Pixels.HU, side_px, reader, items)
     return Source((lot,), (*left_out, *repeated, *others, *unused), notes)

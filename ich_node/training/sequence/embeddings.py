@@ -21,7 +21,7 @@ from ich_node.training.fit.scoring import score_slices
 from ich_node.training.fit.settings import Augmentation, FitSettings
 from ich_node.training.fit.store import SliceStore, series_of
 from ich_node.training.prepared import PreparedSet, SliceRow
-from ich_node.training.run_folder import CONFIG
+from ich_node.training.run_folder import CONFIG, demand_data
 
 CACHE: Final = "embeddings.safetensors"
 
@@ -80,6 +80,7 @@ def embed_run(directory: Path, data: Sequence[PreparedSet], device: torch.device
         TrainingError: the run is not finished, shows neighbours, or no series has an order.
     """
     settings = read_settings(directory)
+    demand_data(directory, data)
     if settings.neighbours:
         raise TrainingError(f"{directory}: a sequence head is for networks that see one slice; train with neighbours=0")
     rows = [row for one in data for row in one.rows]

@@ -1,7 +1,10 @@
 """What the second stage depends on."""
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Any
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ich_node.errors import TrainingError
 from ich_node.model.network import SequenceHeadSettings
 
 
@@ -25,6 +28,19 @@ class SequenceSettings(BaseModel):
     parts: int = Field(default=3, ge=2)
     """Into how many parts, by patient, held-out slices are split to judge the head."""
     seed: int = 0
+
+    @classmethod
+    def of(cls, changes: dict[str, Any]) -> "SequenceSettings":
+        """Make settings that differ from the usual ones.
+
+        Raises:
+            TrainingError: there is no such setting, or a value is out of range.
+        """
+        try:
+            return cls(**changes)
+        except ValidationError as error:
+            faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
+            raise TrainingError(f"settings of the sequence head: {faults}") from None
 
     def head(self, embedding_size: int) -> SequenceHeadSettings:
         """The shape of the head, as the manifest states it."""

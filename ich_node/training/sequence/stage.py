@@ -113,7 +113,7 @@ def read_head(directory: Path) -> TrainedHead:
     state, _ = load_state(directory / HEAD)
     try:
         facts = json.loads((directory / FACTS).read_text())
-        return TrainedHead(SequenceHeadSettings(**facts["head"]), state)
+        return TrainedHead(SequenceHeadSettings(**facts["head"]), state, facts["trained_on"])
     except (OSError, ValueError, KeyError) as error:
         raise TrainingError(f"{directory / FACTS}: not understood ({error}); run `ich-train sequence` again") from None
 

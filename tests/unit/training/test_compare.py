@@ -4,23 +4,25 @@ from pathlib import Path
 
 import pytest
 
-from ich_node.training import compare as comparing
+from ich_node.errors import TrainingError
 from ich_node.training.compare import as_markdown, compare
 from ich_node.training.fit import make_settings
 from ich_node.training.prepared import PreparedSet
 
 
 def test_backbones_are_compared_on_the_same_slices_and_an_interrupted_comparison_goes_on(
-    phantoms: PreparedSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    phantoms: PreparedSet, tmp_path: Path
 ) -> None:
     small = {"size_px": 32, "batch": 8, "draws": 16, "epochs": 1, "precision": "f32"}
     settings = make_settings("scratch", {**small, "allow_empty": ["epidural", "subdural"]})
     backbones = ("test_resnet", "test_convnext")
     first = compare(backbones[:1], settings, [0, 1], [phantoms], tmp_path, device="cpu", say=lambda _: None)
-    trained: list[str] = []
-    monkeypatch.setattr(comparing, "fit", lambda s, *rest: (trained.append(s.backbone), _fit(s, *rest)))
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "test_resnet").rglob("*")}
     rows = compare(backbones, settings, [0, 1], [phantoms], tmp_path, device="cpu", say=lambda _: None)
-    assert trained == ["test_convnext", "test_convnext"]
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "test_resnet").rglob("*")} == before
+    longer = settings.model_copy(update={"epochs": 2})
+    with pytest.raises(TrainingError, match="other settings"):
+        compare(backbones, longer, [0, 1], [phantoms], tmp_path, device="cpu", say=lambda _: None)
     assert rows[0] == first[0]
     assert {row.slices for row in rows} == {len(phantoms.rows)}
     positives = sum(row.labels[0] for row in phantoms.rows)
@@ -31,6 +33,3 @@ def test_backbones_are_compared_on_the_same_slices_and_an_interrupted_comparison
     assert 'always "no"' in table
     assert (tmp_path / "comparison.csv").read_text().count("\n") == 3
     assert (tmp_path / "comparison.png").stat().st_size > 10_000
-
-
-_fit = comparing.fit

@@ -21,7 +21,7 @@ from ich_node.training.fit.images import ImageMaker
 from ich_node.training.fit.log import RunLog, read_log
 from ich_node.training.fit.networks import load_network, make_network
 from ich_node.training.fit.objective import area_under_roc, class_weights, weighted_log_loss
-from ich_node.training.fit.processes import Processes
+from ich_node.training.fit.processes import Processes, convert_sync_batchnorm
 from ich_node.training.fit.run import open_run
 from ich_node.training.fit.schedule import make_schedule
 from ich_node.training.fit.settings import NO_AUGMENTATION
@@ -172,7 +172,10 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_what_was_good(
     step = loop._step
 
     def diverge(run: Any, *others: Any) -> torch.Tensor:
-        return step(run, *others) * (torch.nan if run.step >= 5 else 1.0)
+        if run.step == 5:
+            with torch.no_grad():
+                run.network.classifier.weight.fill_(torch.inf)
+        return step(run, *others)
 
     monkeypatch.setattr(loop, "_step", diverge)
     with pytest.raises(TrainingError, match=r"no number.*--learning-rate"):
@@ -182,6 +185,36 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_what_was_good(
     assert all(tensor.isfinite().all() for tensor in tensors.values())
 
 
+def test_weights_that_are_no_numbers_are_never_kept_whatever_the_loss_was(
+    phantoms: PreparedSet, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = loop._step
+
+    def overflow(run: Any, *others: Any) -> torch.Tensor:
+        loss = step(run, *others)
+        if run.step == 7:  # the last of an epoch: nothing looks at another loss before the checkpoint
+            with torch.no_grad():
+                run.network.classifier.weight.fill_(torch.nan)
+        return loss
+
+    monkeypatch.setattr(loop, "_step", overflow)
+    with pytest.raises(TrainingError, match=r"weights are no numbers.*goes on from the last checkpoint"):
+        fit(_settings(epochs=3), [phantoms], run, "cpu")
+    tensors, facts = load_state(run / "checkpoint.safetensors")
+    assert facts["step"] == 4
+    assert all(tensor.isfinite().all() for tensor in tensors.values())
+    monkeypatch.setattr(loop, "_step", step)
+    fit(_settings(epochs=3, learning_rate=1e-4), [phantoms], run, "cpu")
+    assert len(read_predictions([run / "held-out.csv"]).rows) > 0
+
+
+def test_a_finished_run_is_left_as_it_is(phantoms: PreparedSet, run: Path) -> None:
+    fit(_settings(epochs=1), [phantoms], run, "cpu")
+    before = {path: path.stat().st_mtime_ns for path in run.iterdir()}
+    fit(_settings(epochs=1), [phantoms], run, "cpu")
+    assert {path: path.stat().st_mtime_ns for path in run.iterdir()} == before
+
+
 def test_out_of_memory_says_what_to_make_smaller(
     phantoms: PreparedSet, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -189,7 +222,7 @@ def test_out_of_memory_says_what_to_make_smaller(
         raise torch.OutOfMemoryError
 
     monkeypatch.setattr(loop, "_step", too_much)
-    with pytest.raises(TrainingError, match="--batch or --size smaller"):
+    with pytest.raises(TrainingError, match=r"smaller --batch or --size, and --init"):
         fit(_settings(), [phantoms], run, "cpu")
 
 
@@ -234,6 +267,29 @@ def test_a_run_starts_from_the_weights_of_another(phantoms: PreparedSet, tmp_pat
     assert all(torch.equal(started[name], left[name]) for name in left)
     with pytest.raises(TrainingError, match="another backbone"):
         make_network(_settings(init=str(tmp_path / "first"), backbone="test_vit"), torch.device("cpu"))
+
+
+def test_weights_that_saw_what_is_held_out_are_refused(phantoms: PreparedSet, tmp_path: Path) -> None:
+    fit(_settings(epochs=1, fold=1), [phantoms], tmp_path / "first", "cpu")
+    with pytest.raises(TrainingError, match=r"not with fold 0 held out"):
+        fit(_settings(init=str(tmp_path / "first")), [phantoms], tmp_path / "second", "cpu")
+    fit(_settings(epochs=1, fold=1, init=str(tmp_path / "first")), [phantoms], tmp_path / "third", "cpu")
+    names = [one["name"] for one in json.loads((tmp_path / "third" / "config.json").read_text())["data"]]
+    assert names == ["phantom", "phantom"]
+
+
+def test_sets_whose_folds_know_nothing_of_each_other_are_refused(phantoms: PreparedSet, tmp_path: Path) -> None:
+    other = make_prepared(tmp_path / "other", heads=8, folds=3)
+    with pytest.raises(TrainingError, match=r"trained on and held out.*prepare all sources together"):
+        fit(_settings(), [phantoms, other], tmp_path / "run", "cpu")
+
+
+def test_synchronised_norms_keep_their_activations() -> None:
+    network = make_network(_settings(backbone="test_efficientnet"), torch.device("cpu")).eval()
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        before = network(images)[0]
+        assert torch.allclose(convert_sync_batchnorm(network)(images)[0], before, atol=1e-5)
 
 
 def test_the_presets_are_what_the_documentation_says() -> None:

@@ -39,7 +39,20 @@ def test_positives_are_drawn_to_their_share_and_the_logits_corrected() -> None:
     drawn = sampler.draw_epoch(0)
     assert np.mean(drawn < 10) == pytest.approx(0.5, abs=0.01)
     # one in ten is positive, one in two was shown: the odds fall from 1 to 1/9
-    assert sampler.logit_correction == pytest.approx(np.full(6, -np.log(9)))
+    assert sampler.logit_correction[0] == pytest.approx(-np.log(9))
+
+
+def test_subtypes_are_weighed_back_to_the_data_and_not_shifted() -> None:
+    """Of ten positives four show a subtype: among the draws it is commoner, among the weighed draws as in the data."""
+    some = [
+        replace(row, labels=(row.labels[0], *(row.labels[0] * (n < 4) for _ in range(5)))) for n, row in enumerate(ROWS)
+    ]
+    sampler = make_sampler(some, make_settings("scratch", {"positive_share": 0.5}))
+    labels = np.array([row.labels for row in some])
+    assert sampler.probability @ labels[:, 1] == pytest.approx(0.2)
+    assert (sampler.probability * sampler.importance) @ labels[:, 1] == pytest.approx(0.04)
+    assert sampler.probability @ sampler.importance == pytest.approx(1.0)
+    assert not sampler.logit_correction[1:].any()
 
 
 def test_a_network_that_learned_the_draws_answers_with_the_prevalence_of_the_data() -> None:
