@@ -1,4 +1,4 @@
-"""Stored slices → what the network sees: in training changed at each reading, in validation exactly as in the node."""
+"""Stored slices → what the network sees: in training changed at each reading, in validation as the node does it, from what is stored."""
 
 from collections.abc import Sequence
 from dataclasses import replace

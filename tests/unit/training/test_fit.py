@@ -59,13 +59,18 @@ def test_the_scores_of_a_run_are_those_of_the_weights_it_leaves(phantoms: Prepar
     settings = _settings(positive_share=0.4)
     fit(settings, [phantoms], run, "cpu")
     scored = read_predictions([run / "held-out.csv"])
+    assert np.allclose(_logits_of(run, settings, phantoms), scored.logits, atol=1e-3)
+
+
+def _logits_of(run: Path, settings: FitSettings, data: PreparedSet) -> np.ndarray:
+    """What the weights of a run say of the slices it held out."""
     network = load_network(run, settings)
-    store = SliceStore([phantoms], torch.device("cpu"), 1)
+    store = SliceStore([data], torch.device("cpu"), 1)
     maker = ImageMaker(store, settings.preprocessing, 0, NO_AUGMENTATION)
     held_out = np.array([number for number, row in enumerate(store.rows) if row.fold == 0])
     with torch.inference_mode():
         logits, _ = network(maker.images(held_out, 64))
-    assert np.allclose(logits.numpy(), scored.logits, atol=1e-3)
+    return logits.numpy()
 
 
 def test_a_run_that_broke_off_ends_as_one_that_did_not(
@@ -127,21 +132,32 @@ def test_one_batch_is_learned_by_heart(tmp_path: Path) -> None:
     assert (read_log(tmp_path / "run" / "log.csv")[-1]["loss"] or 1) < 0.01
 
 
+def _fit_in_two_processes(data: PreparedSet, run: Path, backbone: str, *words: str) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+               "-m", "ich_node.training", "fit", str(run), "--data", str(data.directory), "--preset", "scratch",
+               "--backbone", backbone, "--size", "64", "--batch", "8", "--draws", "32", "--epochs", "2", "--fold", "0",
+               "--device", "cpu", "--set", "precision=f32", "--set", "allow_empty=epidural,subdural",
+               *words]  # fmt: skip
+    subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=250, capture_output=True)
+
+
 def test_two_processes_give_the_loss_of_one(phantoms: PreparedSet, tmp_path: Path) -> None:
     # no batch normalisation and no dropout: those differ by design when a batch is shared
-    words = ["--data", str(phantoms.directory), "--preset", "scratch", "--backbone", "test_convnext", "--size", "64",
-             "--batch", "8", "--draws", "32", "--epochs", "2", "--fold", "0", "--device", "cpu",
-             "--set", "precision=f32", "--set", "dropout=0", "--set", "allow_empty=epidural,subdural"]  # fmt: skip
-    settings = {"backbone": "test_convnext", "dropout": 0.0}
-    fit(_settings(**settings), [phantoms], tmp_path / "1", "cpu")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += ["-m", "ich_node.training", "fit", str(tmp_path / "2"), *words]
-    subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=250, capture_output=True)
+    fit(_settings(backbone="test_convnext", dropout=0.0), [phantoms], tmp_path / "1", "cpu")
+    _fit_in_two_processes(phantoms, tmp_path / "2", "test_convnext", "--set", "dropout=0")
     one, two = (read_log(tmp_path / count / "log.csv") for count in ("1", "2"))
     assert [row["loss"] for row in one] == pytest.approx([row["loss"] for row in two], rel=1e-4)
     figures = [row["validation_log_loss"] for row in one]
     assert figures == pytest.approx([row["validation_log_loss"] for row in two], rel=1e-4)
-    assert len(read_predictions([tmp_path / "2" / "held-out.csv"]).rows) == sum(r.fold == 0 for r in phantoms.rows)
+
+
+def test_two_processes_score_what_they_held_out_with_the_network_that_they_keep(
+    phantoms: PreparedSet, run: Path
+) -> None:
+    _fit_in_two_processes(phantoms, run, "test_resnet")
+    scored = read_predictions([run / "held-out.csv"])
+    assert len(scored.rows) == sum(row.fold == 0 for row in phantoms.rows)
+    assert np.allclose(_logits_of(run, _settings(), phantoms), scored.logits, atol=1e-3)
 
 
 def test_a_batch_that_cannot_be_shared_evenly_is_refused(
@@ -304,6 +320,11 @@ def test_the_presets_are_what_the_documentation_says() -> None:
     assert 4 <= best.epochs <= 6
     assert (scratch.learning_rate, scratch.weight_decay, scratch.dropout, scratch.ema) == (1e-3, 0.05, 0.3, 0.999)
     assert (scratch.warmup_fraction, scratch.clip_norm, scratch.pretrained) == (0.05, 1.0, False)
+    text = (Path(__file__).parents[3] / "docs/training.md").read_text()
+    rows = {line.split("|")[1].strip(" `"): line for line in text.splitlines() if line.startswith("| `")}
+    assert all(words in rows["seed"] for words in ("Adam 1e-5", "299 px"))
+    assert all(words in rows["best"] for words in ("AdamW 1e-4", f"{best.epochs} epochs", "bf16"))
+    assert all(words in rows["scratch"] for words in ("AdamW 1e-3", "0.05", "dropout 0.3", f"{scratch.epochs} epochs"))
 
 
 def test_the_learning_rate_rises_and_falls_and_the_last_part_is_seen_larger() -> None:
