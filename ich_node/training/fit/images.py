@@ -1,4 +1,4 @@
-"""Stored slices → what the network sees: in training changed at each reading, in validation as the node does it, from what is stored."""
+"""Stored slices → what the network sees: changed at each reading in training, as the node does it in validation."""
 
 from collections.abc import Sequence
 from dataclasses import replace
