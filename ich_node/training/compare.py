@@ -133,7 +133,7 @@ def _draw(path: Path, rows: Sequence[Comparison]) -> None:
     left.barh(names, [row.log_loss for row in ranked], color="#3b6ea5")
     left.axvline(ranked[0].log_loss_of_priors, color="#b03a2e", linestyle="--", label="class prevalences alone")
     left.set_xlabel("weighted log loss (less is better)")
-    left.legend(loc="lower right", fontsize=8)
+    left.legend(loc="lower left", bbox_to_anchor=(0, 1), fontsize=8, frameon=False)
     right.barh(names, [row.auc_any for row in ranked], color="#3b6ea5")
     right.set_xlim(0.5, 1)
     right.set_xlabel("AUC, any hemorrhage, by slice")

@@ -101,14 +101,15 @@ def _train(run: Run, log: RunLog | None, stop: Event) -> None:
                 run.processes.first and looking and logged.age_s > _LOG_EVERY_S,
             )
             if logging and run.step % run.schedule.steps_per_epoch:  # the end of an epoch is logged below
-                _write_log(run, log, logged)
+                _write_log(run, log, logged, logged.age_s)
                 logged = _Mark(run.step)
             if stopping or keeping:
                 _keep(run)
                 kept = _Mark(run.step)
             if stopping:
                 raise KeyboardInterrupt
-        _write_log(run, log, logged, _validation(run, epoch + 1, stop))
+        trained_s = logged.age_s
+        _write_log(run, log, logged, trained_s, _validation(run, epoch + 1, stop))
         _keep(run)
         kept, logged = _Mark(run.step), _Mark(run.step)
 
@@ -195,9 +196,13 @@ def _scores(run: Run, slices: NDArray[np.int64], stop: Event) -> Tensor:
 
 
 def _write_log(
-    run: Run, log: RunLog | None, since: _Mark, validation: tuple[float, float | None] | None = None
+    run: Run,
+    log: RunLog | None,
+    since: _Mark,
+    trained_s: float,
+    validation: tuple[float, float | None] | None = None,
 ) -> None:
-    """Look at the losses since the last time.
+    """Look at the losses since the last time, of so many seconds of training.
 
     Raises:
         TrainingError: one of them is no number.
@@ -212,7 +217,7 @@ def _write_log(
     if log is None:
         return
     epoch = run.step / run.schedule.steps_per_epoch
-    rate = (run.step - since.step) * run.settings.batch / max(since.age_s, 1e-9)
+    rate = (run.step - since.step) * run.settings.batch / max(trained_s, 1e-9)
     left_s = (run.schedule.steps - run.step) * run.settings.batch / max(rate, 1e-9)
     log.add({
         "step": run.step, "epoch": epoch, "seconds": run.seconds, "size_px": run.schedule.size_px(run.step - 1),
