@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -21,17 +22,48 @@ def write_durably(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
         SpoolFull: there is no room; nothing is left behind.
     """
     part = path.with_suffix(PART_SUFFIX)
-    try:
-        with part.open("xb") as file:
-            for piece in pieces:
-                file.write(piece)
-            file.flush()
-            os.fsync(file.fileno())
-        part.rename(path)
+    with _naming_a_full_disk():
+        try:
+            _write_part(part, pieces)
+            part.rename(path)
+            sync_directory(path.parent)
+        except OSError:
+            part.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)  # renamed, but not for sure
+            raise
+
+
+def replace_durably(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
+    """Write a whole file in the place of an older one, or leave that; what an interrupted writer left is put aside.
+
+    Raises:
+        SpoolFull: there is no room; the older file stays.
+    """
+    part = path.with_suffix(PART_SUFFIX)
+    part.unlink(missing_ok=True)
+    with _naming_a_full_disk():
+        try:
+            _write_part(part, pieces)
+        except OSError:
+            part.unlink(missing_ok=True)
+            raise
+        part.replace(path)
         sync_directory(path.parent)
+
+
+def _write_part(part: Path, pieces: Iterable[bytes | memoryview]) -> None:
+    with part.open("xb") as file:
+        for piece in pieces:
+            file.write(piece)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def _naming_a_full_disk() -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
-        part.unlink(missing_ok=True)
-        path.unlink(missing_ok=True)  # renamed, but not for sure
         if error.errno in _NO_ROOM:
             raise SpoolFull("no space left on the disk") from error
         raise

@@ -143,6 +143,7 @@ def _warm_up() -> DecodedInstance:
 
 
 def limit_this_process(address_space_bytes: int) -> None:
+    """Make ready a child that decodes: bounded memory, no core dump, nothing of headers on any output."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (address_space_bytes, address_space_bytes))
     logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # its messages quote header values

@@ -5,17 +5,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from statistics import median
-from typing import Any, Final
+from typing import Final
 
-import numpy as np
-from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
+from sklearn.metrics import average_precision_score, roc_auc_score
 
-from ich_node.records import HEMORRHAGE_CLASSES
+from ich_node.training.evaluate.calibration import uncalibrated
+from ich_node.training.evaluate.log_loss import loss_of_priors, weighted_log_loss
 from ich_node.training.fit import FitSettings, fit
 from ich_node.training.fit.log import read_log
 from ich_node.training.fit.loop import LOG
 from ich_node.training.fit.networks import load_network
-from ich_node.training.predictions import Predictions, read_predictions
+from ich_node.training.predictions import read_predictions
 from ich_node.training.prepared import PreparedSet
 from ich_node.training.run_folder import HELD_OUT
 
@@ -67,7 +67,7 @@ def compare(
             say(f"{backbone}, fold {fold}")
             run = directory / backbone / f"fold-{fold}"
             fit(settings.model_copy(update={"backbone": backbone, "fold": fold}), data, run, device)
-        rows.append(_summarise(backbone, settings, [directory / backbone / f"fold-{fold}" for fold in folds]))
+        rows.append(_summarise(backbone, [directory / backbone / f"fold-{fold}" for fold in folds]))
         _write_table(directory / TABLE, rows)
     _draw(directory / FIGURE, rows)
     return rows
@@ -87,17 +87,17 @@ def as_markdown(rows: Sequence[Comparison]) -> str:
     return "\n".join(head + lines) + "\n"
 
 
-def _summarise(backbone: str, settings: FitSettings, runs: Sequence[Path]) -> Comparison:
+def _summarise(backbone: str, runs: Sequence[Path]) -> Comparison:
     scored = read_predictions(run / HELD_OUT for run in runs)
     truth = scored.labels[:, 0]
-    probability = 1 / (1 + np.exp(-scored.logits[:, 0]))
-    network = load_network(runs[0], settings.model_copy(update={"backbone": backbone}))
+    probabilities = uncalibrated(scored.logits)
+    probability = probabilities[:, 0]
+    network = load_network(runs[0])
     rates = [row["slices_per_s"] for run in runs for row in read_log(run / LOG) if row["slices_per_s"]]
-    priors = np.broadcast_to(scored.labels.mean(axis=0), scored.labels.shape)
     return Comparison(
         backbone=backbone,
-        log_loss=_weighted(scored, 1 / (1 + np.exp(-scored.logits))),
-        log_loss_of_priors=_weighted(scored, priors),
+        log_loss=weighted_log_loss(scored.labels, probabilities),
+        log_loss_of_priors=loss_of_priors(scored.labels.mean(axis=0)),
         auc_any=float(roc_auc_score(truth, probability)),
         ap_any=float(average_precision_score(truth, probability)),
         accuracy_any=float(((probability >= 0.5) == truth).mean()),
@@ -106,14 +106,6 @@ def _summarise(backbone: str, settings: FitSettings, runs: Sequence[Path]) -> Co
         training_slices_per_s=median(rate for rate in rates if rate is not None),
         slices=len(truth),
     )
-
-
-def _weighted(scored: Predictions, probabilities: Any) -> float:
-    each = [
-        log_loss(scored.labels[:, number], probabilities[:, number], labels=[0, 1])
-        for number in range(len(HEMORRHAGE_CLASSES))
-    ]
-    return float(np.average(each, weights=[2, 1, 1, 1, 1, 1]))
 
 
 def _write_table(path: Path, rows: Sequence[Comparison]) -> None:

@@ -22,12 +22,13 @@ from ich_node.errors import TrainingError
 from ich_node.model.activation_map import has_activation_maps
 from ich_node.model.bundle import MANIFEST, Stored, load_bundle, verify_bundle, write_bundle
 from ich_node.model.manifest import Manifest
-from ich_node.model.network import SequenceHead, SequenceHeadSettings, SliceNetwork
+from ich_node.model.network import SequenceHead, SequenceHeadSettings
 from ich_node.training.evaluate.evaluation import Evaluation
+from ich_node.training.fit.networks import load_network
 from ich_node.training.manifest_fields import manifest_fields
 from ich_node.training.model_card import write_card
 from ich_node.training.parity import EngineParity, TrainingNetwork, check_parity
-from ich_node.training.run_folder import RunInfo, Weights, network_of, read_run, read_weights
+from ich_node.training.run_folder import RunInfo, Weights, network_of, read_run
 from ich_node.windowing import Windowing
 
 _LOG = logging.getLogger(__name__)
@@ -97,7 +98,7 @@ def export_bundle(
             "the evaluation is of other networks than this run's; evaluate the folds of what is exported"
         )
     _demand_exportable(run, evaluation, out_directory, validation_hu, settings, head)
-    network = _build_network(run, read_weights(run_directory, settings.weights))
+    network = load_network(run_directory, settings.weights)
     trained = TrainingNetwork(network, _build_head(head))
     with torch.inference_mode():
         images = Windowing(run.preprocessing)(torch.from_numpy(np.asarray(validation_hu, np.float32)))
@@ -159,15 +160,6 @@ def _promise(fields: dict[str, Any]) -> Manifest:
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
         raise TrainingError(f"no bundle can say this: {faults}") from None
-
-
-def _build_network(run: RunInfo, state: dict[str, Tensor]) -> SliceNetwork:
-    network = SliceNetwork(run.backbone)
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        raise TrainingError(f"weights do not fit timm's {run.backbone!r}: {str(error).splitlines()[0]}") from None
-    return network.eval().requires_grad_(False)
 
 
 def _build_head(head: TrainedHead | None) -> SequenceHead | None:

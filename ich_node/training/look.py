@@ -7,12 +7,10 @@ import torch
 from numpy.typing import NDArray
 
 from ich_node.errors import TrainingError
-from ich_node.training.fit.images import ImageMaker
-from ich_node.training.fit.settings import NO_AUGMENTATION
+from ich_node.training.fit.images import hounsfield
 from ich_node.training.fit.store import SliceStore
 from ich_node.training.prepared import PreparedSet, SliceRow
 from ich_node.training.restore import usual_restoration
-from ich_node.windowing import Preprocessing
 
 
 class PreparedSlices:
@@ -20,7 +18,6 @@ class PreparedSlices:
 
     def __init__(self, data: Sequence[PreparedSet]) -> None:
         self._store = SliceStore(data, torch.device("cpu"), resident_gib=0)
-        self._maker = ImageMaker(self._store, Preprocessing(), 0, NO_AUGMENTATION)
         self._numbers = {(row.source, row.image_id): number for number, row in enumerate(self._store.rows)}
 
     def hu(self, row: SliceRow) -> NDArray[np.float32]:
@@ -35,7 +32,7 @@ class PreparedSlices:
                 f"the prepared sets hold no slice {row.image_id} of {row.source}; give those of the run"
             )
         (stored,) = self._store.fetch([number])
-        hu: NDArray[np.float32] = self._maker.hounsfield(stored, usual_restoration(1))[0].numpy()
+        hu: NDArray[np.float32] = hounsfield(stored, usual_restoration(1))[0].numpy()
         return hu
 
     def brain_picture(self, row: SliceRow) -> NDArray[np.uint8]:

@@ -12,9 +12,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ich_node.durable import replace_durably
 from ich_node.errors import TrainingError
 from ich_node.records import HEMORRHAGE_CLASSES
-from ich_node.training.prepared import COLUMNS, SliceRow, read_rows
+from ich_node.training.prepared import COLUMNS, SliceRow, cells_of, row_of, table_of
 
 LOGITS: Final = tuple(f"logit_{name}" for name in HEMORRHAGE_CLASSES)
 
@@ -35,15 +36,9 @@ class Predictions:
 
 def write_predictions(path: Path, rows: Sequence[SliceRow], logits: NDArray[np.floating]) -> None:
     """Write the scores (slices, 6) of rows."""
-    part = path.with_name(f".{path.name}.part")
-    with part.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow((*COLUMNS, *LOGITS))
-        for row, scores in zip(rows, logits, strict=True):
-            plain = [getattr(row, name) for name in COLUMNS if name not in HEMORRHAGE_CLASSES]
-            values = ["" if value is None else value for value in plain]
-            writer.writerow([*values, *row.labels, *(f"{score:.6g}" for score in scores)])
-    part.replace(path)
+    scored = zip(rows, logits, strict=True)
+    cells = ([*cells_of(row), *(f"{score:.6g}" for score in scores)] for row, scores in scored)
+    replace_durably(path, [table_of((*COLUMNS, *LOGITS), cells)])
 
 
 def read_predictions(paths: Iterable[Path]) -> Predictions:
@@ -56,10 +51,9 @@ def read_predictions(paths: Iterable[Path]) -> Predictions:
     logits: list[list[float]] = []
     for path in paths:
         try:
-            lines = path.read_text().splitlines()
-            records = list(csv.DictReader(lines))
-            logits += [[float(record[name]) for name in LOGITS] for record in records]
-            rows += read_rows(lines)
+            for record in csv.DictReader(path.read_text().splitlines()):
+                logits.append([float(record[name]) for name in LOGITS])
+                rows.append(row_of(record))
         except FileNotFoundError:
             raise TrainingError(f"{path}: not there; it is written when `ich-train fit` ends") from None
         except (KeyError, ValueError) as error:

@@ -14,15 +14,18 @@ code. Pixels are square and not cropped; cropping and windowing happen at readin
 
 import csv
 import hashlib
-import os
-from collections.abc import Iterable, Sequence
+import io
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final, get_type_hints
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ich_node.durable import replace_durably
 from ich_node.errors import TrainingError
 from ich_node.records import HEMORRHAGE_CLASSES
 from ich_node.training.hu_code import HU_OF_CODE
@@ -182,31 +185,55 @@ def read_rows(lines: Iterable[str]) -> list[SliceRow]:
     if missing := set(COLUMNS) - set(reader.fieldnames or ()):
         raise TrainingError(f"{TABLE}: columns missing: {', '.join(sorted(missing))}; prepare the set anew")
     try:
-        return [_row(record) for record in reader]
+        return [row_of(record) for record in reader]
     except ValueError as error:
         raise TrainingError(f"{TABLE}: line {reader.line_num}: {error}; prepare the set anew") from None
 
 
 def write_rows(path: Path, rows: Sequence[SliceRow]) -> str:
     """Write a table of slices, whole or not at all; return its SHA-256."""
-    part = path.with_name(f".{path.name}.part")
-    with part.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        for row in rows:
-            plain = (getattr(row, name) for name in _PLAIN)
-            writer.writerow(["" if value is None else value for value in plain] + list(row.labels))
-        file.flush()
-        os.fsync(file.fileno())
-    sha256 = hashlib.sha256(part.read_bytes()).hexdigest()
-    part.replace(path)
-    return sha256
+    content = table_of(COLUMNS, (cells_of(row) for row in rows))
+    replace_durably(path, [content])
+    return hashlib.sha256(content).hexdigest()
+
+
+def table_of(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
+    """Write a table as CSV."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return text.getvalue().encode()
+
+
+def cells_of(row: SliceRow) -> list[object]:
+    """A row as ``COLUMNS`` has it; what is unknown stays empty."""
+    plain = (getattr(row, name) for name in _PLAIN)
+    return ["" if value is None else value for value in plain] + list(row.labels)
+
+
+def series_of(rows: Sequence[SliceRow]) -> dict[tuple[str, str], NDArray[np.intp]]:
+    """The slices of each series by their numbers, in anatomical order; by source and study.
+
+    Slices without study or position are in none.
+    """
+    members: dict[tuple[str, str], list[tuple[float, str, int]]] = {}
+    for number, row in enumerate(rows):
+        if row.study and row.position_mm is not None:
+            members.setdefault((row.source, row.study), []).append((row.position_mm, row.image_id, number))
+    return {key: np.array([number for _, _, number in sorted(some)], np.intp) for key, some in members.items()}
 
 
 _HINTS: Final = get_type_hints(SliceRow)
 
 
-def _row(record: dict[str, str]) -> SliceRow:
+def row_of(record: Mapping[str, str]) -> SliceRow:
+    """Parse one record of a table.
+
+    Raises:
+        KeyError: a column is missing.
+        ValueError: a value is no number.
+    """
     plain: dict[str, Any] = {}
     for name in _PLAIN:
         text, hint = record[name], _HINTS[name]

@@ -18,12 +18,12 @@ from ich_node.errors import TrainingError
 from ich_node.model.network import SliceNetwork
 from ich_node.training.fit.networks import load_network
 from ich_node.training.fit.objective import area_under_roc
+from ich_node.training.fit.settings import read_settings
 from ich_node.training.look import PreparedSlices
 from ich_node.training.prepare.regions import find_regions
 from ich_node.training.prepared import Pixels, PreparedSet, SliceRow
 from ich_node.training.restore import LEVEL_HU, WINDOW_WIDTH_HU, restore_hu, usual_restoration
 from ich_node.training.run_folder import demand_data
-from ich_node.training.sequence.embeddings import read_settings
 from ich_node.windowing import Windowing
 
 _BATCH: Final = 16
@@ -57,7 +57,7 @@ def check_restoration(runs: Sequence[Path], data: Sequence[PreparedSet]) -> Rest
         demand_data(run, data)
         held_out = [row for row in rows if row.fold == settings.fold]
         windowing = Windowing(settings.preprocessing.model_copy(update={"size_px": settings.used_at_px}))
-        network = load_network(run, settings)
+        network = load_network(run)
         for first in range(0, len(held_out), _BATCH):
             some = held_out[first : first + _BATCH]
             hu = [slices.hu(row) for row in some]

@@ -91,12 +91,11 @@ def network_of(directory: Path) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-_FREE: Final = frozenset(
-    (
-        *("fold", "seed", "name", "init"),
-        *("resident_gib", "compile", "checkpoint_minutes", "validate_epochs", "validation_slices"),
-    )
+OF_THE_MACHINE: Final = frozenset(
+    ("resident_gib", "compile", "checkpoint_minutes", "validate_epochs", "validation_slices")
 )
+"""Settings that say how fast and how often, and change nothing of what is learned."""
+_FREE: Final = OF_THE_MACHINE | {"fold", "seed", "name", "init"}
 """Settings in which the runs of one model may differ."""
 
 

@@ -20,7 +20,6 @@ from ich_node.training.cli import main
 from ich_node.training.fit.networks import load_network
 from ich_node.training.look import PreparedSlices
 from ich_node.training.prepared import open_prepared
-from ich_node.training.sequence.embeddings import read_settings
 from ich_node.windowing import Windowing
 
 SMALL = ["--preset", "scratch", "--backbone", "test_resnet", "--size", "64", "--batch", "16", "--epochs", "6",
@@ -102,7 +101,7 @@ def test_eager_compiled_and_exported_networks_agree(trained: Path) -> None:
     held_out = [row for row in data.rows if row.fold == 0]
     bundle = load_bundle(trained / "bundle")
     hu = torch.from_numpy(PreparedSlices([data]).some_hu(held_out, 16))
-    network = load_network(trained / "fold-0", read_settings(trained / "fold-0"))
+    network = load_network(trained / "fold-0")
     with torch.inference_mode():
         images = Windowing(bundle.manifest.preprocessing)(hu)
         answers = {"eager": network(images)[0].numpy(), "compiled": torch.compile(network)(images)[0].numpy()}

@@ -48,9 +48,9 @@ def test_grad_cam_at_the_last_feature_map_is_the_plain_map(backbone: str, size_p
     torch.manual_seed(1)
     images = torch.rand(2, 3, size_px, size_px) * 2 - 1
     network = settled_network(backbone, images)
-    features = network.backbone.forward_features(images)  # type: ignore[operator]
+    features = network.backbone.forward_features(images)
     features.retain_grad()
-    logits = network.forward_head(network.backbone.forward_head(features, pre_logits=True))  # type: ignore[operator]
+    logits = network.forward_head(network.backbone.forward_head(features, pre_logits=True))
     weight = network.classifier.weight.detach().numpy()
     plain = activation_maps(features.detach().numpy(), weight)
     assert plain.shape[2] > 1

@@ -46,7 +46,7 @@ def test_a_plane_is_the_mean_of_its_members(files: list[Path]) -> None:
 def test_frames_of_one_object_are_read_each_by_itself(
     tmp_path: Path, files: list[Path], transfer_syntax: object, offset_table: bool
 ) -> None:
-    path = write_enhanced_ct(tmp_path / "1.dcm", files, transfer_syntax, offset_table=offset_table)  # type: ignore[arg-type]
+    path = write_enhanced_ct(tmp_path / "1.dcm", files, transfer_syntax, offset_table=offset_table)
 
     for number in (5, 1, 6):
         assert read_plane([(path, number)], LIMITS).hu == pytest.approx(hu_of(files[number - 1]), abs=1e-3)
@@ -121,7 +121,7 @@ def copy(path: Path, folder: Path, change: Callable[..., None]) -> Path:
 
 
 def paint(dataset: object) -> None:
-    dataset.PixelData = b"\0\0" * 50 + dataset.PixelData[100:]  # type: ignore[attr-defined]
+    dataset.PixelData = b"\0\0" * 50 + dataset.PixelData[100:]
 
 
 @pytest.mark.parametrize(

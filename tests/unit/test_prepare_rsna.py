@@ -120,7 +120,7 @@ def test_a_row_says_whose_slice_it_is_and_where(prepared: PreparedSet) -> None:
     assert (first.image_id, first.source, first.kind, first.labels) == ("ID_000000000", "rsna2019", "dicom", NEGATIVE)
     assert (first.patient_id, second.patient_id) == ("P0", "P0")
     assert first.study == second.study != ""
-    assert second.position_mm - first.position_mm == pytest.approx(20.0)  # type: ignore[operator]
+    assert second.position_mm - first.position_mm == pytest.approx(20.0)
     assert first.spacing_mm == pytest.approx(240 / SIDE)
 
 

@@ -31,7 +31,7 @@ def generator(seed: int = 0) -> torch.Generator:
 def restored(gray: np.ndarray, restoration: object = None) -> np.ndarray:
     """Restore one slice with the usual values, or others."""
     regions = torch.from_numpy(find_regions(gray)).unsqueeze(0)
-    return restore_hu(torch.from_numpy(gray).unsqueeze(0), regions, restoration or usual_restoration(1))[0].numpy()  # type: ignore[arg-type]
+    return restore_hu(torch.from_numpy(gray).unsqueeze(0), regions, restoration or usual_restoration(1))[0].numpy()
 
 
 # ------------------------------------------------------------------------------------------- properties

@@ -1,6 +1,5 @@
 """What is measured: slices, or studies with the score that the node would give them."""
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -10,7 +9,7 @@ from numpy.typing import NDArray
 
 from ich_node.errors import TrainingError
 from ich_node.training.predictions import Predictions
-from ich_node.training.prepared import SliceRow
+from ich_node.training.prepared import SliceRow, series_of
 from ich_node.triage import calibrate, pool_planes
 
 Level = Literal["slice", "study"]
@@ -90,15 +89,7 @@ def slice_cases(predictions: Predictions, logits: NDArray[np.float64], temperatu
 
 def find_studies(rows: Sequence[SliceRow]) -> dict[StudyKey, NDArray[np.intp]]:
     """Find the rows of each study in anatomical order; slices whose place is unknown belong to none."""
-    members: dict[StudyKey, list[int]] = defaultdict(list)
-    for number, row in enumerate(rows):
-        if row.study and row.position_mm is not None:
-            members[row.source, row.study].append(number)
-    return {
-        key: np.array(sorted(numbers, key=lambda one: (rows[one].position_mm or 0.0, rows[one].image_id)), np.intp)
-        for key, numbers in members.items()
-        if len(numbers) >= FEWEST_SLICES
-    }
+    return {key: numbers for key, numbers in series_of(rows).items() if len(numbers) >= FEWEST_SLICES}
 
 
 def study_cases(

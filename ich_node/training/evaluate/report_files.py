@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from ich_node.durable import replace_durably
 from ich_node.training.evaluate.cases import RefinedScores
 from ich_node.training.evaluate.contact_sheet import Picture
 from ich_node.training.evaluate.evaluation import Evaluation
@@ -44,12 +45,6 @@ def write_evaluation(
     scored, _ = score_cases(predictions, evaluation.temperature, refined)
     page = render_page(evaluation, scored.slices, scored.studies, scored.predictions.rows, picture)
     files = EvaluationFiles(directory / EVALUATION_JSON, directory / EVALUATION_HTML)
-    _write_whole(files.json, evaluation.model_dump_json(indent=1) + "\n")
-    _write_whole(files.html, page)
+    replace_durably(files.json, [f"{evaluation.model_dump_json(indent=1)}\n".encode()])
+    replace_durably(files.html, [page.encode()])
     return files
-
-
-def _write_whole(path: Path, text: str) -> None:
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)

@@ -33,7 +33,7 @@ def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, "pt") as file:
             facts = json.loads((file.metadata() or {}).get("facts", "{}"))
-            return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118 - no mapping
+            return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118 - safe_open cannot be iterated
     except FileNotFoundError:
         raise TrainingError(f"{path}: not there") from None
     except (SafetensorError, OSError, ValueError) as error:

@@ -26,16 +26,12 @@ class ImageMaker:
         neighbours: Show the slice before and the one after too: 9 channels, before, itself, after.
     """
 
-    def __init__(
-        self, store: SliceStore, preprocessing: Preprocessing, neighbours: int, augmentation: Augmentation
-    ) -> None:
+    def __init__(self, store: SliceStore, preprocessing: Preprocessing, neighbours: int) -> None:
         self._store = store
         self._device = store.device
         self._preprocessing = preprocessing
-        self._augmentation = augmentation
         self._windowing = Windowing(preprocessing).to(self._device)
         self._around = neighbours_of(store.rows) if neighbours else np.arange(len(store.rows))[:, None]
-        self._codes = torch.from_numpy(HU_OF_CODE).to(self._device)
         self._boxes = torch.zeros(len(store.rows), 3, device=self._device)
         self._boxed = np.zeros(len(store.rows), np.bool_)
 
@@ -85,24 +81,19 @@ class ImageMaker:
     def images(self, slices: NDArray[np.int64], size_px: int) -> Tensor:
         """The images of slices as the node makes them: (slices, channels, size, size)."""
         numbers = self.numbers(slices)
-        windowing = Windowing(self._preprocessing.model_copy(update={"size_px": size_px})).to(self._device)
+        if self._windowing.preprocessing.size_px != size_px:
+            self._windowing = Windowing(self._preprocessing.model_copy(update={"size_px": size_px})).to(self._device)
         images = torch.empty(len(numbers), 3, size_px, size_px, device=self._device)
         for one in self._store.fetch(numbers):
-            images[one.places] = windowing(self.hounsfield(one, usual_restoration(len(one.places))))
+            images[one.places] = self._windowing(hounsfield(one, usual_restoration(len(one.places))))
         return _join(images, self._around.shape[1], None)
-
-    def hounsfield(self, stored: StoredSlices, restoration: Restoration) -> Tensor:
-        """Slices in HU: (slices, side, side) float32."""
-        if stored.regions is None:
-            return hu_of_codes(stored.pixels, self._codes)
-        return restore_hu(stored.pixels, stored.regions, restoration)
 
     def _change(
         self, stored: StoredSlices, draws: Draws, restoration: Restoration, boxes: Tensor, size_px: int
     ) -> Tensor:
         windowing, limits_hu = self._windowing, self._preprocessing.limits_hu
         draws = augment.to_device(draws, self._device)
-        hu = self.hounsfield(stored, restoration)
+        hu = hounsfield(stored, restoration)
         hu = augment.add_noise(augment.blur(hu, draws.blur_px, limits_hu), draws)
         if self._preprocessing.denoise is not None:
             hu = denoise(hu, self._preprocessing.denoise, limits_hu)
@@ -122,11 +113,18 @@ class ImageMaker:
             if len(missing):
                 regions = None if one.regions is None else one.regions[missing]
                 some = StoredSlices(one.places[missing], one.pixels[missing], regions)
-                hu = self.hounsfield(some, usual_restoration(len(missing)))
+                hu = hounsfield(some, usual_restoration(len(missing)))
                 found = of_these[missing.numpy()]
                 self._boxes[torch.from_numpy(found)] = find_head_box(hu, self._preprocessing)
                 self._boxed[found] = True
         return self._boxes[torch.from_numpy(numbers)]
+
+
+def hounsfield(stored: StoredSlices, restoration: Restoration) -> Tensor:
+    """Slices in HU: (slices, side, side) float32, where the pixels are."""
+    if stored.regions is None:
+        return hu_of_codes(stored.pixels, torch.from_numpy(HU_OF_CODE))
+    return restore_hu(stored.pixels, stored.regions, restoration)
 
 
 def draw_batch(count: int, augmentation: Augmentation, generator: torch.Generator) -> tuple[Draws, Restoration]:

@@ -175,6 +175,8 @@ def _validation(run: Run, epochs_done: int, stop: Event) -> tuple[float, float |
         chosen = np.random.default_rng(run.settings.seed).permutation(len(some))[: run.settings.validation_slices]
         some = some[np.sort(chosen)]
     logits = _scores(run, some, stop)
+    if epochs_done == run.settings.epochs:
+        run.final_logits = logits
     labels = run.labels[torch.from_numpy(some).to(logits.device)]
     loss = float(weighted_log_loss(logits, labels, class_weights(2.0).to(logits.device)))
     if loss < run.best:
@@ -273,7 +275,7 @@ def _finish(run: Run, log: RunLog | None, stop: Event) -> None:
     """Keep the final weights, and score every slice that was held out."""
     _save_weights(run, FINAL)
     if len(run.held_out):
-        logits = _scores(run, run.held_out, stop)
+        logits = _scores(run, run.held_out, stop) if run.final_logits is None else run.final_logits
         if run.processes.first:
             rows = [run.store.rows[number] for number in run.held_out]
             write_predictions(run.directory / HELD_OUT, rows, logits.cpu().numpy())

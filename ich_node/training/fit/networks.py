@@ -14,9 +14,9 @@ from ich_node.errors import TrainingError
 from ich_node.model.bundle import MANIFEST, load_bundle
 from ich_node.model.network import SliceNetwork
 from ich_node.training.fit.checkpoint import load_state, part_of
-from ich_node.training.fit.settings import FitSettings
+from ich_node.training.fit.settings import FitSettings, channels_of
 from ich_node.training.prepared import PreparedSet
-from ich_node.training.run_folder import CONFIG, read_run
+from ich_node.training.run_folder import CONFIG, Weights, read_run, read_weights
 
 FINAL: Final = "final.safetensors"
 BEST: Final = "best.safetensors"
@@ -57,16 +57,16 @@ def make_optimizer(settings: FitSettings, network: nn.Module) -> torch.optim.Opt
     return torch.optim.AdamW(groups, settings.learning_rate)
 
 
-def load_network(directory: Path, settings: FitSettings, weights: str = FINAL) -> SliceNetwork:
+def load_network(directory: Path, weights: Weights = "final") -> SliceNetwork:
     """Load the network of a finished run, ready to score, in float32 on the processor.
 
     Raises:
         TrainingError: the run is not finished, or its weights do not fit its configuration.
     """
-    network = SliceNetwork(settings.backbone, channels=settings.channels)
-    tensors, _ = load_state(directory / weights)
-    _fill(network, tensors, directory / weights)
-    return network.eval()
+    run = read_run(directory)
+    network = SliceNetwork(run.backbone, channels=channels_of(run.neighbours))
+    _fill(network, read_weights(directory, weights), directory)
+    return network.eval().requires_grad_(False)
 
 
 def data_of(directory: Path) -> list[dict[str, Any]]:
@@ -102,7 +102,7 @@ def _start_from(network: SliceNetwork, directory: Path) -> None:
     if (directory / MANIFEST).exists():
         tensors = load_bundle(directory).network_state
     elif (directory / FINAL).exists():
-        tensors, _ = load_state(directory / FINAL)
+        tensors = read_weights(directory)
     else:
         every, _ = load_state(directory / CHECKPOINT)
         tensors = part_of(every, "average.") or part_of(every, "network.")

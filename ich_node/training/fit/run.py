@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ich_node import __version__
-from ich_node.durable import write_durably
+from ich_node.durable import replace_durably
 from ich_node.errors import TrainingError
 from ich_node.model.network import SliceNetwork
 from ich_node.training.fit.checkpoint import load_state, unpack
@@ -33,7 +33,7 @@ from ich_node.training.fit.schedule import Schedule, make_schedule
 from ich_node.training.fit.settings import FitSettings
 from ich_node.training.fit.store import SliceStore
 from ich_node.training.prepared import PreparedSet, SliceRow
-from ich_node.training.run_folder import CONFIG
+from ich_node.training.run_folder import CONFIG, OF_THE_MACHINE
 
 
 @dataclass(slots=True, eq=False)
@@ -64,6 +64,8 @@ class Run:
     seconds: float = 0.0
     best: float = math.inf
     losses: list[Tensor] = field(default_factory=list)
+    final_logits: Tensor | None = None
+    """Of all slices held out, from the validation after the last epoch."""
 
     @property
     def judged(self) -> SliceNetwork:
@@ -95,7 +97,7 @@ def open_run(settings: FitSettings, data: Sequence[PreparedSet], directory: Path
         directory=directory,
         processes=processes,
         store=store,
-        images=ImageMaker(store, settings.preprocessing, settings.neighbours, settings.augmentation),
+        images=ImageMaker(store, settings.preprocessing, settings.neighbours),
         labels=torch.tensor([row.labels for row in store.rows], dtype=torch.float32, device=processes.device),
         training=training,
         held_out=held_out,
@@ -160,10 +162,24 @@ def _begin_or_go_on(run: Run, data: Sequence[PreparedSet]) -> None:
             run.step, run.seconds, run.best = facts["step"], facts["seconds"], facts["best"]
     if run.processes.mean(torch.tensor(float(run.step), device=run.processes.device)) != run.step:
         raise TrainingError(f"not every process sees the checkpoint; put {run.directory} where all machines see it")
-    if run.processes.first and not path.exists():
+    if run.processes.first:
         run.directory.mkdir(parents=True, exist_ok=True)
-        write_durably(path, [(json.dumps(config, indent=1) + "\n").encode()])
+        _write_configuration(path, config, run.step)
     run.processes.wait()
+
+
+def _write_configuration(path: Path, config: dict[str, Any], step: int) -> None:
+    """Write the configuration of a new run; of one that goes on, add what is done otherwise from here on."""
+    if path.exists():
+        before = json.loads(path.read_text())
+        last = dict(before["settings"])
+        for one in before["changed"]:
+            last |= one["settings"]
+        taming = {name: config["settings"][name] for name in sorted(_TAMING) if config["settings"][name] != last[name]}
+        if not taming:
+            return
+        config = before | {"changed": [*before["changed"], {"from_step": step, "settings": taming}]}
+    replace_durably(path, [(json.dumps(config, indent=1) + "\n").encode()])
 
 
 def _configuration(run: Run, data: Sequence[PreparedSet]) -> dict[str, Any]:
@@ -183,6 +199,7 @@ def _configuration(run: Run, data: Sequence[PreparedSet]) -> dict[str, Any]:
         "held_out_slices": len(run.held_out),
         "logit_correction": run.sampler.logit_correction.tolist(),
         "settings": settings.model_dump(mode="json"),
+        "changed": [],
     }
 
 
@@ -207,18 +224,8 @@ def _before(settings: FitSettings) -> Iterator[dict[str, Any]]:
         yield from (dict(one) for one in data_of(Path(settings.init)))
 
 
-_OF_THE_MACHINE: Final = frozenset(
-    (
-        "resident_gib",
-        "compile",
-        "checkpoint_minutes",
-        "validate_epochs",
-        "validation_slices",
-        "learning_rate",
-        "clip_norm",
-    )
-)
-"""Settings that a run may go on with otherwise: how fast, how often, and what tames a loss that runs away."""
+_TAMING: Final = frozenset(("learning_rate", "clip_norm"))
+"""What a run may go on with otherwise where its loss ran away; the configuration says from which step on."""
 
 
 def demand_same(path: Path, config: dict[str, Any]) -> None:
@@ -232,7 +239,8 @@ def demand_same(path: Path, config: dict[str, Any]) -> None:
         mine, theirs = config["settings"], before["settings"]
     except (ValueError, KeyError) as error:
         raise TrainingError(f"{path}: damaged ({error}); choose another folder") from None
-    changed = sorted(name for name, value in mine.items() if theirs.get(name) != value and name not in _OF_THE_MACHINE)
+    fixed = mine.keys() - OF_THE_MACHINE - _TAMING
+    changed = sorted(name for name in fixed if theirs.get(name) != mine[name])
     different = [name for name in ("data", "training_slices") if before.get(name) != config[name]]
     if changed or different:
         different = ["settings"] * bool(changed) + different

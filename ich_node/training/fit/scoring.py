@@ -22,16 +22,19 @@ def score_slices(
     settings: FitSettings,
     processes: Processes,
     progress: Callable[[int], None] = lambda _: None,
+    *,
+    embed: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Score slices by their numbers, spread over the processes; every process gets all.
 
     Returns:
-        Logits (slices, 6), embeddings (slices, embedding), float32 on the device.
+        Logits (slices, 6), and where ``embed`` asks for them embeddings (slices, embedding), else (slices, 0); float32
+        on the device.
     """
     numbers = np.asarray(slices, np.int64)
     start, stop = processes.part(len(numbers))
     logits = torch.zeros(len(numbers), 6, device=processes.device)
-    embeddings = torch.zeros(len(numbers), network.embedding_size, device=processes.device)
+    embeddings = torch.zeros(len(numbers), network.embedding_size if embed else 0, device=processes.device)
     network.eval()
     processes.share_statistics(network)
     for first in range(start, stop, _BATCH):
@@ -40,7 +43,9 @@ def score_slices(
         with torch.inference_mode(), autocast(settings, processes.device):
             embedded = network.forward_features(batch.contiguous(memory_format=torch.channels_last)).float()
         with torch.inference_mode():  # the last layer in float32, as the node's engines compute it
-            logits[first:last], embeddings[first:last] = network.forward_head(embedded), embedded
+            logits[first:last] = network.forward_head(embedded)
+        if embed:
+            embeddings[first:last] = embedded
         progress(last - first)
     return processes.sum_rows(logits), processes.sum_rows(embeddings)
 

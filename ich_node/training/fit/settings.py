@@ -1,11 +1,14 @@
 """Everything a run depends on, and the presets that fill it."""
 
+import json
+from pathlib import Path
 from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ich_node.errors import TrainingError
 from ich_node.model.network import DEFAULT_BACKBONE
+from ich_node.training.run_folder import CONFIG
 from ich_node.windowing import Preprocessing
 
 
@@ -38,6 +41,11 @@ class Augmentation(_Record):
 NO_AUGMENTATION: Final = Augmentation(
     rotation_degrees=0, scale=0, shift_fraction=0, flip=0, erase=0, level_hu=0, width_fraction=0, noise_hu=0, blur_px=0
 )
+
+
+def channels_of(neighbours: int) -> int:
+    """Three windows of the slice itself and of so many on either side."""
+    return 3 * (1 + 2 * neighbours)
 
 
 class FitSettings(_Record):
@@ -119,7 +127,7 @@ class FitSettings(_Record):
 
     @property
     def channels(self) -> int:
-        return 3 * (1 + 2 * self.neighbours)
+        return channels_of(self.neighbours)
 
 
 PRESETS: Final[dict[str, dict[str, Any]]] = {
@@ -140,6 +148,20 @@ PRESETS: Final[dict[str, dict[str, Any]]] = {
         "ema": 0.999, "clip_norm": 1.0, "size_px": 299,
     },
 }  # fmt: skip
+
+
+def read_settings(directory: Path) -> FitSettings:
+    """Read the settings of a run.
+
+    Raises:
+        TrainingError: there is no run, or one of another version.
+    """
+    try:
+        return FitSettings(**json.loads((directory / CONFIG).read_text())["settings"])
+    except FileNotFoundError:
+        raise TrainingError(f"{directory}: no run is here; give the folder that `ich-train fit` made") from None
+    except (ValueError, KeyError) as error:
+        raise TrainingError(f"{directory / CONFIG}: of another version ({error}); train the run again") from None
 
 
 def make_settings(preset: str, changes: dict[str, Any]) -> FitSettings:

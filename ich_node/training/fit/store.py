@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ich_node.errors import TrainingError
-from ich_node.training.prepared import Pixels, PreparedSet, SliceRow
+from ich_node.training.prepared import Pixels, PreparedSet, SliceRow, series_of
 
 _AHEAD: Final = 3
 """Batches that are read before they are needed."""
@@ -192,16 +192,7 @@ def neighbours_of(rows: Sequence[SliceRow]) -> NDArray[np.int64]:
     Before and after along the slice normal within the study; the slice itself where there is none.
     """
     numbers = np.repeat(np.arange(len(rows))[:, None], 3, axis=1)
-    for series in series_of(rows):
+    for series in series_of(rows).values():
         numbers[series[1:], 0] = series[:-1]
         numbers[series[:-1], 2] = series[1:]
     return numbers
-
-
-def series_of(rows: Sequence[SliceRow]) -> list[NDArray[np.int64]]:
-    """Numbers of the slices of each series, in anatomical order; slices without study or position are in none."""
-    series: dict[tuple[str, str], list[tuple[float, int]]] = {}
-    for number, row in enumerate(rows):
-        if row.study and row.position_mm is not None:
-            series.setdefault((row.source, row.study), []).append((row.position_mm, number))
-    return [np.array([number for _, number in sorted(one)]) for one in series.values()]

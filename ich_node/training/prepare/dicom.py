@@ -8,10 +8,10 @@ from pydicom import Dataset
 
 from ich_node.decode import DecodeLimits, read_slices
 from ich_node.decode.file import damage_means, read_header
-from ich_node.decode.header import frame_count, text_of
+from ich_node.decode.header import facts_of_instance, frame_count, text_of
 from ich_node.eligibility import slice_ineligibility
 from ich_node.errors import Unreadable
-from ich_node.records import HounsfieldSlice, NotAnalysedReason
+from ich_node.records import HounsfieldSlice, NotAnalysedReason, SliceFacts
 from ich_node.slice_position import slice_position_mm
 from ich_node.training.hu_code import encode_hu
 from ich_node.training.prepare.entries import as_file
@@ -40,21 +40,23 @@ class DicomReader:
         """
         with as_file(self.place, item.at) as path:
             header = read_header(path, self.limits)
-            _check_single_frame(header)
+            facts = _facts_of_single_frame(header)
+            if self.eligible_only and (reason := slice_ineligibility(facts)) is not None:
+                raise Unreadable(reason)
             (one,) = read_slices(path, self.limits)
-        if self.eligible_only and (reason := slice_ineligibility(one.facts)) is not None:
-            raise Unreadable(reason)
         return (_slice(item, header, one, self.side_px),)
 
     def settings(self) -> str:
         return f"dicom {self.side_px}" + (" eligible" if self.eligible_only else "")
 
 
-def _check_single_frame(header: Dataset) -> None:
+def _facts_of_single_frame(header: Dataset) -> SliceFacts:
     with damage_means(NotAnalysedReason.NOT_DICOM):
         frames = frame_count(header)
+        facts = facts_of_instance(header)
     if frames > 1:
         raise Unreadable(NotAnalysedReason.CANNOT_DECODE, f"{frames} frames in one object; split it into single images")
+    return facts[0]
 
 
 def _slice(item: Item, header: Dataset, one: HounsfieldSlice, side_px: int) -> ReadSlice:

@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from ich_node import __version__
-from ich_node.durable import write_durably
+from ich_node.durable import replace_durably
 from ich_node.errors import TrainingError
 from ich_node.records import HEMORRHAGE_CLASSES
 from ich_node.training.hu_code import HU_OF_CODE
@@ -44,8 +44,7 @@ def finish(
         left_out=tuple(left_out),
         terms=dict(terms),
     )
-    (directory / MANIFEST).with_suffix(".part").unlink(missing_ok=True)
-    write_durably(directory / MANIFEST, [manifest.model_dump_json(indent=1).encode()])
+    replace_durably(directory / MANIFEST, [manifest.model_dump_json(indent=1).encode()])
 
 
 def _with_folds(found: Sequence[Sidecar], rule: FoldRule, left_out: Sequence[LeftOut]) -> list[SliceRow]:

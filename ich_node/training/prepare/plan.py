@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from ich_node.durable import write_durably
+from ich_node.durable import replace_durably
 from ich_node.errors import TrainingError
 from ich_node.training.prepare.lot import Item, Lot, Source
 from ich_node.training.prepare.shard import ShardTask
@@ -86,8 +86,7 @@ def begin_or_resume(plan: Plan, directory: Path) -> None:
     if not path.exists():
         if (directory / MANIFEST).exists() or any(shards.iterdir()):
             raise TrainingError(f"{directory}: holds a prepared set whose {PLAN} is gone; give an empty folder")
-        path.with_suffix(".part").unlink(missing_ok=True)
-        write_durably(path, [json.dumps({"plan": sha256}).encode()])
+        replace_durably(path, [json.dumps({"plan": sha256}).encode()])
     elif _written(path) != sha256:
         raise TrainingError(
             f"{directory}: holds a set of other sources or settings; give an empty folder, delete this one, or give "

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from safetensors.numpy import save
 
-from ich_node.durable import write_durably
+from ich_node.durable import replace_durably
 from ich_node.errors import SpoolFull, TrainingError, Unreadable
 from ich_node.training.prepare.lot import Item, Reader, ReadSlice
 from ich_node.training.prepared import SHARDS, LeftOut, Pixels, ShardFile, SliceRow
@@ -147,9 +147,8 @@ def _as_json(sidecar: Sidecar) -> bytes:
 
 
 def _write(path: Path, content: bytes) -> None:
-    path.with_suffix(".part").unlink(missing_ok=True)  # of a run that was interrupted
     try:
-        write_durably(path, [content])
+        replace_durably(path, [content])
     except SpoolFull:
         advice = "make room and run the same command again: it goes on where it stopped"
         raise TrainingError(f"{path.parent}: no space left on the disk; {advice}") from None

@@ -1,7 +1,6 @@
 """Embeddings of slices, made once by a run's network and kept in its folder."""
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +17,10 @@ from ich_node.training.fit.images import ImageMaker
 from ich_node.training.fit.networks import FINAL, load_network
 from ich_node.training.fit.processes import Processes
 from ich_node.training.fit.scoring import score_slices
-from ich_node.training.fit.settings import Augmentation, FitSettings
-from ich_node.training.fit.store import SliceStore, series_of
-from ich_node.training.prepared import PreparedSet, SliceRow
-from ich_node.training.run_folder import CONFIG, demand_data
+from ich_node.training.fit.settings import FitSettings, read_settings
+from ich_node.training.fit.store import SliceStore
+from ich_node.training.prepared import PreparedSet, SliceRow, series_of
+from ich_node.training.run_folder import demand_data
 
 CACHE: Final = "embeddings.safetensors"
 
@@ -59,20 +58,6 @@ class EmbeddedRun:
     """Those held out; of a run that held nothing out, those it was trained on."""
 
 
-def read_settings(directory: Path) -> FitSettings:
-    """Read the settings of a run.
-
-    Raises:
-        TrainingError: there is no run, or one of another version.
-    """
-    try:
-        return FitSettings(**json.loads((directory / CONFIG).read_text())["settings"])
-    except FileNotFoundError:
-        raise TrainingError(f"{directory}: no run is here; give the folder that `ich-train fit` made") from None
-    except (ValueError, KeyError) as error:
-        raise TrainingError(f"{directory / CONFIG}: of another version ({error}); train the run again") from None
-
-
 def embed_run(directory: Path, data: Sequence[PreparedSet], device: torch.device) -> EmbeddedRun:
     """Give the series of a run with the embeddings of its network, from the cache where it has them.
 
@@ -84,10 +69,10 @@ def embed_run(directory: Path, data: Sequence[PreparedSet], device: torch.device
     if settings.neighbours:
         raise TrainingError(f"{directory}: a sequence head is for networks that see one slice; train with neighbours=0")
     rows = [row for one in data for row in one.rows]
-    series = [one for one in series_of(rows) if settings.fold is None or rows[one[0]].fold == settings.fold]
+    series = [one for one in series_of(rows).values() if settings.fold is None or rows[one[0]].fold == settings.fold]
     if not series:
         raise TrainingError("no series with known order is there to train a sequence head on (study, position_mm)")
-    network = load_network(directory, settings)
+    network = load_network(directory)
     numbers = np.concatenate(series)
     logits, embeddings = _cached(directory, settings, data, numbers, device)
     parts = np.split(np.arange(len(numbers)), np.cumsum([len(one) for one in series])[:-1])
@@ -116,9 +101,9 @@ def _cached(
         if facts.get("key") == key:
             return tensors["logits"], tensors["embeddings"].float()
     store = SliceStore(data, device, settings.resident_gib)
-    images = ImageMaker(store, settings.preprocessing, 0, Augmentation())
-    network = load_network(directory, settings).to(device).to(memory_format=torch.channels_last)
-    logits, embeddings = score_slices(network, images, numbers, settings, Processes(0, 1, device))
+    images = ImageMaker(store, settings.preprocessing, 0)
+    network = load_network(directory).to(device).to(memory_format=torch.channels_last)
+    logits, embeddings = score_slices(network, images, numbers, settings, Processes(0, 1, device), embed=True)
     kept = {"logits": logits.cpu(), "embeddings": embeddings.cpu().half()}
     save_state(directory / CACHE, kept, {"key": key})
     return kept["logits"], kept["embeddings"].float()

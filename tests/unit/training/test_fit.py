@@ -64,9 +64,9 @@ def test_the_scores_of_a_run_are_those_of_the_weights_it_leaves(phantoms: Prepar
 
 def _logits_of(run: Path, settings: FitSettings, data: PreparedSet) -> np.ndarray:
     """What the weights of a run say of the slices it held out."""
-    network = load_network(run, settings)
+    network = load_network(run)
     store = SliceStore([data], torch.device("cpu"), 1)
-    maker = ImageMaker(store, settings.preprocessing, 0, NO_AUGMENTATION)
+    maker = ImageMaker(store, settings.preprocessing, 0)
     held_out = np.array([number for number, row in enumerate(store.rows) if row.fold == 0])
     with torch.inference_mode():
         logits, _ = network(maker.images(held_out, 64))
@@ -222,6 +222,9 @@ def test_weights_that_are_no_numbers_are_never_kept_whatever_the_loss_was(
     monkeypatch.setattr(loop, "_step", step)
     fit(_settings(epochs=3, learning_rate=1e-4), [phantoms], run, "cpu")
     assert len(read_predictions([run / "held-out.csv"]).rows) > 0
+    config = json.loads((run / "config.json").read_text())
+    assert config["settings"]["learning_rate"] == 1e-3
+    assert config["changed"] == [{"from_step": 4, "settings": {"learning_rate": 1e-4}}]
 
 
 def test_a_finished_run_is_left_as_it_is(phantoms: PreparedSet, run: Path) -> None:

@@ -21,7 +21,7 @@ SLICES = np.array([3, 11, 42, 90])
 
 def _maker(data: PreparedSet, augmentation: Augmentation, neighbours: int = 0) -> tuple[SliceStore, ImageMaker]:
     store = SliceStore([data], CPU, resident_gib=1)
-    return store, ImageMaker(store, Preprocessing(size_px=64), neighbours, augmentation)
+    return store, ImageMaker(store, Preprocessing(size_px=64), neighbours)
 
 
 def _training_images(data: PreparedSet, augmentation: Augmentation, slices: np.ndarray = SLICES) -> torch.Tensor:
