@@ -87,8 +87,9 @@ def _data(manifest: Manifest) -> str:
 
 
 def _method(evaluation: Evaluation) -> str:
+    known = "no patient is" if evaluation.conditions.patients_known else "no patient who is known is"
     return (
-        "On slices that the scoring network had not seen (out of fold); no patient is on both sides. Intervals are of "
+        f"On slices that the scoring network had not seen (out of fold); {known} on both sides. Intervals are of "
         "95 %, bootstrapped by patient; the lower bounds of the operating points are exact (Clopper and Pearson).\n\n"
         + _markdown(tables.conditions_table(evaluation))
     )

@@ -166,7 +166,7 @@ def test_an_image_of_two_sources_is_taken_from_the_first() -> None:
 
     tasks = list(shard_tasks(plan, Path("set"), 1.0))
 
-    assert [[item.image_id for item in task.items] for task in tasks] == [
+    assert [[item.image_id for item in task.lot.items] for task in tasks] == [
         ["image-0", "image-1"], ["image-2"], ["image-3", "image-4"],
     ]  # fmt: skip
     assert [one.image_id for one in plan.left_out] == ["image-0", "image-1", "image-2"]

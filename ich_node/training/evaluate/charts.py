@@ -43,7 +43,8 @@ def draw_precision_recall_curves(cases: Cases) -> bytes:
         ax.axhline(float(cases.labels[:, number].mean()), color=_GREY, linewidth=0.8, linestyle=":")
         if _has_both(cases, number):
             precise, found, _ = precision_recall_curve(cases.labels[:, number] > 0, cases.probabilities[:, number])
-            ax.step(found, precise, where="post", color=_BLUE)
+            # the last point (recall 0, precision 1) is none of the cases': it only closes scikit-learn's arrays
+            ax.step(found[:-1], precise[:-1], where="post", color=_BLUE)
         _title(ax, name, cases, number)
     return _png(canvas)
 

@@ -85,9 +85,10 @@ def render_page(
 def _lead(evaluation: Evaluation) -> str:
     one = evaluation.conditions
     studies = f", {one.studies} studies" if one.studies else ", no whole studies"
+    known = "" if one.patients_known else ", as far as patients are known"
     return (
         f"{one.slices} slices of {one.patients} patients{studies}; each scored by a network that had not seen its "
-        f"patient. {one.made_by}. Research software, not a medical device."
+        f"patient{known}. {one.made_by}. Research software, not a medical device."
     )
 
 

@@ -73,7 +73,7 @@ def _one_thread_each() -> Iterator[None]:
 
 
 def _submit(pool: ProcessPool, task: ShardTask) -> Future[int]:
-    limit_s = _START_S + task.seconds_per_item * len(task.items)
+    limit_s = _START_S + task.seconds_per_item * len(task.lot.items)
     future: Future[int] = pool.schedule(make_shard, args=(task,), timeout=limit_s)
     return future
 
@@ -82,7 +82,7 @@ def _finish_some(pool: ProcessPool, running: dict[Future[int], ShardTask], tell:
     done, _ = wait(running, return_when=FIRST_COMPLETED)
     for future in done:
         task = running.pop(future)
-        tell(len(task.items) * task.slices_per_item, _result(pool, task, future))
+        tell(task.lot.slices, _result(pool, task, future))
 
 
 def _result(pool: ProcessPool, task: ShardTask, future: Future[int]) -> int:
@@ -94,18 +94,20 @@ def _result(pool: ProcessPool, task: ShardTask, future: Future[int]) -> int:
             task = replace(task, skipped={**task.skipped, **_culprits(pool, task)})
             future = _submit(pool, task)
     raise TrainingError(
-        f"shard {task.number} ({task.source}, from {task.items[0].image_id}): its child process dies each time, though "
-        "no single slice does it; give fewer slices per shard or fewer processes, in case memory runs out"
+        f"shard {task.number} ({task.lot.source}, from {task.lot.items[0].image_id}): its child process dies each time, "
+        "though no single slice does it; give fewer slices per shard or fewer processes, in case memory runs out"
     )
 
 
 def _culprits(pool: ProcessPool, task: ShardTask) -> dict[int, str]:
     """Try the items one by one; say of those that end a child how they do it."""
     found = {}
-    for index, item in enumerate(task.items):
+    for index, item in enumerate(task.lot.items):
         if index not in task.skipped:
             alone = pool.schedule(
-                read_alone, args=(task.reader, item, task.seconds_per_item), timeout=_START_S + task.seconds_per_item
+                read_alone,
+                args=(task.lot.reader, item, task.seconds_per_item),
+                timeout=_START_S + task.seconds_per_item,
             )
             if reason := _death(alone):
                 found[index] = reason

@@ -76,6 +76,11 @@ class Lot:
     items: Sequence[Item]
     slices_per_item: int = 1
 
+    @property
+    def slices(self) -> int:
+        """About how many slices it will give."""
+        return len(self.items) * self.slices_per_item
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Source:

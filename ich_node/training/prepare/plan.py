@@ -24,11 +24,6 @@ class Plan:
     left_out: tuple[LeftOut, ...]
     slices_per_shard: int
 
-    @property
-    def slices(self) -> int:
-        """About how many slices it will give."""
-        return sum(len(lot.items) * lot.slices_per_item for lot in self.lots)
-
     def sha256(self) -> str:
         """Hash names, labels and settings; where the files lie does not count."""
         digest = hashlib.sha256(f"1 {self.slices_per_shard}".encode())
@@ -67,10 +62,7 @@ def shard_tasks(plan: Plan, directory: Path, seconds_per_item: float) -> Iterato
         step = max(1, plan.slices_per_shard // lot.slices_per_item)
         for start in range(0, len(lot.items), step):
             items = lot.items[start : start + step]
-            yield ShardTask(
-                directory, number, lot.source, lot.kind, lot.pixels, lot.side_px, lot.reader, items, seconds_per_item,
-                lot.slices_per_item,
-            )  # fmt: skip
+            yield ShardTask(directory, number, replace(lot, items=items), seconds_per_item)
             number += 1
 
 

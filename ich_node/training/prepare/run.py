@@ -79,7 +79,7 @@ def _make_missing(tasks: Sequence[ShardTask], settings: PrepareSettings, say: Ca
     if not missing:
         return
     processes = min(settings.processes or len(os.sched_getaffinity(0)), len(missing))
-    watch = Watch(sum(len(task.items) * task.slices_per_item for task in missing), processes)
+    watch = Watch(sum(task.lot.slices for task in missing), processes)
     with watching(watch) as tell:
         make_shards(missing, processes, tell)
     say(watch.summary())

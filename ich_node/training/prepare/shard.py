@@ -16,7 +16,7 @@ from safetensors.numpy import save
 
 from ich_node.durable import replace_durably
 from ich_node.errors import SpoolFull, TrainingError, Unreadable
-from ich_node.training.prepare.lot import Item, Reader, ReadSlice
+from ich_node.training.prepare.lot import Item, Lot, Reader, ReadSlice
 from ich_node.training.prepared import SHARDS, LeftOut, Pixels, ShardFile, SliceRow
 
 _ROW_OF_SLICE: Final = ("image_id", "labels", "patient_id", "study", "position_mm", "spacing_mm", "lesion_mm2")
@@ -29,14 +29,9 @@ class ShardTask:
     directory: Path
     """The prepared set."""
     number: int
-    source: str
-    kind: str
-    pixels: Pixels
-    side_px: int
-    reader: Reader
-    items: Sequence[Item]
+    lot: Lot
+    """With the items of this shard alone."""
     seconds_per_item: float
-    slices_per_item: int = 1
     skipped: Mapping[int, str] = field(default_factory=dict)
     """Items, by their place in the list, that ended a child, and how."""
 
@@ -98,11 +93,11 @@ def read_alone(reader: Reader, item: Item, seconds: float) -> None:
 def _read(task: ShardTask) -> tuple[list[ReadSlice], list[LeftOut]]:
     slices: list[ReadSlice] = []
     left_out: list[LeftOut] = []
-    for index, item in enumerate(task.items):
+    for index, item in enumerate(task.lot.items):
         reason = task.skipped.get(index)
         try:
             if reason is None:
-                slices += _within(task.seconds_per_item, task.reader, item)
+                slices += _within(task.seconds_per_item, task.lot.reader, item)
         except Unreadable as error:
             reason = str(error)
         if reason is not None:
@@ -126,18 +121,25 @@ def _write_shard(task: ShardTask, slices: Sequence[ReadSlice]) -> ShardFile:
         "pixels": np.stack([one.pixels for one in slices]),
         "labels": np.array([one.labels for one in slices], np.uint8),
     }
-    if task.pixels is Pixels.BRAIN_WINDOW_GRAY:
+    if task.lot.pixels is Pixels.BRAIN_WINDOW_GRAY:
         arrays["regions"] = np.stack([one.regions for one in slices if one.regions is not None])
     content = save(arrays)
     _write(task.shard_path, content)
     sha256 = hashlib.sha256(content).hexdigest()
-    return ShardFile(name=task.shard_name, sha256=sha256, slices=len(slices), side_px=task.side_px, pixels=task.pixels)
+    return ShardFile(
+        name=task.shard_name, sha256=sha256, slices=len(slices), side_px=task.lot.side_px, pixels=task.lot.pixels
+    )
 
 
 def _row(task: ShardTask, index: int, one: ReadSlice) -> SliceRow:
     plain: dict[str, Any] = {name: getattr(one, name) for name in _ROW_OF_SLICE}
     return SliceRow(
-        source=task.source, pixels=task.pixels.value, kind=task.kind, shard=task.shard_name, index=index, **plain
+        source=task.lot.source,
+        pixels=task.lot.pixels.value,
+        kind=task.lot.kind,
+        shard=task.shard_name,
+        index=index,
+        **plain,
     )
 
 

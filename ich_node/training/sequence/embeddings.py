@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ich_node.errors import TrainingError
+from ich_node.model.network import SliceNetwork
 from ich_node.training.fit.checkpoint import load_state, save_state
 from ich_node.training.fit.images import ImageMaker
 from ich_node.training.fit.networks import FINAL, load_network
@@ -74,13 +75,13 @@ def embed_run(directory: Path, data: Sequence[PreparedSet], device: torch.device
         raise TrainingError("no series with known order is there to train a sequence head on (study, position_mm)")
     network = load_network(directory)
     numbers = np.concatenate(series)
-    logits, embeddings = _cached(directory, settings, data, numbers, device)
+    logits, embeddings = _cached(directory, network, settings, data, numbers, device)
     parts = np.split(np.arange(len(numbers)), np.cumsum([len(one) for one in series])[:-1])
     return EmbeddedRun(
         directory,
         settings.fold,
-        network.classifier.weight.detach(),
-        network.classifier.bias.detach(),
+        network.classifier.weight.cpu(),
+        network.classifier.bias.cpu(),
         tuple(
             Series(tuple(rows[number] for number in one), embeddings[part], logits[part])
             for one, part in zip(series, parts, strict=True)
@@ -90,6 +91,7 @@ def embed_run(directory: Path, data: Sequence[PreparedSet], device: torch.device
 
 def _cached(
     directory: Path,
+    network: SliceNetwork,
     settings: FitSettings,
     data: Sequence[PreparedSet],
     numbers: NDArray[np.int64],
@@ -102,7 +104,7 @@ def _cached(
             return tensors["logits"], tensors["embeddings"].float()
     store = SliceStore(data, device, settings.resident_gib)
     images = ImageMaker(store, settings.preprocessing, 0)
-    network = load_network(directory).to(device).to(memory_format=torch.channels_last)
+    network = network.to(device).to(memory_format=torch.channels_last)
     logits, embeddings = score_slices(network, images, numbers, settings, Processes(0, 1, device), embed=True)
     kept = {"logits": logits.cpu(), "embeddings": embeddings.cpu().half()}
     save_state(directory / CACHE, kept, {"key": key})
