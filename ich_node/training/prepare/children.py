@@ -94,7 +94,7 @@ def _result(pool: ProcessPool, task: ShardTask, future: Future[int]) -> int:
             task = replace(task, skipped={**task.skipped, **_culprits(pool, task)})
             future = _submit(pool, task)
     raise TrainingError(
-        f"shard {task.number} ({task.lot.source}, from {task.lot.items[0].image_id}): its child process dies each time, "
+        f"shard {task.number} ({task.lot.source}, from {task.lot.items[0].image_id}): its child dies each time, "
         "though no single slice does it; give fewer slices per shard or fewer processes, in case memory runs out"
     )
 
