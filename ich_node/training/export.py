@@ -47,6 +47,8 @@ class ExportSettings:
     stored: Stored = "float16"
     replace: bool = False
     """A bundle that is at the place already."""
+    notes: str = ""
+    """For the model card, Markdown."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,7 +114,9 @@ def export_bundle(
         states = network.state_dict(), head.state if head else None
         write_bundle(draft, fields, *states, stored=settings.stored)
         parity = check_parity(trained, load_bundle(draft), images)
-        manifest = write_bundle(draft, fields, *states, write_card(promised, evaluation, parity), settings.stored)
+        manifest = write_bundle(
+            draft, fields, *states, write_card(promised, evaluation, parity, settings.notes), settings.stored
+        )
         if faults := verify_bundle(draft):
             raise TrainingError(f"the bundle that was written is not whole: {faults[0]}; is the disk full?")
         _put_in_place(draft, out_directory)

@@ -48,15 +48,16 @@ def _basis(evaluation: Evaluation) -> str:
 
 def _metrics(evaluation: Evaluation) -> Iterator[Metric]:
     mark = "SYNTHETIC PHANTOMS (software test): " if evaluation.conditions.phantoms_only else ""
-    everything = ", ".join(evaluation.sources)
+    everything = ", ".join(evaluation.conditions.sources)
     for level in (evaluation.slices, evaluation.studies):
         if level is not None:
             yield from _level_metrics(level, f"{mark}{everything}, out of fold")
     if len(evaluation.sources) > 1:
         for source, result in evaluation.sources.items():
-            of_source = result.studies or result.slices
-            figure = of_source.classes["any"].figures["auc"]
-            yield from _metric(f"{of_source.level} any auc", f"{source}, out of fold", figure)
+            for level in (result.slices, result.studies):
+                if level is not None:
+                    figure = level.classes["any"].figures["auc"]
+                    yield from _metric(f"{level.level} any auc", f"{source}, out of fold", figure)
 
 
 def _level_metrics(level: LevelResult, data: str) -> Iterator[Metric]:

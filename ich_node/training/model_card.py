@@ -30,11 +30,12 @@ _WEAKNESSES: Final = (
 )
 
 
-def write_card(manifest: Manifest, evaluation: Evaluation, parity: Sequence[EngineParity]) -> str:
-    """Write the card as Markdown."""
+def write_card(manifest: Manifest, evaluation: Evaluation, parity: Sequence[EngineParity], notes: str = "") -> str:
+    """Write the card as Markdown; ``notes`` is what its makers have to say, Markdown too."""
     parts = [
         _title(manifest, evaluation),
         f"## What it is\n\n{_description(manifest)}",
+        *([f"## From its makers\n\n{notes.strip()}"] if notes.strip() else []),
         f"## Intended use\n\n{_INTENDED_USE}",
         f"## Training data and terms\n\n{_data(manifest)}",
         f"## How it was measured\n\n{_method(evaluation)}",
@@ -107,6 +108,7 @@ def _figures(evaluation: Evaluation) -> str:
         *tables.level_tables(evaluation.slices, "Slices"),
         tables.source_table(evaluation),
         tables.lesion_table(evaluation),
+        tables.disturbance_table(evaluation),
         tables.prevalence_table(evaluation),
         tables.calibration_table(evaluation),
     ]

@@ -7,7 +7,6 @@ cut to a grey brain window of unknown level and restored, as the grey images of 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 import torch
@@ -15,18 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ich_node.errors import TrainingError
-from ich_node.model.network import SliceNetwork
-from ich_node.training.fit.networks import load_network
 from ich_node.training.fit.objective import area_under_roc
-from ich_node.training.fit.settings import read_settings
+from ich_node.training.held_out import held_out_networks
 from ich_node.training.look import PreparedSlices
 from ich_node.training.prepare.regions import find_regions
 from ich_node.training.prepared import Pixels, PreparedSet, SliceRow
 from ich_node.training.restore import LEVEL_HU, WINDOW_WIDTH_HU, restore_hu, usual_restoration
-from ich_node.training.run_folder import demand_data
-from ich_node.windowing import Windowing
-
-_BATCH: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,24 +41,16 @@ def check_restoration(runs: Sequence[Path], data: Sequence[PreparedSet]) -> Rest
         TrainingError: no such slice is there.
     """
     slices = PreparedSlices(data)
-    rows = [row for one in data for row in one.rows if row.pixels == Pixels.HU]
     labels: list[int] = []
     true: list[Tensor] = []
     restored: list[Tensor] = []
-    for run in runs:
-        settings = read_settings(run)
-        demand_data(run, data)
-        held_out = [row for row in rows if row.fold == settings.fold]
-        windowing = Windowing(settings.preprocessing.model_copy(update={"size_px": settings.used_at_px}))
-        network = load_network(run)
-        for first in range(0, len(held_out), _BATCH):
-            some = held_out[first : first + _BATCH]
-            hu = [slices.hu(row) for row in some]
-            true.append(_scores(network, windowing, hu))
-            restored.append(
-                _scores(network, windowing, [_restored(one, row) for one, row in zip(hu, some, strict=True)])
-            )
-            labels += [row.labels[0] for row in some]
+    for opened in held_out_networks(runs, data):
+        held_out = [row for row in opened.rows if row.pixels == Pixels.HU]
+        if held_out:
+            hu = [slices.hu(row) for row in held_out]
+            true.append(opened.logits(hu)[:, 0])
+            restored.append(opened.logits([_restored(one, row) for one, row in zip(hu, held_out, strict=True)])[:, 0])
+            labels += [row.labels[0] for row in held_out]
     if not labels:
         raise TrainingError("none of the slices that these runs held out is known in true HU; give other runs or data")
     truth = torch.tensor(labels, dtype=torch.float32)
@@ -77,13 +62,6 @@ def check_restoration(runs: Sequence[Path], data: Sequence[PreparedSet]) -> Rest
         auc_true=area_under_roc(one, truth),
         auc_restored=area_under_roc(other, truth),
     )
-
-
-def _scores(network: SliceNetwork, windowing: Windowing, slices: Sequence[NDArray[np.float32]]) -> Tensor:
-    with torch.inference_mode():
-        images = torch.cat([windowing(torch.from_numpy(one)[None]) for one in slices])
-        logits: Tensor = network(images)[0]
-    return logits[:, 0]
 
 
 def _restored(hu: NDArray[np.float32], row: SliceRow) -> NDArray[np.float32]:

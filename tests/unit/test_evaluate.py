@@ -68,6 +68,20 @@ def test_a_study_shows_what_any_of_its_slices_shows(predictions: Predictions) ->
     assert scored.studies.patients.tolist() == list(range(60))
 
 
+def test_slices_of_unknown_patients_are_measured_apart_from_those_of_known_ones(predictions: Predictions) -> None:
+    """Of the second source every third patient is not known."""
+    rows = tuple(
+        replace(row, patient_id="") if row.source == "source1" and int(row.fold) % 3 == 0 else row
+        for row in predictions.rows
+    )
+    mixed = evaluate(Predictions(rows, predictions.logits), EvaluationSettings(resamples=20))
+    unknown = "source1, patients unknown (optimistic)"
+    assert set(mixed.sources) == {"source0", "source1, patients known", unknown}
+    assert mixed.sources[unknown].slices.cases == sum(not row.patient_id for row in rows)
+    assert sum(source.slices.cases for source in mixed.sources.values()) == len(rows)
+    assert mixed.conditions.sources == {"source0": 300, "source1": 300}
+
+
 def test_there_are_figures_with_intervals_at_both_levels_and_of_every_source(evaluation: Evaluation) -> None:
     assert evaluation.studies is not None
     assert set(evaluation.sources) == {"source0", "source1"}

@@ -14,6 +14,7 @@ from ich_node.errors import TrainingError
 from ich_node.training.cli.words import Commands, figure, open_data, say
 
 if TYPE_CHECKING:
+    from ich_node.training.evaluate import Evaluation
     from ich_node.training.prepared import PreparedSet, SliceRow
 
 
@@ -32,6 +33,8 @@ def _add_evaluate(commands: Commands) -> None:
     evaluate.add_argument("--sequence", action="store_true", help="measure the sequence head's scores")
     evaluate.add_argument("--restoration", action="store_true",
                           help="also score slices known in true HU from their restored brain window")  # fmt: skip
+    evaluate.add_argument("--disturb", type=int, default=0, metavar="N",
+                          help="also score N slices of each run with noise and at other levels")  # fmt: skip
     evaluate.add_argument("--target-sensitivity", type=float, default=0.95, metavar="X",
                           help="of studies at the low threshold, by its lower bound (default 0.95)")  # fmt: skip
     evaluate.add_argument("--target-specificity", type=float, default=0.95, metavar="X",
@@ -69,6 +72,8 @@ def _evaluate(options: argparse.Namespace) -> int:
     evaluation = evaluate(
         predictions, settings, refined=refined, runs=[run.name for run in options.runs], network=networks.pop()
     )
+    if options.disturb:
+        evaluation = _with_disturbances(evaluation, options)
     picture = PreparedSlices(open_data(options)).brain_picture if options.data else None
     files = write_evaluation(options.out, evaluation, predictions, refined=refined, picture=picture)
     for warning in evaluation.warnings:
@@ -78,6 +83,13 @@ def _evaluate(options: argparse.Namespace) -> int:
     auc = evaluation.headline.classes["any"].figures["auc"]
     sys.stdout.write(f"{files.html}\nAUC any, by {evaluation.headline.level}: {figure(auc.value)}\n")
     return 0
+
+
+def _with_disturbances(evaluation: Evaluation, options: argparse.Namespace) -> Evaluation:
+    from ich_node.training.disturbance import measure_disturbances
+
+    found = measure_disturbances(options.runs, open_data(options), evaluation.temperature, options.disturb)
+    return evaluation.model_copy(update={"disturbances": found})
 
 
 def _check_restoration(options: argparse.Namespace) -> None:
@@ -103,6 +115,8 @@ def _add_export(commands: Commands) -> None:
     export.add_argument("--model-version", required=True, metavar="VERSION", help="such as 1.0.0")
     export.add_argument("--sequence", action="store_true", help="with the run's sequence head")
     export.add_argument("--float32", action="store_true", help="store weights whole (default: float16)")
+    export.add_argument("--notes", type=Path, metavar="FILE",
+                        help="Markdown for the model card: how it was made, where it is weak")  # fmt: skip
     export.add_argument("--slices", type=int, default=32, metavar="N", help="to compare engines on (default 32)")
     export.add_argument("--replace", action="store_true", help="a bundle that is there")
     export.set_defaults(run=_export)
@@ -121,6 +135,7 @@ def _export(options: argparse.Namespace) -> int:
         options.model_version,
         stored="float32" if options.float32 else "float16",
         replace=options.replace,
+        notes=_read_notes(options.notes),
     )
     exported = export_bundle(
         options.run_directory,
@@ -139,6 +154,13 @@ def _export(options: argparse.Namespace) -> int:
         )
     sys.stdout.write(f"{exported.directory}: {exported.manifest.name} {exported.manifest.version}\n")
     return 0
+
+
+def _read_notes(path: Path | None) -> str:
+    try:
+        return path.read_text() if path else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise TrainingError(f"--notes {path}: cannot be read ({error})") from None
 
 
 def _unseen(run: Path, data: Sequence[PreparedSet]) -> list[SliceRow]:

@@ -43,6 +43,7 @@ class Cases:
     patients: NDArray[np.intp]
     """(cases,): a number for each patient, or for what stands in for one; what is drawn together in a bootstrap."""
     sources: NDArray[np.str_]
+    """(cases,), see :func:`parts_of_sources`."""
     folds: NDArray[np.intp]
     lesion_mm2: NDArray[np.float64]
     """(cases,): of the slice, or of the study's slice with the largest; NaN where it is unknown."""
@@ -72,6 +73,22 @@ def patient_numbers(rows: Sequence[SliceRow]) -> NDArray[np.intp]:
     return np.array([numbers[key] for key in keys], np.intp)
 
 
+def parts_of_sources(rows: Sequence[SliceRow]) -> list[str]:
+    """Name the source of each slice, and apart those whose patient nobody knows.
+
+    Another slice of such a patient may have been trained on, so what is measured on them is optimistic.
+    """
+    known = {row.source for row in rows if row.patient_id}
+
+    def name(row: SliceRow) -> str:
+        if not row.patient_id:
+            return f"{row.source}, patients unknown (optimistic)"
+        return f"{row.source}, patients known" if row.source in mixed else row.source
+
+    mixed = known & {row.source for row in rows if not row.patient_id}
+    return [name(row) for row in rows]
+
+
 def slice_cases(predictions: Predictions, logits: NDArray[np.float64], temperature: Mapping[str, float]) -> Cases:
     """Make a case of every slice."""
     rows = predictions.rows
@@ -81,7 +98,7 @@ def slice_cases(predictions: Predictions, logits: NDArray[np.float64], temperatu
         calibrate(logits, temperature),
         predictions.labels,
         patient_numbers(rows),
-        np.array([row.source for row in rows], np.str_),
+        np.array(parts_of_sources(rows), np.str_),
         np.array([row.fold for row in rows], np.intp),
         np.array([np.nan if row.lesion_mm2 is None else row.lesion_mm2 for row in rows]),
     )

@@ -147,6 +147,22 @@ class WorstCase(_Record):
     """The classes that it shows."""
 
 
+class Disturbance(_Record):
+    """What noise or a shifted level does to the probability of ``any``, on slices held out."""
+
+    noise: float
+    """Added, in multiples of that of a usual thick slice; a thin one has three times as much."""
+    noise_hu: float
+    """Its standard deviation."""
+    level_hu: float
+    """That every value is shifted by."""
+    slices: int
+    positives: int
+    mean_difference: float
+    """From the probability of the slice as it is, without sign."""
+    auc_any: float | None
+
+
 class Conditions(_Record):
     """What was measured, and how."""
 
@@ -194,6 +210,8 @@ class Evaluation(_Record):
     missed: tuple[WorstCase, ...]
     """Positive slices with the lowest probability of ``any``."""
     false_alarms: tuple[WorstCase, ...]
+    disturbances: tuple[Disturbance, ...] = ()
+    """Empty where they were not asked for; the first is the slices as they are."""
     warnings: tuple[str, ...]
 
     @property

@@ -64,7 +64,13 @@ def render_page(
     sections = [
         ("summary", "Summary", _summary(evaluation)),
         ("classes", "Per class", _classes(evaluation, studies or slices)),
-        ("sources", "Per source and size", _tables([tables.source_table(evaluation), tables.lesion_table(evaluation)])),
+        (
+            "sources",
+            "Per source and size",
+            _tables(
+                [tables.source_table(evaluation), tables.lesion_table(evaluation), tables.disturbance_table(evaluation)]
+            ),
+        ),
         ("calibration", "Calibration", _calibration(evaluation)),
         ("operating-points", "Operating points", _operating_points(evaluation)),
         ("prevalence", "Prevalence", _tables([tables.prevalence_table(evaluation)])),

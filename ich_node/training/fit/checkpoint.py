@@ -67,8 +67,20 @@ def unpack(
             number, _, field = name.partition(".")
             state.setdefault(int(number), {})[field] = tensor
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        _lay_out_alike(optimizer)
     except (RuntimeError, ValueError) as error:
         raise TrainingError(f"the checkpoint is of another network ({str(error).splitlines()[0]})") from None
+
+
+def _lay_out_alike(optimizer: torch.optim.Optimizer) -> None:
+    """Put an optimizer's state in memory in the order of its parameters' elements.
+
+    A file keeps values, not the order; the fused step goes through the memory of both side by side, and does not check.
+    """
+    for parameter, state in optimizer.state.items():
+        for name, tensor in state.items():
+            if tensor.shape == parameter.shape:
+                state[name] = torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor)
 
 
 def part_of(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -53,6 +53,7 @@ def fit(settings: FitSettings, data: Sequence[PreparedSet], directory: Path, dev
         TrainingError: the data, the settings or the machine do not allow it; says what to change. What was reached
             before stays in the folder.
     """
+    torch.set_flush_denormal(True)  # numbers below 1e-38 slow a processor down by a twelfth, and are worth nothing
     with join_processes(device) as processes:
         try:
             run = open_run(settings, data, directory, processes)

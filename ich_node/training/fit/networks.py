@@ -54,7 +54,7 @@ def make_optimizer(settings: FitSettings, network: nn.Module) -> torch.optim.Opt
     if settings.optimizer == "adam":
         return torch.optim.Adam(network.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
     groups: list[dict[str, Any]] = param_groups_weight_decay(network, settings.weight_decay)
-    return torch.optim.AdamW(groups, settings.learning_rate)
+    return torch.optim.AdamW(groups, settings.learning_rate, fused=True)
 
 
 def load_network(directory: Path, weights: Weights = "final") -> SliceNetwork:

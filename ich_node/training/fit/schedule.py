@@ -29,8 +29,12 @@ class Schedule:
 
     def size_px(self, step: int) -> int:
         """Side of the images at a step."""
-        last = self.settings.final_size_px is not None and step >= self.steps * (1 - self.settings.final_fraction)
-        return self.settings.used_at_px if last else self.settings.size_px
+        settings = self.settings
+        if settings.final_size_px is not None and step >= self.steps * (1 - settings.final_fraction):
+            return settings.final_size_px
+        if settings.early_size_px is not None and step < self.steps * settings.early_fraction:
+            return settings.early_size_px
+        return settings.size_px
 
 
 def make_schedule(settings: FitSettings, draws: int) -> Schedule:

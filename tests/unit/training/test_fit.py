@@ -330,13 +330,14 @@ def test_the_presets_are_what_the_documentation_says() -> None:
     assert all(words in rows["scratch"] for words in ("AdamW 1e-3", "0.05", "dropout 0.3", f"{scratch.epochs} epochs"))
 
 
-def test_the_learning_rate_rises_and_falls_and_the_last_part_is_seen_larger() -> None:
-    schedule = make_schedule(_settings(epochs=10, draws=800, final_size_px=96, final_fraction=0.2), 800)
+def test_the_learning_rate_rises_and_falls_and_images_grow() -> None:
+    sizes = {"early_size_px": 48, "early_fraction": 0.3, "final_size_px": 96, "final_fraction": 0.2}
+    schedule = make_schedule(_settings(epochs=10, draws=800, **sizes), 800)
     rates = [schedule.learning_rate(step) for step in range(schedule.steps)]
     assert schedule.steps == 1000
     assert rates.index(max(rates)) in range(48, 52)
     assert rates[-1] < 1e-7
-    assert [schedule.size_px(step) for step in (0, 799, 800, 999)] == [64, 64, 96, 96]
+    assert [schedule.size_px(step) for step in (0, 299, 300, 799, 800, 999)] == [48, 48, 64, 64, 96, 96]
 
 
 def test_the_loss_is_the_challenge_weighted_log_loss() -> None:
