@@ -15,6 +15,7 @@
         ├── DestinationUnavailable   no connection, an abort or a time-out
         ├── DestinationRefuses       association rejected, or no presentation context accepted
         ├── StoreRefused             the peer answered with a failure status
+        ├── AlertRefused             a channel took the message and said no: a NAK, an HTTP 4xx, an SMTP 5xx
         ├── SpoolFull                no room, or below the reserve
         └── DatabaseBusy             the database stayed locked
 
@@ -96,6 +97,10 @@ class StoreRefused(TransientError):
         self.dimse_status = dimse_status
         self.comment = comment
         super().__init__(f"status 0x{dimse_status:04X}" + (f" ({comment})" if comment else ""))
+
+
+class AlertRefused(TransientError):
+    """A channel took the message and said no; the text is its answer, without patient data."""
 
 
 class SpoolFull(TransientError):

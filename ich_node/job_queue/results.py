@@ -167,7 +167,7 @@ def report_rows(connection: Connection, study: Any) -> Sequence[Any]:
 def references_to(rows: Sequence[Any]) -> tuple[ReportReference, ...]:
     """Name the objects of a report for the one that follows it; an older version did not note their series."""
     return tuple(
-        ReportReference(row.encoding, row.sop_class_uid, row.sop_instance_uid, row.series_instance_uid)
+        ReportReference(row.encoding, row.sop_class_uid, row.sop_instance_uid, row.series_instance_uid, row.kind)
         for row in rows
         if row.series_instance_uid is not None
     )

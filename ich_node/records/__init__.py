@@ -4,6 +4,17 @@ Arrays are always (slices, rows, columns); lengths carry ``_mm``, times ``_s``, 
 Attribute names are DICOM keywords in snake_case.
 """
 
+from ich_node.records.alerts import (
+    AlertMessage,
+    AlertReceipt,
+    AlertStage,
+    AlertState,
+    AlertStudy,
+    Channel,
+    Hl7Channel,
+    MailChannel,
+    WebhookChannel,
+)
 from ich_node.records.deliveries import Delivery, DeliveryObject, Destination
 from ich_node.records.findings import (
     ClassThresholds,
@@ -37,6 +48,7 @@ from ich_node.records.reception import (
     StoredInstance,
 )
 from ich_node.records.reports import (
+    KeySlicePicture,
     ReportIdentity,
     ReportReference,
     ReportRequest,
@@ -71,6 +83,12 @@ __all__ = [
     "LEGACY_CONVERTED_ENHANCED_CT_IMAGE_STORAGE",
     "TRIAGE_RANKS",
     "UNREADABLE_REASONS",
+    "AlertMessage",
+    "AlertReceipt",
+    "AlertStage",
+    "AlertState",
+    "AlertStudy",
+    "Channel",
     "ClassThresholds",
     "Completeness",
     "Delivery",
@@ -79,9 +97,12 @@ __all__ = [
     "Destination",
     "EligibilityRules",
     "Gap",
+    "Hl7Channel",
     "HounsfieldSlice",
     "HounsfieldSlices",
     "InstanceState",
+    "KeySlicePicture",
+    "MailChannel",
     "ModelIdentity",
     "NotAnalysedReason",
     "OtherSeriesFinding",
@@ -112,4 +133,5 @@ __all__ = [
     "TissueMeasure",
     "Triage",
     "TriageFinding",
+    "WebhookChannel",
 ]

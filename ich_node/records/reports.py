@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ich_node.records.findings import ModelIdentity, OtherSeriesFinding, TriageFinding
 
 if TYPE_CHECKING:
@@ -44,6 +47,25 @@ class ReportReference:
     sop_class_uid: str
     sop_instance_uid: str
     series_instance_uid: str
+    kind: str = "SR"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class KeySlicePicture:
+    """A slice that is shown to people, with where its score comes from."""
+
+    sop_instance_uid: str
+    frame: int | None
+    position_mm: float
+    hu: NDArray[np.float32]
+    """(rows, columns), in Hounsfield units: the slice itself, or the mean of its slab."""
+    pixel_spacing_mm: tuple[float, float]
+    """Between rows, between columns."""
+    shares: NDArray[np.float32] | None
+    """(rows, columns), on the grid of ``hu``: what each place adds to the logit of ``any``; nan outside of what the
+    network saw. None where the model has no such maps."""
+    probabilities: dict[str, float]
+    """Of this slice, calibrated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +91,7 @@ class ReportRequest:
     created_at: datetime
     """Aware; written as ContentDate, ContentTime and TimezoneOffsetFromUTC."""
     predecessors: tuple[ReportReference, ...] = ()
-    """The report of the revision before, in each of its encodings; empty where there is none."""
+    """All objects of the revision before, the report in each of its encodings; empty where there is none."""
     other_series: tuple[OtherSeriesFinding, ...] = ()
     """Series of the study that say something else than this report."""
 
@@ -79,7 +101,7 @@ class ResultObject:
     """One DICOM object that the node made."""
 
     kind: str
-    """"SR"; key objects and images come with later versions."""
+    """"SR", "SUMMARY", "KEY_OBJECTS", "PRESENTATION", "KEY_SLICE_1" to "KEY_SLICE_5"."""
     encoding: str
     """Name of the SOP class, such as "Comprehensive3DSR"."""
     sop_class_uid: str

@@ -18,10 +18,12 @@ def evidence_item(study: StudyContext) -> Dataset:
     return _referenced_study(study.study_instance_uid, series)
 
 
-def predecessor_item(request: ReportRequest, encoding: str) -> Dataset:
-    """Name the report before in the same encoding, or in whichever there is."""
-    same = (one for one in request.predecessors if one.encoding == encoding)
-    before = next(same, request.predecessors[0])
+def predecessor_item(request: ReportRequest, encoding: str) -> Dataset | None:
+    """Name the report before in the same encoding, or in whichever there is; None where there is none."""
+    reports = [one for one in request.predecessors if one.kind == "SR"]
+    if not reports:
+        return None
+    before = next((one for one in reports if one.encoding == encoding), reports[0])
     document = _referenced_sop(before.sop_class_uid, before.sop_instance_uid)
     series = _referenced_series(before.series_instance_uid, [document])
     return _referenced_study(request.study.study_instance_uid, [series])

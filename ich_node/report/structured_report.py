@@ -142,8 +142,9 @@ def _encode(document: Dataset, request: ReportRequest, encoding: str, sop_class_
     encoded.update(document)
     encoded.SOPClassUID = sop_class_uid
     encoded.SOPInstanceUID = result_sop_instance_uid(request.identity, KIND, encoding)
-    if request.predecessors:
-        encoded.PredecessorDocumentsSequence = [predecessor_item(request, encoding)]
+    before = predecessor_item(request, encoding)
+    if before is not None:
+        encoded.PredecessorDocumentsSequence = [before]
     encoded.file_meta = _file_meta(encoded)
     buffer = BytesIO()
     pydicom.dcmwrite(buffer, encoded, enforce_file_format=True)
