@@ -292,3 +292,44 @@ def resample(channels: Tensor, box: Tensor, size_px: int, motion: Tensor | None 
     grid = torch.stack([columns.expand(shape), rows.expand(shape)], dim=-1)
     doubled = functional.grid_sample(channels, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     return functional.avg_pool2d(doubled, 2)
+
+
+def place_on_slice(maps: Tensor, hu: Tensor, preprocessing: Preprocessing) -> Tensor:
+    """Bring maps over the network's images back to the grids of the slices: the inverse of padding, box and resizing.
+
+    The places of a map lie a power of two of pixels apart and in the middle of the network's image. They do not reach
+    to its edge where convolutions without padding stand before them, as in Inception-ResNet-V2: of its 299 pixels
+    the eight places see 37, 69 ... 261, as measured by the gradient.
+
+    Args:
+        maps: (slices, map rows, map columns).
+        hu: (slices, rows, columns), as ``Windowing`` got them.
+        preprocessing: Of the model that the maps are of.
+
+    Returns:
+        (slices, rows, columns), bilinear between the places; nan outside of what the network saw.
+    """
+    rows, columns = hu.shape[-2:]
+    box = find_head_box(pad_to_square(hu), preprocessing)
+    down = _along_box(rows, max(rows, columns), box[:, 0:1], box[:, 2:3])
+    across = _along_box(columns, max(rows, columns), box[:, 1:2], box[:, 2:3])
+    seen = (down.abs() <= 0.5).unsqueeze(2) & (across.abs() <= 0.5).unsqueeze(1)
+    down = 2 * down * _spread(preprocessing.size_px, maps.shape[-2])
+    across = 2 * across * _spread(preprocessing.size_px, maps.shape[-1])
+    shape = (-1, rows, columns)
+    grid = torch.stack([across.unsqueeze(1).expand(shape), down.unsqueeze(2).expand(shape)], dim=-1)
+    placed = functional.grid_sample(maps.unsqueeze(1), grid, padding_mode="border", align_corners=False).squeeze(1)
+    return torch.where(seen, placed, torch.nan)
+
+
+def _along_box(count: int, side: int, centre: Tensor, box_side: Tensor) -> Tensor:
+    """Give the pixels of one axis of a slice as fractions of its box, from -0.5 to 0.5 inside it: (slices, count)."""
+    first = (side - count) // 2
+    pixels = torch.arange(first, first + count, dtype=centre.dtype, device=centre.device)
+    return ((pixels + 0.5) / side - centre) / box_side
+
+
+def _spread(size_px: int, places: int) -> float:
+    """Give the share of the image that the places of a map stand for, as if they lay side by side."""
+    step_px = math.ldexp(1.0, math.floor(math.log2(size_px / places)))
+    return size_px / (step_px * places)
