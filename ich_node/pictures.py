@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from ich_node.model.engine import Engine
-from ich_node.records import HEMORRHAGE_CLASSES, KeySlicePicture, Presence, SliceKey, SliceProbability, TriageFinding
+from ich_node.records import HEMORRHAGE_CLASSES, KeySlicePicture, SliceKey, SliceProbability, TriageFinding
+from ich_node.report.slice_pictures import speaks_clearly
 from ich_node.windowing import Windowing, place_on_slice
 
 MOST_PICTURES: Final = 5
@@ -47,16 +48,10 @@ def key_slice_pictures(
         ModelError: the network gave a number that is none.
     """
     shown = [one for one in pictured_slices(finding) if _key(one) in planes]
-    mapped = [one for one in shown if engine.map_features is not None and is_clear(one, finding)]
+    mapped = [one for one in shown if engine.map_features is not None and speaks_clearly(one.probabilities, finding)]
     shares = _shares([planes[_key(one)].hu for one in mapped], windowing, engine)
     share_of = {_key(one): share for one, share in zip(mapped, shares, strict=True)}
     return tuple(_picture(one, planes[_key(one)], share_of.get(_key(one))) for one in shown)
-
-
-def is_clear(one: SliceProbability, finding: TriageFinding) -> bool:
-    """Tell a slice that by itself reaches the upper threshold of ``any`` or of a subtype that is present."""
-    names = ["any", *(name for name, presence in finding.presence.items() if presence is Presence.PRESENT)]
-    return any(one.probabilities[name] >= finding.thresholds[name].high for name in names)
 
 
 def _shares(slices: Sequence[NDArray[np.float32]], windowing: Windowing, engine: Engine) -> list[NDArray[np.float32]]:

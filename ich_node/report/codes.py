@@ -13,7 +13,7 @@ from highdicom.sr import CodedConcept
 
 PRIVATE_SCHEME: Final = "99ICHNODE"
 """The "99" marks a private scheme (PS3.16 section 8)."""
-PRIVATE_SCHEME_VERSION: Final = "2"
+PRIVATE_SCHEME_VERSION: Final = "3"
 """Raised whenever a private code is added or changes its meaning."""
 
 # ------------------------------------------------------------------------------------ findings and sites
@@ -97,6 +97,12 @@ IMAGE_LIBRARY: Final = CodedConcept("111028", "DCM", "Image Library")
 IMAGE_LIBRARY_GROUP: Final = CodedConcept("126200", "DCM", "Image Library Group")
 SOURCE: Final = CodedConcept("260753009", "SCT", "Source")
 BEST_ILLUSTRATION: Final = CodedConcept("121080", "DCM", "Best illustration of finding")
+
+OF_INTEREST: Final = CodedConcept("113000", "DCM", "Of Interest")
+KEY_OBJECT_DESCRIPTION: Final = CodedConcept("113012", "DCM", "Key Object Description")
+SOURCE_IMAGE: Final = CodedConcept("121322", "DCM", "Source image for image processing operation")
+REPLACED: Final = CodedConcept("replaced", PRIVATE_SCHEME, "Object of an earlier revision that this one replaces")
+"""No code of PS3.16 CID 7201 says so."""
 
 
 def coding_schemes() -> list[CodingSchemeIdentificationItem]:

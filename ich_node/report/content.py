@@ -24,9 +24,7 @@ from ich_node.records import (
 )
 from ich_node.report import codes, wording
 from ich_node.report.identity import device_observer_uid, device_serial_number, tracking_uid
-
-MANUFACTURER: Final = "ich-node"
-MODEL_NAME: Final = "ich-node"
+from ich_node.report.result_header import MANUFACTURER, MODEL_NAME
 
 _VALUES: Final = {
     Presence.PRESENT: codes.PRESENT,
@@ -50,7 +48,7 @@ def report_content(request: ReportRequest) -> Dataset:
     images = _Images(request.study.evidence)
     groups = [_measurement_group(request, name, images) for name in HEMORRHAGE_CLASSES]
     report = sr.MeasurementReport(
-        observation_context=sr.ObservationContext(observer_device_context=_observer(request)),
+        observation_context=sr.ObservationContext(observer_device_context=device_observer(request)),
         procedure_reported=codes.CT_PROCEDURE,
         imaging_measurements=groups,
         title=codes.IMAGING_MEASUREMENT_REPORT,
@@ -89,8 +87,8 @@ class _Images:
             sr.ImageContentItem(codes.SOURCE, header.SOPClassUID, uid, frame, relationship_type="CONTAINS")
             for (uid, frame), header in self._referenced.items()
         ]
-        group = _container(codes.IMAGE_LIBRARY_GROUP, entries)
-        return _container(codes.IMAGE_LIBRARY, [group])
+        group = container(codes.IMAGE_LIBRARY_GROUP, entries)
+        return container(codes.IMAGE_LIBRARY, [group])
 
 
 def _measurement_group(request: ReportRequest, name: str, images: _Images) -> sr.MeasurementsAndQualitativeEvaluations:
@@ -161,7 +159,8 @@ def _algorithm(model: ModelIdentity | None, finding: TriageFinding, name: str) -
     )
 
 
-def _observer(request: ReportRequest) -> sr.ObserverContext:
+def device_observer(request: ReportRequest) -> sr.ObserverContext:
+    """Name this installation as who observed (PS3.16 TID 1002)."""
     installation_uid = request.identity.installation_uid
     return sr.ObserverContext(
         observer_type=codes.DEVICE,
@@ -179,7 +178,7 @@ def _qualitative_evaluations(request: ReportRequest) -> ContentItem:
     """Say what holds for the study as a whole (TID 1500 row 12, for which highdicom has no argument)."""
     finding = request.finding
     steps = [wording.step_text(step, request.created_at.tzinfo) for step in request.steps]
-    return _container(
+    return container(
         codes.QUALITATIVE_EVALUATIONS,
         [
             sr.TextContentItem(codes.CONCLUSION, wording.conclusion(request), "CONTAINS"),
@@ -204,7 +203,8 @@ def _processing_status(finding: TriageFinding) -> sr.CodedConcept:
     return codes.ALL_SUCCEEDED_WITH_FINDINGS if positive else codes.ALL_SUCCEEDED_WITHOUT_FINDINGS
 
 
-def _container(name: sr.CodedConcept, items: Sequence[ContentItem]) -> ContentItem:
-    container = sr.ContainerContentItem(name, relationship_type="CONTAINS")
-    container.ContentSequence = ContentSequence(items)
-    return container
+def container(name: sr.CodedConcept, items: Sequence[ContentItem]) -> ContentItem:
+    """Put content items under one heading."""
+    filled = sr.ContainerContentItem(name, relationship_type="CONTAINS")
+    filled.ContentSequence = ContentSequence(items)
+    return filled

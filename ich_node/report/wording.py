@@ -51,9 +51,9 @@ def conclusion(request: ReportRequest) -> str:
     """Say the whole result in one paragraph."""
     finding = request.finding
     sentences = [withdrawn(finding)] if finding.withdrawn else _outcome(request)
-    sentences += [_origin(request), _revision(request), DISCLAIMER]
+    sentences += [origin(request), _revision(request), DISCLAIMER]
     if finding.test_model:
-        sentences.insert(0, _test_model(finding))
+        sentences.insert(0, test_model_mark(finding))
     return ascii_text(" ".join(sentence for sentence in sentences if sentence))
 
 
@@ -79,12 +79,17 @@ def other_series(finding: TriageFinding, others: Iterable[OtherSeriesFinding]) -
 
 def completeness(finding: TriageFinding) -> str:
     """Say which slices are missing, every gap in full."""
+    return " ".join(completeness_sentences(finding))
+
+
+def completeness_sentences(finding: TriageFinding) -> list[str]:
+    """Say it in sentences of which each can stand alone."""
     missing, ends = _missing(finding.completeness), _ends(finding.completeness)
     if missing:
-        return " ".join(["The series is incomplete.", *missing, *ends])
+        return ["The series is incomplete.", *missing, *ends]
     if ends:
-        return " ".join(["The series may not show the whole head.", *ends])
-    return f"The series has no gap ({_count(len(_slice_keys(finding)), 'slice')})." if finding.slices else ""
+        return ["The series may not show the whole head.", *ends]
+    return [f"The series has no gap ({_count(len(_slice_keys(finding)), 'slice')})."] if finding.slices else []
 
 
 def completion_flag_description(finding: TriageFinding) -> str:
@@ -137,10 +142,10 @@ def _outcome(request: ReportRequest) -> list[str]:
     if finding.triage is None:
         result = [not_analysed(finding, others)]
     else:
-        result = [*_result(finding, finding.triage), *_key_slices(request)]
+        result = [*answer(finding, finding.triage), *_key_slices(request)]
     # who reads no further than the first sentence must see that the study has a higher answer than this series
     first = [*higher, "What follows is of this series alone."] if higher else []
-    return [*first, *result, completeness(finding), _slabs(finding), _choice(finding), *lower]
+    return [*first, *result, completeness(finding), averaged(finding), second_choice(finding), *lower]
 
 
 def _other_series(other: OtherSeriesFinding, own: Triage | None) -> str:
@@ -155,12 +160,14 @@ def _other_series(other: OtherSeriesFinding, own: Triage | None) -> str:
     return f"{sentence}."
 
 
-def _test_model(finding: TriageFinding) -> str:
+def test_model_mark(finding: TriageFinding) -> str:
+    """Say that a result means nothing."""
     result = "the earlier result came" if finding.withdrawn else "this result comes"
     return f"{TEST_MODEL}: {result} from a model that was not trained and means nothing."
 
 
-def _result(finding: TriageFinding, triage: Triage) -> list[str]:
+def answer(finding: TriageFinding, triage: Triage) -> list[str]:
+    """Say the answer, its probability and the subtypes."""
     sentences = [_HEADLINES[triage], _probability(finding)]
     if triage is Triage.NEGATIVE:
         return sentences
@@ -209,19 +216,20 @@ def _key_slices(request: ReportRequest) -> list[str]:
     if request.finding.triage is Triage.NEGATIVE or not slices:
         return []
     headers = {str(header.SOPInstanceUID): header for header in request.study.evidence}
-    names = ", ".join(_slice_name(one, headers) + _slab_name(one, headers) for one in slices)
+    names = ", ".join(slice_name(one, headers) + slab_name(one, headers) for one in slices)
     what = (
         "instance number, and those of its slab" if any(len(one.members) > 1 for one in slices) else "instance number"
     )
     return [f"Slices to look at first ({what}): {names}."]
 
 
-def _slice_name(one: SliceProbability | PlaneMember, headers: Mapping[str, Dataset]) -> str:
+def slice_name(one: SliceProbability | PlaneMember, headers: Mapping[str, Dataset]) -> str:
+    """Name a slice by its Instance Number, or its position where it has none."""
     name = _instance_number(one, headers) or f"at {one.position_mm:.1f} mm"
     return name if one.frame is None else f"{name} frame {one.frame}"
 
 
-def _slab_name(one: SliceProbability, headers: Mapping[str, Dataset]) -> str:
+def slab_name(one: SliceProbability, headers: Mapping[str, Dataset]) -> str:
     """Name the slices of a slab, such as `` (61 to 65)``, lowest number first."""
     if len(one.members) < 2:
         return ""
@@ -241,7 +249,8 @@ def _instance_number(one: SliceProbability | PlaneMember, headers: Mapping[str, 
     return "" if header is None else valid_text(header, "InstanceNumber")
 
 
-def _origin(request: ReportRequest) -> str:
+def origin(request: ReportRequest) -> str:
+    """Name model and software."""
     software = f"ich-node {__version__}"
     if request.model is None:
         return f"Software {software}."
@@ -254,7 +263,7 @@ def _revision(request: ReportRequest) -> str:
     return f"Revision {revision}: replaces revision {revision - 1} of this report." if revision > 1 else ""
 
 
-def _choice(finding: TriageFinding) -> str:
+def second_choice(finding: TriageFinding) -> str:
     """Say what is not ideal about the series that was analysed."""
     if finding.triage is None:
         return ""
@@ -268,7 +277,8 @@ def _choice(finding: TriageFinding) -> str:
     return " ".join(sentences)
 
 
-def _slabs(finding: TriageFinding) -> str:
+def averaged(finding: TriageFinding) -> str:
+    """Say that thin slices were averaged; empty where they were not."""
     slabs = sum(len(one.members) > 1 for one in finding.slices)
     if finding.triage is None or not slabs:
         return ""

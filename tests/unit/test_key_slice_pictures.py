@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ich_node.phantom import PhantomSettings, draw_volume, lesion_mask
-from ich_node.pictures import PlanePixels, is_clear, key_slice_pictures, pictured_slices
+from ich_node.pictures import PlanePixels, key_slice_pictures, pictured_slices
 from ich_node.pipeline import Model
 from ich_node.records import Presence, SliceKey, Triage, TriageFinding
+from ich_node.report.slice_pictures import speaks_clearly
 from ich_node.windowing import Preprocessing, find_head_box, pad_to_square, place_on_slice, resample
 from tests.ct_series import headers, negative, not_analysed, positive
 
@@ -168,8 +169,10 @@ def test_a_slice_is_clear_by_a_subtype_only_where_that_is_present() -> None:
     finding = positive(EVIDENCE)
     one = replace(finding.slices[0], probabilities={**finding.slices[0].probabilities, "any": 0.3, "subdural": 0.9})
     one.probabilities.update(intraparenchymal=0.1, intraventricular=0.1)
-    assert not is_clear(one, finding)
-    assert is_clear(one, replace(finding, presence={**finding.presence, "subdural": Presence.PRESENT}))
+    assert not speaks_clearly(one.probabilities, finding)
+    assert speaks_clearly(
+        one.probabilities, replace(finding, presence={**finding.presence, "subdural": Presence.PRESENT})
+    )
 
 
 def test_at_most_five_slices_are_pictured_and_none_where_there_is_no_result(tiny_model: Model) -> None:
