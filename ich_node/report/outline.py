@@ -36,8 +36,7 @@ def outline(region: NDArray[np.bool_]) -> list[Point]:
     """
     edges = _walk(region)
     middles = [((x + dx / 2), (y + dy / 2)) for (x, y), (dx, dy) in edges]
-    step = -(-len(middles) // _MOST_POINTS)
-    kept = middles[::step]
+    kept = middles[:: max(1, -(-len(middles) // _MOST_POINTS))]
     return [*kept, kept[0]] if kept else []
 
 
