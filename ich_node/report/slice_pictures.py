@@ -17,7 +17,8 @@ _COLOURS: Final = ((130, 0, 60), (215, 50, 20), (255, 150, 0), (255, 240, 130))
 """From dark red to light yellow: brightness rises all the way, so it can be read without seeing colours."""
 _FAINTEST: Final = 0.08
 """Of the highest share: below it nothing is drawn."""
-_DENSEST: Final = 0.7
+_DENSEST: Final = 0.6
+_DENSEST_FROM: Final = 0.75
 
 Rgb = NDArray[np.uint8]
 
@@ -47,7 +48,7 @@ def heated(plain: Rgb, strength: NDArray[np.float32]) -> Rgb:
     colour = np.stack(
         [np.interp(strength, _STOPS, [stop[channel] for stop in _COLOURS]) for channel in range(3)], axis=-1
     )
-    density = _DENSEST * np.clip((strength - _FAINTEST) / (0.5 - _FAINTEST), 0, 1)[..., np.newaxis]
+    density = _DENSEST * np.clip((strength - _FAINTEST) / (_DENSEST_FROM - _FAINTEST), 0, 1)[..., np.newaxis]
     mixed: Rgb = np.rint((1 - density) * plain + density * colour).astype(np.uint8)
     return mixed
 

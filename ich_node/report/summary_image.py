@@ -15,9 +15,10 @@ from ich_node.report.summary_charts import draw_key_slices, draw_probabilities, 
 from ich_node.report.summary_text import SummaryText, summary_text
 
 LEAST_HEIGHT: Final = 768
-_SHEET: Final = 2200
+_SHEET: Final = 3200
 """More than any page needs; what is left is cut off."""
 _MOST_WARNINGS: Final = 9
+_MOST_FIRST: Final = 4
 _SIGN_PX: Final = 68
 _STEP_COLUMNS: Final = 3
 _LABEL_PX: Final = 104
@@ -142,13 +143,21 @@ def _draw_verdict(page: Canvas, y: float, request: ReportRequest, text: SummaryT
 def _write_verdict(page: Canvas, y: float, ink: Colour, left: float, width: float, text: SummaryText) -> float:
     """Write the answer; return where it ends."""
     y += 12
-    for sentence in text.first:
+    for sentence in _shortened(text.first):
         y = page.paragraph(left, y, sentence, Style(20, ink, bold=True), width=width, lines=3)
     verdict = page.lettering.shrunk(text.verdict, Style(42, ink, bold=True), width, 24)
     page.text(left, y + 42 - verdict.size_px, text.verdict, verdict, width=width)
     y = page.paragraph(left, y + 58, " ".join(text.sentences), Style(20, ink), width=width, lines=6)
     page.text(left, y + 2, text.revision, Style(18 if text.replaces else 16, ink, bold=text.replaces), width=width)
     return y + 27
+
+
+def _shortened(sentences: Sequence[str]) -> Sequence[str]:
+    """Leave out the middle of many sentences; the last says what the others mean for what follows."""
+    if len(sentences) <= _MOST_FIRST:
+        return sentences
+    left_out = len(sentences) - _MOST_FIRST + 1
+    return [*sentences[: _MOST_FIRST - 2], f"{left_out} more: see the report.", sentences[-1]]
 
 
 def _draw_sign(page: Canvas, x: float, y: float, request: ReportRequest, ink: Colour) -> None:

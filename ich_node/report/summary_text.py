@@ -131,7 +131,8 @@ def _patient_name(header: Dataset) -> str:
     element = valid_element(header, "PatientName")
     if element is None:
         return "(no name)"
-    groups = str(element.value).split("=")
+    first = element.value if element.VM == 1 else element.value[0]
+    groups = str(first).split("=")
     family_first = [_components(group) for group in groups[:2]]
     alphabetic = ", ".join(part for part in family_first[0] if part)
     ideographic = " ".join(part for part in family_first[1] if part) if len(family_first) > 1 else ""

@@ -192,6 +192,24 @@ def test_a_higher_answer_of_another_series_stands_before_the_verdict() -> None:
     assert text.index("NO HEMORRHAGE FOUND") < text.index("series 5")
 
 
+def test_a_page_on_which_everything_comes_together_has_room_for_all_of_it() -> None:
+    others = tuple(OtherSeriesFinding(f"2.25.{n}", n, Triage.POSITIVE if n % 2 else None) for n in range(30))
+    known = Completeness(tuple(Gap(20.0 * n, 20.0 * n + 9) for n in range(60)), 3, None, True, True, True, 4)
+    finding = replace(FINDINGS["indeterminate"], completeness=known, derived=True, bone_kernel=True, test_model=True)
+    request = make_request(headers(12, **HEADERS["long"]), finding, other_series=others)
+    request = replace(request, steps=request.steps * 4)
+    page = draw_summary(in_zone_of_images(request), pictures(request))
+    assert_nothing_is_clipped(page.pixels())
+    assert page.pixels().shape[0] < 3200
+    said_at_all = " ".join(page.texts)
+    assert "13 more: see the report." in said_at_all
+    assert said_at_all.endswith("Unverified.")
+
+
+def test_of_several_patient_names_the_first_is_shown() -> None:
+    assert "Doe, Jane" in said(make_request(headers(12, PatientName=["Doe^Jane", "Roe^June"]), FINDINGS["negative"]))
+
+
 def test_steps_are_given_in_the_zone_of_the_report_with_the_time_between_them() -> None:
     text = said(request_of(FINDINGS["negative"], created_at=CREATED.astimezone(timezone(timedelta(hours=5.5)))))
     assert "Times (2026-03-02, UTC+05:30), 20.9 s in all" in text
