@@ -123,6 +123,13 @@ def scp_statuses() -> str:
     )
 
 
+_BESIDE_THE_REPORT = (
+    "1.2.840.10008.5.1.4.1.1.7",
+    "1.2.840.10008.5.1.4.1.1.88.59",
+    "1.2.840.10008.5.1.4.1.1.11.1",
+)
+
+
 def scu_contexts() -> str:
     """What the SCU proposes."""
     syntaxes = ", ".join(UID(uid).name for uid in association.UNCOMPRESSED)
@@ -130,6 +137,7 @@ def scu_contexts() -> str:
         (f"{uid.name} `{uid}`", "SCU", syntaxes, str(number))
         for number, (_, uid) in enumerate(structured_report.ENCODINGS, start=1)
     ]
+    rows += [(f"{UID(uid).name} `{uid}`", "SCU", syntaxes, "") for uid in _BESIDE_THE_REPORT]
     rows.append((f"Verification `{_VERIFICATION}` (`ich-node doctor` only)", "SCU", syntaxes, ""))
     return _table(("SOP Class", "Role", "Transfer Syntaxes", "Preference"), rows)
 

@@ -11,11 +11,11 @@ from typing import Final
 from pydicom.uid import UID
 from pynetdicom import AE, evt
 from pynetdicom import _config as pynetdicom_config
-from pynetdicom.association import Association
+from pynetdicom.association import Association as Association
 from pynetdicom.events import Event
 
 from ich_node import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from ich_node.errors import DestinationRefuses, DestinationUnavailable
+from ich_node.errors import ClassNotTaken, DestinationRefuses, DestinationUnavailable
 from ich_node.records import Destination
 
 UNCOMPRESSED: Final = ("1.2.840.10008.1.2.1", "1.2.840.10008.1.2")
@@ -38,7 +38,8 @@ def associate(
 
     Raises:
         DestinationUnavailable: no connection, an abort, or no answer in time.
-        DestinationRefuses: the association was rejected, or no presentation context was accepted.
+        DestinationRefuses: the association was rejected.
+        ClassNotTaken: no presentation context was accepted.
     """
     entity = _application_entity(ae_title, patience)
     for uid in sop_class_uids:
@@ -75,7 +76,7 @@ def _associate(entity: AE, destination: Destination) -> Association:
     if association.is_rejected:
         raise DestinationRefuses(f"the association was rejected: {_why_rejected(association)}")
     if association.rejected_contexts:
-        raise DestinationRefuses("the destination accepted no presentation context")
+        raise ClassNotTaken("the destination accepted no presentation context")
     raise DestinationUnavailable(f"no association with {destination.host}:{destination.port}")
 
 

@@ -11,7 +11,7 @@ from pynetdicom.association import Association
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at run time
 
 from ich_node.association import Patience, associate
-from ich_node.errors import DestinationRefuses, DestinationUnavailable
+from ich_node.errors import ClassNotTaken, DestinationUnavailable
 from ich_node.records import DeliveryObject, Destination
 
 _SOP_CLASS_NOT_SUPPORTED: Final = 0x0122
@@ -51,13 +51,13 @@ def store(association: Association, objects: Sequence[DeliveryObject]) -> StoreO
     """Send the first of several encodings whose SOP Class the destination accepted.
 
     Raises:
-        DestinationRefuses: it accepted none of them.
+        ClassNotTaken: it accepted none of them.
         DestinationUnavailable: it aborted, hung, or did not answer in time.
     """
     accepted = {str(context.abstract_syntax) for context in association.accepted_contexts}
     chosen = next((one for one in objects if one.sop_class_uid in accepted), None)
     if chosen is None:
-        raise DestinationRefuses("the destination accepts none of the report's storage classes")
+        raise ClassNotTaken("the destination accepts none of the object's storage classes")
     try:
         answer = association.send_c_store(chosen.path)
     except (RuntimeError, OSError) as error:

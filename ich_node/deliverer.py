@@ -7,17 +7,18 @@ from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from ich_node.association import Patience, associate
+from ich_node.association import Association, Patience, associate
 from ich_node.config import Config
 from ich_node.database import Database, open_database, prepare_database
 from ich_node.deliver import StoreOutcome, Verdict, is_warning, store
-from ich_node.errors import DatabaseBusy, DestinationRefuses, DestinationUnavailable, TransientError
+from ich_node.errors import ClassNotTaken, DatabaseBusy, DestinationRefuses, DestinationUnavailable, TransientError
 from ich_node.housekeeping import start_housekeeping
 from ich_node.job_queue import (
     DeliveryRules,
     claim_deliveries,
     free_leases_of_the_dead,
     mark_delivered,
+    mark_held,
     mark_lost,
     mark_refused,
     mark_unreached,
@@ -36,6 +37,7 @@ _SPARE_LEASE_S = 60.0
 _MOST_AT_ONCE = 20
 _DESTINATIONS_AT_ONCE = 8
 _QUESTIONS_AT_ONCE = 20
+_REPORT = "SR"
 _GONE = "the report's file is gone; ich-node requeue makes a new report"
 
 log = EventLog("deliver")
@@ -90,6 +92,8 @@ class Deliverer:
         return bool(deliveries)
 
     def _claim(self, busy: Collection[str]) -> list[Delivery]:
+        if self._config.node.mode == "shadow":
+            return []
         state = self._config.state_directory
         return claim_deliveries(
             self._database, self._owner, state, lease_s=self._lease_s, limit=_MOST_AT_ONCE, busy=busy
@@ -104,14 +108,32 @@ class Deliverer:
         try:
             with associate(destination, self._config.node.ae_title, classes, self._patience) as association:
                 while left:
-                    outcome = store(association, left[0].objects)
-                    self._note(left.pop(0), outcome)
+                    self._send(association, left[0])
+                    left.pop(0)
         except DestinationRefuses as error:
-            self._pause(left, str(error))
+            self._refused(left, error)
         except DestinationUnavailable as error:
             for delivery in left:
                 state = mark_unreached(self._database, delivery, self._owner, str(error), self._rules)
                 _log_failure(delivery, state, str(error))
+
+    def _send(self, association: Association, delivery: Delivery) -> None:
+        try:
+            outcome = store(association, delivery.objects)
+        except ClassNotTaken as error:
+            if delivery.kind == _REPORT:
+                raise
+            self._hold(delivery, str(error))
+        else:
+            self._note(delivery, outcome)
+
+    def _refused(self, left: Sequence[Delivery], error: DestinationRefuses) -> None:
+        """Pause the destination, unless it only does not take what is beside the report."""
+        if isinstance(error, ClassNotTaken) and all(one.kind != _REPORT for one in left):
+            for delivery in left:
+                self._hold(delivery, str(error))
+        else:
+            self._pause(left, str(error))
 
     def _has_its_files(self, delivery: Delivery) -> bool:
         """Bury a delivery whose report was deleted; another try would not bring it back."""
@@ -134,6 +156,11 @@ class Deliverer:
         else:
             state = mark_refused(self._database, delivery, self._owner, text, status, self._rules)
             _log_failure(delivery, state, text)
+
+    def _hold(self, delivery: Delivery, why: str) -> None:
+        """What is beside the report is a convenience: where it is not taken, the report alone does."""
+        mark_held(self._database, delivery, self._owner, why)
+        log.warning("held: the destination does not take it", **_fields(delivery), kind=delivery.kind, why=why)
 
     def _pause(self, deliveries: Sequence[Delivery], error: str) -> None:
         newly = pause_destination(self._database, deliveries, self._owner, error, self._rules)

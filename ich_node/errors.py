@@ -14,6 +14,7 @@
     └── TransientError          worth another try, with back-off
         ├── DestinationUnavailable   no connection, an abort or a time-out
         ├── DestinationRefuses       association rejected, or no presentation context accepted
+        │   └── ClassNotTaken        the association stands, but not for this kind of object
         ├── StoreRefused             the peer answered with a failure status
         ├── AlertRefused             a channel took the message and said no: a NAK, an HTTP 4xx, an SMTP 5xx
         ├── SpoolFull                no room, or below the reserve
@@ -88,6 +89,10 @@ class DestinationUnavailable(TransientError):
 
 class DestinationRefuses(TransientError):
     """The destination rejects our association or accepts none of our presentation contexts."""
+
+
+class ClassNotTaken(DestinationRefuses):
+    """The destination takes other objects of ours, but none of this storage class."""
 
 
 class StoreRefused(TransientError):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,6 +32,7 @@ from ich_node.records import (
     UNREADABLE_REASONS,
     Completeness,
     EligibilityRules,
+    KeySlicePicture,
     ModelIdentity,
     NotAnalysedReason,
     OtherSeriesFinding,
@@ -54,6 +55,7 @@ from ich_node.records import (
 )
 from ich_node.report.structured_report import build_reports
 from ich_node.report.study_attributes import content_digest
+from ich_node.report.viewer_objects import build_viewer_objects
 from ich_node.series_choice import SeriesDescription, chosen_over, describe_series, waits_for_others
 from ich_node.triage import not_analysed, triage_series
 from ich_node.windowing import Windowing
@@ -322,25 +324,30 @@ def report(
     *,
     predecessors: Sequence[ReportReference] = (),
     other_series: Sequence[OtherSeriesFinding] = (),
+    pictures: Sequence[KeySlicePicture] = (),
+    kinds: Collection[str] = (),
 ) -> tuple[ResultObject, ...]:
-    """Build the report's objects, in every encoding a destination may ask for.
+    """Build the report, in every encoding a destination may ask for, and beside it the objects for viewers.
+
+    Args:
+        pictures: of the key slices, best first.
+        kinds: of VIEWER_KINDS, what is to be built beside the report.
 
     Raises:
         ReportError: there is no image to report on.
     """
     now = datetime.now(UTC).astimezone()  # local: where the CT states no zone, its own times are local too
-    return build_reports(
-        ReportRequest(
-            identity=identity,
-            study=study,
-            finding=finding,
-            model=model,
-            steps=(*steps, Step("report built", now)),
-            created_at=now,
-            predecessors=tuple(predecessors),
-            other_series=tuple(other_series),
-        )
+    request = ReportRequest(
+        identity=identity,
+        study=study,
+        finding=finding,
+        model=model,
+        steps=(*steps, Step("report built", now)),
+        created_at=now,
+        predecessors=tuple(predecessors),
+        other_series=tuple(other_series),
     )
+    return (*build_reports(request), *build_viewer_objects(request, pictures, kinds))
 
 
 def study_context(

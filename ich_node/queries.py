@@ -104,6 +104,8 @@ class NodeStatus:
     oldest_open_s: float | None
     """Since when the longest waiting series has been open."""
     studies: tuple[StudyStatus, ...] = field(default=())
+    mode: str = "live"
+    """Of the configuration: whether results leave the node."""
 
 
 def node_status(database: Database, *, limit: int = 20, uid: str | None = None) -> NodeStatus:

@@ -3,29 +3,43 @@
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
+from typing import Final
 
-from ich_node.config import Config, DestinationSettings, PeerSettings, PrioritySettings
+from ich_node.config import Config, DestinationSettings, Mode, PeerSettings, PrioritySettings
 from ich_node.records import Destination
 
+SHADOW_MODE: Final = "shadow mode: nothing leaves the node"
+RETURNED_OBJECTS: Final = ("report", "summary", "key_slices", "key_objects")
+"""What goes back to who sent the images."""
 _SECONDS_PER_HOUR = 3600.0
 
 
 def destinations_for(
-    config: Config, calling_ae_title: str, remote_address: str, *, old: bool = False
+    config: Config, calling_ae_title: str, remote_address: str, *, old: bool = False, outcome: str | None = None
 ) -> list[Destination]:
     """List the destinations of what a peer sent: all that are configured, or the peer's own choice of them.
 
     A peer with ``return_port`` gets its results back, at the address it sent from. Results of an old study go to no
     destination with ``skip_old``.
+
+    Args:
+        outcome: what is said of the study: positive, indeterminate, negative or not_analysed; None: of any.
     """
-    peer = _peer(config, calling_ae_title, remote_address)
+    peer = peer_of(config, calling_ae_title, remote_address)
     chosen = None if peer is None else peer.destinations
     wanted = [one for one in config.destination if chosen is None or one.name in chosen]
-    results = [_destination(one) for one in wanted if not (old and one.skip_old)]
+    held = SHADOW_MODE if mode_for(config, calling_ae_title, remote_address) == "shadow" else ""
+    results = [_destination(one, held) for one in wanted if not (old and one.skip_old) and _takes(one, outcome)]
     if peer is not None and peer.return_port is not None:
         name = f"sender-{peer.ae_title}-{remote_address}"
-        results.append(Destination(name, peer.ae_title, remote_address, peer.return_port))
+        results.append(Destination(name, peer.ae_title, remote_address, peer.return_port, RETURNED_OBJECTS, held))
     return results
+
+
+def mode_for(config: Config, calling_ae_title: str, remote_address: str) -> Mode:
+    """Say whether results and alerts of what a peer sent leave the node."""
+    peer = peer_of(config, calling_ae_title, remote_address)
+    return config.node.mode if peer is None or peer.mode is None else peer.mode
 
 
 def configured_destinations(config: Config) -> list[Destination]:
@@ -67,11 +81,16 @@ def _is_like(station_name: str, pattern: str) -> bool:
     return fnmatchcase(station_name.upper(), pattern.upper().replace("[", "[[]"))  # only * and ? are wild
 
 
-def _peer(config: Config, calling_ae_title: str, remote_address: str) -> PeerSettings | None:
+def peer_of(config: Config, calling_ae_title: str, remote_address: str) -> PeerSettings | None:
+    """Return the settings of who sent something; None where nobody knows."""
     if not remote_address:  # adopted after a crash: who sent it is not known any more
         return None
     return next((peer for peer in config.peer if peer.matches(calling_ae_title, remote_address)), None)
 
 
-def _destination(settings: DestinationSettings) -> Destination:
-    return Destination(settings.name, settings.ae_title, settings.host, settings.port)
+def _takes(settings: DestinationSettings, outcome: str | None) -> bool:
+    return outcome is None or settings.triage is None or outcome in settings.triage
+
+
+def _destination(settings: DestinationSettings, held: str = "") -> Destination:
+    return Destination(settings.name, settings.ae_title, settings.host, settings.port, settings.objects, held)

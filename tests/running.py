@@ -62,7 +62,8 @@ def settings(
         "delivery": {"first_retry_s": 0.2, "longest_retry_s": 1.0, "paused_retry_s": 0.5,
                      "connect_timeout_s": 2.0, "response_timeout_s": 3.0},
         "destination": [
-            {"name": name, "ae_title": "PACS", "host": "127.0.0.1", "port": port} for name, port in destinations
+            {"name": name, "ae_title": "PACS", "host": "127.0.0.1", "port": port, "objects": ["report"]}
+            for name, port in destinations
         ],
     }  # fmt: skip
     for name, section in sections.items():

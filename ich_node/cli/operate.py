@@ -6,6 +6,9 @@ import argparse
 import dataclasses
 import json
 import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -15,6 +18,7 @@ from rich.table import Table
 
 from ich_node.cli.node import Commands, read_config, with_config
 from ich_node.config import Config
+from ich_node.records.deliveries import OBJECT_OF_KIND
 
 if TYPE_CHECKING:
     from ich_node.database import Database
@@ -82,7 +86,7 @@ def _status(options: argparse.Namespace) -> int:
     from ich_node.queries import node_status
 
     config = read_config(options)
-    status = node_status(_open(config), limit=options.limit, uid=options.uid)
+    status = replace(node_status(_open(config), limit=options.limit, uid=options.uid), mode=config.node.mode)
     if options.uid and not status.studies:
         sys.stderr.write(f"ich-node: no study or series {options.uid} here\n")
         return 1
@@ -96,6 +100,10 @@ def _status(options: argparse.Namespace) -> int:
 
 def show_status(status: NodeStatus, console: Console, *, full: bool = False) -> None:
     """Print what a person wants to know first: the counts, what needs a person, the newest studies."""
+    if status.mode != "live":
+        console.print(
+            f"[yellow]mode {status.mode}: everything is analysed and kept, and nothing leaves the node[/yellow]"
+        )
     console.print(f"series      {_counts(status.series)}")
     console.print(f"deliveries  {_counts(status.deliveries)}")
     for name, why in status.paused_destinations.items():
@@ -124,7 +132,8 @@ def _show_study(study: StudyStatus, console: Console) -> None:
     for series in study.series:
         _show_series(series, console)
     for delivery in study.deliveries:
-        console.print(f"  report, revision {delivery.revision}: {_delivery(delivery, full=True)}")
+        what = OBJECT_OF_KIND.get(delivery.kind, delivery.kind).replace("_", " ")
+        console.print(f"  {what}, revision {delivery.revision}: {_delivery(delivery, full=True)}")
 
 
 def _deliveries(count: int) -> str:
@@ -149,7 +158,7 @@ def _study_table(studies: tuple[StudyStatus, ...], *, full: bool) -> Table:
             _answer(study),
             str(study.revision or ""),
             "\n".join(_in_short(one) for one in study.series),
-            "\n".join(_delivery(one, full=False) for one in current),
+            "\n".join(_by_destination(current)),
         )
     return table
 
@@ -226,6 +235,18 @@ def _incomplete(series: SeriesStatus) -> str:
     return f", INCOMPLETE: {'; '.join(filter(None, causes))}".rstrip(": ")
 
 
+def _by_destination(deliveries: Sequence[DeliveryStatus]) -> list[str]:
+    """A line for each destination: its report, and beside it what did not simply arrive."""
+    lines = []
+    for name in dict.fromkeys(one.destination for one in deliveries):
+        mine = [one for one in deliveries if one.destination == name]
+        report = [one for one in mine if one.kind == "SR"] or mine[:1]
+        others = Counter(one.state for one in mine if one not in report and one.state != report[0].state)
+        more = "".join(f", {count} images or flags {state}" for state, count in sorted(others.items()))
+        lines += [_delivery(one, full=False) + more for one in report]
+    return lines
+
+
 def _delivery(delivery: DeliveryStatus, *, full: bool) -> str:
     text = f"{delivery.destination} {delivery.state}"
     if full and delivery.finished_at:
@@ -272,6 +293,9 @@ def _resend(options: argparse.Namespace) -> int:
         sys.stderr.write("ich-node resend: name a Study Instance UID, --dead or --destination\n")
         return 2
     config = read_config(options)
+    if config.node.mode == "shadow":
+        sys.stderr.write('ich-node resend: nothing leaves the node in shadow mode; set node.mode = "live" first\n')
+        return 1
     destinations = [one for one in configured_destinations(config) if options.destination in (None, one.name)]
     count = resend(
         _open(config),

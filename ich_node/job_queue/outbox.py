@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, exists, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, delete, exists, insert, or_, select, update
 
 from ich_node.database import Database, DeliveryRow, DestinationRow, ResultRow, StudyRow
 from ich_node.job_queue.results import add_deliveries
@@ -88,7 +88,7 @@ def _claimable(owner: str, now: float) -> Any:
             DeliveryRow.next_attempt_at <= now,
             or_(DestinationRow.name.is_(None), DestinationRow.next_attempt_at <= now),
         )
-        .order_by(StudyRow.old, StudyRow.priority.desc(), DeliveryRow.next_attempt_at)
+        .order_by(StudyRow.old, StudyRow.priority.desc(), DeliveryRow.next_attempt_at, DeliveryRow.id)
     )
 
 
@@ -205,6 +205,12 @@ def pause_destination(
         return True
 
 
+def mark_held(database: Database, delivery: Delivery, owner: str, why: str) -> None:
+    """Keep an object back that the destination does not take; ``ich-node resend`` tries again."""
+    with database.writing() as connection:
+        _finish(connection, delivery, owner, {"state": DeliveryState.HELD, "error": why, "finished_at": time.time()})
+
+
 def release_deliveries(database: Database, deliveries: Sequence[Delivery], owner: str) -> None:
     """Give back deliveries that were claimed and not tried."""
     with database.writing() as connection:
@@ -276,9 +282,11 @@ def _add_missing(
     if study_instance_uid is not None:
         reported = reported.where(StudyRow.study_instance_uid == study_instance_uid)
     for study in connection.execute(reported).all():
-        has = select(DeliveryRow.destination, func.count()).where(
+        has = select(DeliveryRow.destination, DeliveryRow.kind).where(
             DeliveryRow.study_id == study.id, DeliveryRow.revision == study.revision
         )
-        known = {row.destination for row in connection.execute(has.group_by(DeliveryRow.destination))}
-        missing = [one for one in destinations if one.name not in known]
-        add_deliveries(connection, study.id, study.revision, "SR", missing, now)
+        known = {(row.destination, row.kind) for row in connection.execute(has)}
+        made = select(ResultRow.kind).where(ResultRow.study_id == study.id, ResultRow.revision == study.revision)
+        for kind in connection.execute(made.where(ResultRow.path.is_not(None)).group_by(ResultRow.kind)).scalars():
+            missing = [one for one in destinations if (one.name, kind) not in known]
+            add_deliveries(connection, study.id, study.revision, kind, missing, now)

@@ -159,9 +159,9 @@ def _other(row: Any) -> OtherSeriesFinding:
 
 
 def report_rows(connection: Connection, study: Any) -> Sequence[Any]:
-    """Read the objects of a study's current report, the preferred encoding first."""
+    """Read the objects of a study's current revision: the report first, its preferred encoding before the others."""
     wanted = select(ResultRow).where(ResultRow.study_id == study.id, ResultRow.revision == study.revision)
-    return connection.execute(wanted.order_by(ResultRow.preference)).all()
+    return connection.execute(wanted.order_by(ResultRow.kind != "SR", ResultRow.preference, ResultRow.id)).all()
 
 
 def references_to(rows: Sequence[Any]) -> tuple[ReportReference, ...]:
@@ -266,12 +266,15 @@ def save_report(
 def add_deliveries(
     connection: Connection, study_id: int, revision: int, kind: str, destinations: Sequence[Destination], now: float
 ) -> None:
-    """Enter an outbox row per destination."""
+    """Enter an outbox row per destination that this kind of object goes to; held where the node is not live."""
     for destination in destinations:
+        if not destination.wants(kind):
+            continue
         values = {
             "study_id": study_id, "revision": revision, "kind": kind, "destination": destination.name,
             "ae_title": destination.ae_title, "host": destination.host, "port": destination.port,
-            "state": DeliveryState.PENDING, "next_attempt_at": now, "created_at": now,
+            "state": DeliveryState.HELD if destination.held else DeliveryState.PENDING,
+            "error": destination.held or None, "next_attempt_at": now, "created_at": now,
         }  # fmt: skip
         connection.execute(insert(DeliveryRow).values(values))
 

@@ -80,7 +80,7 @@ TRANSFER_SYNTAXES: Final = (
     HTJ2K,
 )
 MAXIMUM_PDU_BYTES: Final = 128 * 1024
-FORWARD_TIMEOUT_S: Final = 10.0
+FORWARD_TIMEOUT_S: Final = 30.0
 
 
 @dataclass

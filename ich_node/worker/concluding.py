@@ -33,6 +33,7 @@ from ich_node.pipeline import (
     study_context,
 )
 from ich_node.records import (
+    Destination,
     NotAnalysedReason,
     ReportIdentity,
     ResultObject,
@@ -44,6 +45,7 @@ from ich_node.records import (
     TriageFinding,
 )
 from ich_node.worker.bench import LEASE_S, Workbench
+from ich_node.worker.picturing import pictures_of, viewer_kinds
 from ich_node.worker.results_folder import save_objects
 from ich_node.worker.scoring_planes import score_ready_planes
 
@@ -154,7 +156,8 @@ def _conclusion(
     same = fingerprint(content, finding, study, identity)
     number = None if analysis.description is None else analysis.description.series_number
     plan = plan_report(bench.database, job, finding.triage, finding.reason, same, number)
-    objects = _report(bench, job, plan, study, finding, steps)
+    destinations = bench.destinations(job.calling_ae_title, job.remote_address, old=plan.old, triage=plan.triage)
+    objects = _report(bench, job, plan, study, finding, steps, destinations)
     if objects:
         steps = (*steps, Step("report saved", datetime.now(UTC)))
     return dataclasses.replace(
@@ -168,7 +171,7 @@ def _conclusion(
         steps=_times(steps),
         plan=plan,
         objects=objects,
-        destinations=bench.destinations(job.calling_ae_title, job.remote_address, old=plan.old),
+        destinations=destinations,
     )
 
 
@@ -186,8 +189,12 @@ def _report(
     study: StudyContext,
     finding: TriageFinding,
     steps: Sequence[Step],
+    destinations: Sequence[Destination],
 ) -> tuple[SavedObject, ...]:
-    """Build the study's report: on this series, or on the one that the study's answer rests on."""
+    """Build the study's report: on this series, or on the one that the study's answer rests on.
+
+    After a failed attempt the report goes alone: nothing that is drawn beside it may keep it from going out.
+    """
     if plan.revision is None:
         return ()
     model = bench.model.identity
@@ -196,6 +203,7 @@ def _report(
         finding, model = saved.finding, saved.model
         study = _context_of(bench, job, plan.rests_on_series_id, saved, study)
         steps = [Step(name, datetime.fromtimestamp(at, UTC)) for name, at in saved.steps.items()]
+    kinds = () if job.attempts else viewer_kinds(bench, destinations, finding, plan.predecessors)
     identity = ReportIdentity(bench.installation_uid, job.study_instance_uid, plan.revision)
     objects: Sequence[ResultObject] = report(
         identity,
@@ -205,6 +213,8 @@ def _report(
         steps,
         predecessors=plan.predecessors,
         other_series=plan.other_series,
+        pictures=pictures_of(bench, plan.rests_on_series_id, finding, kinds),
+        kinds=kinds,
     )
     return save_objects(bench.config.state_directory, objects)
 

@@ -17,8 +17,9 @@ def save_objects(state_directory: Path, objects: Sequence[ResultObject]) -> tupl
     folder = state_directory / "results"
     folder.mkdir(exist_ok=True)
     sync_directory(folder.parent)
-    saved = []
-    for preference, one in enumerate(objects):
+    saved: list[SavedObject] = []
+    for one in objects:
+        preference = sum(other.kind == one.kind for other in saved)  # the same content in several encodings
         path = folder / f"{uuid.uuid4().hex}.dcm"
         write_durably(path, [one.part10])
         saved.append(

@@ -22,6 +22,7 @@ from ich_node.records import Completeness, Destination, ReportIdentity
 from ich_node.report.withdrawal import is_of_test_model, withdrawn_context
 from ich_node.triage import not_analysed
 from ich_node.worker.bench import Workbench
+from ich_node.worker.picturing import viewer_kinds
 from ich_node.worker.results_folder import save_objects
 
 log = EventLog("work")
@@ -70,7 +71,8 @@ def _no_result(bench: Workbench, study: StudyToTell) -> Sequence[SavedObject]:
         content.facts,
         [bench.file(one.path) for one in content.instances],
     )
-    objects = report(_identity(bench, study), context, finding, None, (), predecessors=study.predecessors)
+    kinds = viewer_kinds(bench, _destinations(bench, study), finding, study.predecessors)
+    objects = report(_identity(bench, study), context, finding, None, (), predecessors=study.predecessors, kinds=kinds)
     return save_objects(bench.config.state_directory, objects)
 
 
@@ -89,6 +91,7 @@ def _withdrawal(bench: Workbench, study: StudyToTell) -> Sequence[SavedObject]:
         None,
         (),
         predecessors=study.predecessors,
+        kinds=viewer_kinds(bench, _destinations(bench, study), finding, study.predecessors),
     )
     return save_objects(bench.config.state_directory, objects)
 
@@ -98,4 +101,4 @@ def _identity(bench: Workbench, study: StudyToTell) -> ReportIdentity:
 
 
 def _destinations(bench: Workbench, study: StudyToTell) -> Sequence[Destination]:
-    return bench.destinations(study.calling_ae_title, study.remote_address, old=study.old)
+    return bench.destinations(study.calling_ae_title, study.remote_address, old=study.old, triage=None)

@@ -325,7 +325,7 @@ def test_images_that_come_after_their_rejection_are_not_analysed(site: Site) -> 
 @leaks_a_socket
 def test_a_withdrawal_stops_what_is_still_to_be_sent(tmp_path: Path, tiny_model: Model, decoder: DecoderPool) -> None:
     port = free_port()
-    down = [{"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": port}]
+    down = [{"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": port, "objects": ["report"]}]
     with open_site(tmp_path, tiny_model, decoder, destination=down) as site:
         uid, files = site.head()
         site.send(files)
@@ -420,8 +420,15 @@ def test_what_a_rule_puts_first_is_first_out_and_what_it_puts_last_is_last(
 def test_a_destination_may_skip_old_studies(tmp_path: Path, tiny_model: Model, decoder: DecoderPool) -> None:
     with SmallPacs(tmp_path / "all") as takes_all, SmallPacs(tmp_path / "new") as takes_new:
         destinations = [
-            {"name": "all", "ae_title": "PACS", "host": "127.0.0.1", "port": takes_all.port},
-            {"name": "new", "ae_title": "PACS", "host": "127.0.0.1", "port": takes_new.port, "skip_old": True},
+            {"name": "all", "ae_title": "PACS", "host": "127.0.0.1", "port": takes_all.port, "objects": ["report"]},
+            {
+                "name": "new",
+                "ae_title": "PACS",
+                "host": "127.0.0.1",
+                "port": takes_new.port,
+                "objects": ["report"],
+                "skip_old": True,
+            },
         ]
         with open_site(tmp_path, tiny_model, decoder, destination=destinations) as site:
             (old,) = send_old_studies(site, 1)
@@ -521,7 +528,7 @@ def test_a_report_that_there_is_no_result_is_sent_whatever_becomes_of_the_series
     tmp_path: Path, tiny_model: Model, decoder: DecoderPool, what: str
 ) -> None:
     port = free_port()
-    down = [{"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": port}]
+    down = [{"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": port, "objects": ["report"]}]
     with open_site(tmp_path, tiny_model, decoder, destination=down) as site:
         uid, files = site.head()
         if what == "withdrawn":

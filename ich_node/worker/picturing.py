@@ -1,0 +1,86 @@
+"""What viewers are shown beside the report: which kinds of object, and the pictures in them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from ich_node.job_queue import load_content
+from ich_node.log import EventLog
+from ich_node.pictures import PlanePixels, key_slice_pictures, pictured_slices
+from ich_node.records import (
+    Destination,
+    KeySlicePicture,
+    ReportReference,
+    SeriesContent,
+    SliceFacts,
+    SliceKey,
+    SliceProbability,
+    Triage,
+    TriageFinding,
+)
+from ich_node.report.viewer_objects import VIEWER_KINDS
+from ich_node.worker.bench import NOT_ANALYSED, Workbench
+
+_MARKS_A_PLACE = ("KEY_SLICES", "PRESENTATION")
+_SUMMARY = "SUMMARY"
+_UNKNOWN_SPACING_MM = (1.0, 1.0)
+
+log = EventLog("work")
+
+
+def viewer_kinds(
+    bench: Workbench,
+    destinations: Sequence[Destination],
+    finding: TriageFinding,
+    predecessors: Sequence[ReportReference] = (),
+) -> tuple[str, ...]:
+    """Choose the kinds of object that a destination wants, and that the site allows for such a finding."""
+    wanted = {name for one in destinations for name in one.objects}
+    return tuple(
+        kind for kind in VIEWER_KINDS if kind.lower() in wanted and _is_made(bench, kind, finding, predecessors)
+    )
+
+
+def _is_made(bench: Workbench, kind: str, finding: TriageFinding, predecessors: Sequence[ReportReference]) -> bool:
+    viewer = bench.config.viewer
+    if kind in _MARKS_A_PLACE:
+        return viewer.heatmaps
+    if kind != _SUMMARY or finding.triage is Triage.POSITIVE:
+        return True
+    replaces_one = any(one.kind == _SUMMARY for one in predecessors)
+    return replaces_one or (finding.triage or NOT_ANALYSED) in viewer.summary_also_for
+
+
+def pictures_of(
+    bench: Workbench, series_id: int, finding: TriageFinding, kinds: Collection[str]
+) -> tuple[KeySlicePicture, ...]:
+    """Read the key slices of a series again and show where their scores come from."""
+    wanted = pictured_slices(finding) if set(kinds) & {_SUMMARY, *_MARKS_A_PLACE} else ()
+    if not wanted:
+        return ()
+    content = load_content(bench.database, series_id, None)
+    planes = {}
+    for one in wanted:
+        if (pixels := _pixels(bench, content, one)) is not None:
+            planes[one.sop_instance_uid, one.frame] = pixels
+        bench.alive()
+    return key_slice_pictures(finding, planes, bench.model.windowing, bench.model.engine)
+
+
+def _pixels(bench: Workbench, content: SeriesContent, one: SliceProbability) -> PlanePixels | None:
+    """None where an image of the slice is gone or cannot be read any more."""
+    paths = {instance.sop_instance_uid: instance.path for instance in content.instances}
+    keys: list[SliceKey] = [member.key for member in one.members] or [(one.sop_instance_uid, one.frame)]
+    if any(uid not in paths for uid, _ in keys):
+        return None
+    plane = bench.reader.read([(bench.file(paths[uid]), frame) for uid, frame in keys]).result()
+    if plane.unreadable:
+        log.warning("a key slice cannot be read again for its picture", reason=plane.unreadable[0].reason.name)
+        return None
+    return PlanePixels(plane.hu, _spacing_mm(content.facts, one))
+
+
+def _spacing_mm(facts: Sequence[SliceFacts], one: SliceProbability) -> tuple[float, float]:
+    same = (fact.pixel_spacing_mm for fact in facts if fact.key == (one.sop_instance_uid, one.frame))
+    rows, columns = next(same, None) or _UNKNOWN_SPACING_MM
+    return rows, columns
