@@ -6,7 +6,7 @@ import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from pydicom.uid import UID
 from pynetdicom import AE, evt
@@ -72,12 +72,29 @@ def _associate(entity: AE, destination: Destination) -> Association:
         evt_handlers=[(evt.EVT_CONN_OPEN, _send_at_once)],
     )
     if association.is_established:
+        keep_answers(association)
         return association
     if association.is_rejected:
         raise DestinationRefuses(f"the association was rejected: {_why_rejected(association)}")
     if association.rejected_contexts:
         raise ClassNotTaken("the destination accepted no presentation context")
     raise DestinationUnavailable(f"no association with {destination.host}:{destination.port}")
+
+
+def keep_answers(association: Association) -> None:
+    """See that every answer reaches who asked for it.
+
+    Between two of our requests the reactor of pynetdicom 3.0.4 looks whether the peer asks something. It says that it
+    pauses a moment before it does (``Association._run_reactor``), so under load it may take the answer to the next
+    request instead; who asked then waits until the time-out and aborts. A peer asks an SCU nothing: only who waits for
+    an answer is given what comes.
+    """
+    take = association.dimse.get_msg
+
+    def take_if_waiting(block: bool = False) -> tuple[Any, Any]:
+        return take(block=True) if block else (None, None)
+
+    association.dimse.get_msg = take_if_waiting  # type: ignore[method-assign]  # of this one association
 
 
 def _why_rejected(association: Association) -> str:

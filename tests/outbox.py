@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
@@ -31,7 +31,7 @@ from ich_node.job_queue import (
 )
 from ich_node.queries import DeliveryStatus, NodeStatus, node_status
 from ich_node.records import Destination, ReceivedInstance, ReportIdentity, SeriesState, StudyContext, Triage
-from ich_node.report.structured_report import build_reports
+from ich_node.report.structured_report import ENCODINGS, build_reports
 from ich_node.routing import configured_destinations
 from tests.ct_series import headers, make_request, positive
 from tests.running import settings, wait_for
@@ -134,11 +134,16 @@ def save_report(state: Path, study_instance_uid: str, revision: int) -> tuple[Sa
 
 @contextmanager
 def peer(
-    answer: Callable[[evt.Event], int], ae_title: str = "PACS", *, called_must_be: str | None = None, port: int = 0
+    answer: Callable[[evt.Event], int],
+    ae_title: str = "PACS",
+    *,
+    called_must_be: str | None = None,
+    port: int = 0,
+    classes: Sequence[str] = tuple(uid for _, uid in ENCODINGS),
 ):
     """Run a storage SCP whose every C-STORE is answered by a function; give its port."""
     entity = AE(ae_title=ae_title)
-    for uid in ("1.2.840.10008.5.1.4.1.1.88.34", "1.2.840.10008.5.1.4.1.1.88.33", "1.2.840.10008.5.1.4.1.1.88.22"):
+    for uid in classes:
         entity.add_supported_context(uid)
     if called_must_be is not None:
         entity.ae_title = called_must_be

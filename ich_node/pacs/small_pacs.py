@@ -45,6 +45,7 @@ from pynetdicom.service_class import ServiceClass, StorageServiceClass
 from pynetdicom.sop_class import uid_to_service_class
 from pynetdicom.transport import ThreadedAssociationServer
 
+from ich_node.association import keep_answers
 from ich_node.pacs.finding import STUDY_ROOT_FIND, find_matches, is_answerable
 
 LOG: Final = logging.getLogger(__name__)
@@ -80,7 +81,7 @@ TRANSFER_SYNTAXES: Final = (
     HTJ2K,
 )
 MAXIMUM_PDU_BYTES: Final = 128 * 1024
-FORWARD_TIMEOUT_S: Final = 30.0
+FORWARD_TIMEOUT_S: Final = 10.0
 
 
 @dataclass
@@ -254,6 +255,7 @@ class SmallPacs:
         if not association.is_established or not association.accepted_contexts:
             association.abort()
             return False
+        keep_answers(association)
         answer = association.send_c_store(dataset)
         association.release()
         return "Status" in answer and (answer.Status == SUCCESS or answer.Status in WARNINGS)
@@ -276,6 +278,7 @@ def send_study(
     association = ae.associate(host, port, ae_title=called_ae_title, evt_handlers=handlers)
     if not association.is_established:
         raise ConnectionError(f"no association with {called_ae_title} at {host}:{port}")
+    keep_answers(association)
     accepted = 0
     for path in paths:
         answer = association.send_c_store(path)

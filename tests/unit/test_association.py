@@ -1,0 +1,79 @@
+"""Associations of ours with a real peer."""
+
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from pydicom.uid import CTImageStorage
+from pynetdicom import AE, evt
+from pynetdicom.association import Association
+
+from ich_node.association import Patience, associate
+from ich_node.pacs import SmallPacs
+from ich_node.phantom import PhantomSettings, write_series
+from ich_node.records import Destination
+from tests.outbox import peer
+
+SMALL = PhantomSettings(slices=20, rows=32)
+
+
+def take_what_comes(association: Association, stop: threading.Event) -> None:
+    """Do what pynetdicom's reactor does when it has not paused: look for a message without waiting."""
+    while not stop.is_set():
+        association.dimse.get_msg(block=False)
+
+
+def answers(association: Association, files: list[Path]) -> list[bool]:
+    """Send files while somebody else takes what comes; tell which were answered."""
+    stop = threading.Event()
+    thief = threading.Thread(target=take_what_comes, args=(association, stop))
+    thief.start()
+    try:
+        sent = []
+        for path in files:
+            if not association.is_established:
+                break
+            sent.append("Status" in association.send_c_store(path))
+        return sent
+    finally:
+        stop.set()
+        thief.join()
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[Path]:
+    return write_series(tmp_path / "sent", replace(SMALL, uid_seed="association test"))
+
+
+def test_an_answer_reaches_who_asked_though_the_reactor_looks_for_messages(tmp_path: Path, files: list[Path]) -> None:
+    with SmallPacs(tmp_path / "pacs") as pacs:
+        place = Destination("pacs", "PACS", "127.0.0.1", pacs.port)
+        with associate(place, "TEST", [CTImageStorage], Patience()) as association:
+            assert answers(association, files) == [True] * len(files)
+
+
+def test_without_that_answers_are_lost(tmp_path: Path, files: list[Path]) -> None:
+    """Else the guard guards against nothing, and can go."""
+    with SmallPacs(tmp_path / "pacs") as pacs:
+        entity = AE(ae_title="TEST")
+        entity.dimse_timeout = 0.5
+        entity.add_requested_context(CTImageStorage)
+        association = entity.associate("127.0.0.1", pacs.port, ae_title="PACS")
+        assert association.is_established
+        lost = not all(answers(association, files))
+        association.abort()
+    assert lost
+
+
+def abort(event: evt.Event) -> int:
+    event.assoc.abort()
+    return 0x0000
+
+
+@pytest.mark.timeout(30)
+def test_an_abort_is_noticed_long_before_the_time_out(files: list[Path]) -> None:
+    with peer(abort, classes=(CTImageStorage,)) as port:
+        place = Destination("pacs", "PACS", "127.0.0.1", port)
+        with associate(place, "TEST", [CTImageStorage], Patience(response_s=60.0)) as association:
+            assert "Status" not in association.send_c_store(files[0])
