@@ -13,7 +13,12 @@ from pathlib import Path
 from typing import Final
 
 from highdicom.sr import CodedConcept
-from pydicom.uid import UID
+from pydicom.uid import (
+    UID,
+    GrayscaleSoftcopyPresentationStateStorage,
+    KeyObjectSelectionDocumentStorage,
+    SecondaryCaptureImageStorage,
+)
 
 from ich_node import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, association, deliver, query_retrieve
 from ich_node.config import Config
@@ -124,9 +129,9 @@ def scp_statuses() -> str:
 
 
 _BESIDE_THE_REPORT = (
-    "1.2.840.10008.5.1.4.1.1.7",
-    "1.2.840.10008.5.1.4.1.1.88.59",
-    "1.2.840.10008.5.1.4.1.1.11.1",
+    SecondaryCaptureImageStorage,
+    KeyObjectSelectionDocumentStorage,
+    GrayscaleSoftcopyPresentationStateStorage,
 )
 
 
@@ -137,7 +142,7 @@ def scu_contexts() -> str:
         (f"{uid.name} `{uid}`", "SCU", syntaxes, str(number))
         for number, (_, uid) in enumerate(structured_report.ENCODINGS, start=1)
     ]
-    rows += [(f"{UID(uid).name} `{uid}`", "SCU", syntaxes, "") for uid in _BESIDE_THE_REPORT]
+    rows += [(f"{uid.name} `{uid}`", "SCU", syntaxes, "") for uid in _BESIDE_THE_REPORT]
     rows.append((f"Verification `{_VERIFICATION}` (`ich-node doctor` only)", "SCU", syntaxes, ""))
     return _table(("SOP Class", "Role", "Transfer Syntaxes", "Preference"), rows)
 

@@ -28,7 +28,7 @@ from ich_node.job_queue import (
 from ich_node.job_queue.counts import SeriesQuestion, note_asked, note_count, series_to_ask
 from ich_node.log import EventLog
 from ich_node.query_retrieve import count_instances
-from ich_node.records import Delivery, DeliveryState, Destination
+from ich_node.records import REPORT_KIND, Delivery, DeliveryState, Destination
 from ich_node.routing import pacs_to_ask
 from ich_node.service import SystemdNotifier, stop_on_signals
 
@@ -37,7 +37,6 @@ _SPARE_LEASE_S = 60.0
 _MOST_AT_ONCE = 20
 _DESTINATIONS_AT_ONCE = 8
 _QUESTIONS_AT_ONCE = 20
-_REPORT = "SR"
 _GONE = "the report's file is gone; ich-node requeue makes a new report"
 
 log = EventLog("deliver")
@@ -121,7 +120,7 @@ class Deliverer:
         try:
             outcome = store(association, delivery.objects)
         except ClassNotTaken as error:
-            if delivery.kind == _REPORT:
+            if delivery.kind == REPORT_KIND:
                 raise
             self._hold(delivery, str(error))
         else:
@@ -129,7 +128,7 @@ class Deliverer:
 
     def _refused(self, left: Sequence[Delivery], error: DestinationRefuses) -> None:
         """Pause the destination, unless it only does not take what is beside the report."""
-        if isinstance(error, ClassNotTaken) and all(one.kind != _REPORT for one in left):
+        if isinstance(error, ClassNotTaken) and all(one.kind != REPORT_KIND for one in left):
             for delivery in left:
                 self._hold(delivery, str(error))
         else:

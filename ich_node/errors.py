@@ -16,7 +16,6 @@
         ├── DestinationRefuses       association rejected, or no presentation context accepted
         │   └── ClassNotTaken        the association stands, but not for this kind of object
         ├── StoreRefused             the peer answered with a failure status
-        ├── AlertRefused             a channel took the message and said no: a NAK, an HTTP 4xx, an SMTP 5xx
         ├── SpoolFull                no room, or below the reserve
         └── DatabaseBusy             the database stayed locked
 
@@ -102,10 +101,6 @@ class StoreRefused(TransientError):
         self.dimse_status = dimse_status
         self.comment = comment
         super().__init__(f"status 0x{dimse_status:04X}" + (f" ({comment})" if comment else ""))
-
-
-class AlertRefused(TransientError):
-    """A channel took the message and said no; the text is its answer, without patient data."""
 
 
 class SpoolFull(TransientError):

@@ -11,11 +11,17 @@ import torch
 from numpy.typing import NDArray
 
 from ich_node.model.engine import Engine
-from ich_node.records import HEMORRHAGE_CLASSES, KeySlicePicture, SliceKey, SliceProbability, TriageFinding
+from ich_node.records import (
+    HEMORRHAGE_CLASSES,
+    MOST_KEY_SLICES,
+    KeySlicePicture,
+    SliceKey,
+    SliceProbability,
+    TriageFinding,
+)
 from ich_node.report.slice_pictures import speaks_clearly
 from ich_node.windowing import Windowing, place_on_slice
 
-MOST_PICTURES: Final = 5
 _ANY: Final = HEMORRHAGE_CLASSES.index("any")
 
 
@@ -31,9 +37,7 @@ class PlanePixels:
 
 def pictured_slices(finding: TriageFinding) -> tuple[SliceProbability, ...]:
     """Name the slices of which pictures are wanted, best first; none where there is no result."""
-    if finding.triage is None:
-        return ()
-    return finding.key_slices.get("any", ())[:MOST_PICTURES]
+    return finding.key_slices.get("any", ())[:MOST_KEY_SLICES] if finding.triage is not None else ()
 
 
 def key_slice_pictures(

@@ -6,39 +6,32 @@ from fnmatch import fnmatchcase
 from typing import Final
 
 from ich_node.config import Config, DestinationSettings, Mode, PeerSettings, PrioritySettings
-from ich_node.records import Destination
+from ich_node.records import USUAL_OBJECTS, Destination, StudySent
 
 SHADOW_MODE: Final = "shadow mode: nothing leaves the node"
-RETURNED_OBJECTS: Final = ("report", "summary", "key_slices", "key_objects")
-"""What goes back to who sent the images."""
 _SECONDS_PER_HOUR = 3600.0
 
 
-def destinations_for(
-    config: Config, calling_ae_title: str, remote_address: str, *, old: bool = False, outcome: str | None = None
-) -> list[Destination]:
-    """List the destinations of what a peer sent: all that are configured, or the peer's own choice of them.
+def destinations_for(config: Config, study: StudySent) -> list[Destination]:
+    """List where the results of a study go: all destinations that are configured, or the sender's own choice of them.
 
     A peer with ``return_port`` gets its results back, at the address it sent from. Results of an old study go to no
-    destination with ``skip_old``.
-
-    Args:
-        outcome: what is said of the study: positive, indeterminate, negative or not_analysed; None: of any.
+    destination with ``skip_old``, and only those with its ``triage`` to one that names some.
     """
-    peer = peer_of(config, calling_ae_title, remote_address)
+    peer = peer_of(config, study.calling_ae_title, study.remote_address)
     chosen = None if peer is None else peer.destinations
     wanted = [one for one in config.destination if chosen is None or one.name in chosen]
-    held = SHADOW_MODE if mode_for(config, calling_ae_title, remote_address) == "shadow" else ""
-    results = [_destination(one, held) for one in wanted if not (old and one.skip_old) and _takes(one, outcome)]
+    held = SHADOW_MODE if mode_for(config, peer) == "shadow" else ""
+    results = [_destination(one, held) for one in wanted if _takes(one, study)]
     if peer is not None and peer.return_port is not None:
-        name = f"sender-{peer.ae_title}-{remote_address}"
-        results.append(Destination(name, peer.ae_title, remote_address, peer.return_port, RETURNED_OBJECTS, held))
+        name = f"sender-{peer.ae_title}-{study.remote_address}"
+        place = peer.ae_title, study.remote_address, peer.return_port
+        results.append(Destination(name, *place, objects=USUAL_OBJECTS, held=held))
     return results
 
 
-def mode_for(config: Config, calling_ae_title: str, remote_address: str) -> Mode:
-    """Say whether results and alerts of what a peer sent leave the node."""
-    peer = peer_of(config, calling_ae_title, remote_address)
+def mode_for(config: Config, peer: PeerSettings | None) -> Mode:
+    """Say whether results of what a peer sent leave the node."""
     return config.node.mode if peer is None or peer.mode is None else peer.mode
 
 
@@ -88,8 +81,9 @@ def peer_of(config: Config, calling_ae_title: str, remote_address: str) -> PeerS
     return next((peer for peer in config.peer if peer.matches(calling_ae_title, remote_address)), None)
 
 
-def _takes(settings: DestinationSettings, outcome: str | None) -> bool:
-    return outcome is None or settings.triage is None or outcome in settings.triage
+def _takes(settings: DestinationSettings, study: StudySent) -> bool:
+    outcome = "not_analysed" if study.triage is None else study.triage
+    return not (study.old and settings.skip_old) and (settings.triage is None or outcome in settings.triage)
 
 
 def _destination(settings: DestinationSettings, held: str = "") -> Destination:

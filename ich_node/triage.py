@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ich_node.records import (
     HEMORRHAGE_CLASSES,
+    MOST_KEY_SLICES,
     ClassThresholds,
     Completeness,
     NotAnalysedReason,
@@ -20,7 +21,6 @@ from ich_node.records import (
     TriageFinding,
 )
 
-_KEY_SLICES: Final = 5
 _HIGHEST_PLANES: Final = 3
 _SMOOTHING: Final = (0.25, 0.5, 0.25)
 _PRESENCE_OF: Final = {
@@ -188,4 +188,4 @@ def _key_slices(
         return ()
     ranked = sorted(slices, key=lambda one: (-one.probabilities[name], one.position_mm, one.sop_instance_uid))
     reaching = [one for one in ranked if one.probabilities[name] >= thresholds.low]
-    return tuple(reaching[:_KEY_SLICES] or ranked[:1])
+    return tuple(reaching[:MOST_KEY_SLICES] or ranked[:1])

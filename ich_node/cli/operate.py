@@ -8,7 +8,6 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -18,7 +17,7 @@ from rich.table import Table
 
 from ich_node.cli.node import Commands, read_config, with_config
 from ich_node.config import Config
-from ich_node.records.deliveries import OBJECT_OF_KIND
+from ich_node.records import OBJECT_OF_KIND, REPORT_KIND, Destination, StudySent
 
 if TYPE_CHECKING:
     from ich_node.database import Database
@@ -86,7 +85,9 @@ def _status(options: argparse.Namespace) -> int:
     from ich_node.queries import node_status
 
     config = read_config(options)
-    status = replace(node_status(_open(config), limit=options.limit, uid=options.uid), mode=config.node.mode)
+    status = dataclasses.replace(
+        node_status(_open(config), limit=options.limit, uid=options.uid), mode=config.node.mode
+    )
     if options.uid and not status.studies:
         sys.stderr.write(f"ich-node: no study or series {options.uid} here\n")
         return 1
@@ -240,7 +241,7 @@ def _by_destination(deliveries: Sequence[DeliveryStatus]) -> list[str]:
     lines = []
     for name in dict.fromkeys(one.destination for one in deliveries):
         mine = [one for one in deliveries if one.destination == name]
-        report = [one for one in mine if one.kind == "SR"] or mine[:1]
+        report = [one for one in mine if one.kind == REPORT_KIND] or mine[:1]
         others = Counter(one.state for one in mine if one not in report and one.state != report[0].state)
         more = "".join(f", {count} images or flags {state}" for state, count in sorted(others.items()))
         lines += [_delivery(one, full=False) + more for one in report]
@@ -287,24 +288,27 @@ def _say_of_quarantined(count: int, what: str) -> int:
 
 def _resend(options: argparse.Namespace) -> int:
     from ich_node.job_queue import resend
-    from ich_node.routing import configured_destinations
+    from ich_node.routing import destinations_for
 
     if not (options.uid or options.dead or options.destination):
         sys.stderr.write("ich-node resend: name a Study Instance UID, --dead or --destination\n")
         return 2
     config = read_config(options)
-    if config.node.mode == "shadow":
-        sys.stderr.write('ich-node resend: nothing leaves the node in shadow mode; set node.mode = "live" first\n')
-        return 1
-    destinations = [one for one in configured_destinations(config) if options.destination in (None, one.name)]
+
+    def places(study: StudySent) -> list[Destination]:
+        return [one for one in destinations_for(config, study) if options.destination in (None, one.name)]
+
     count = resend(
         _open(config),
-        destinations,
+        places,
         study_instance_uid=options.uid,
         dead_only=options.dead,
         destination=options.destination,
     )
-    sys.stdout.write(f"{_deliveries(count)} will be sent again\n" if count else "no report to send again\n")
+    nothing = "no report to send again" + (
+        "; nothing leaves the node in shadow mode" if config.node.mode != "live" else ""
+    )
+    sys.stdout.write(f"{_deliveries(count)} will be sent again\n" if count else f"{nothing}\n")
     return 0 if count else 1
 
 

@@ -1,4 +1,4 @@
-"""The sections of the configuration but for alerts; the class of each says what is in it."""
+"""The sections of the configuration; the class of each says what is in it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from ich_node.config.values import Address, AETitle, Days, Folder, Host, Name, Port, PositiveSeconds, Section, parse_ip
+from ich_node.records import USUAL_OBJECTS
 from ich_node.records.rules import NO_CONTRAST_VALUES
 
 Mode = Literal["live", "shadow"]
@@ -98,12 +99,7 @@ class DestinationSettings(Section):
     host: Host
     port: Port
     skip_old: bool = False
-    objects: Annotated[tuple[ObjectKind, ...], Field(strict=False, min_length=1)] = (
-        "report",
-        "summary",
-        "key_slices",
-        "key_objects",
-    )
+    objects: Annotated[tuple[ObjectKind, ...], Field(strict=False, min_length=1)] = USUAL_OBJECTS
     triage: Annotated[tuple[Outcome, ...], Field(strict=False, min_length=1)] | None = None
 
 
@@ -112,10 +108,7 @@ class ViewerSettings(Section):
 
     summary_also_for: Annotated[
         tuple[Literal["indeterminate", "negative", "not_analysed"], ...], Field(strict=False)
-    ] = (
-        "indeterminate",
-        "not_analysed",
-    )
+    ] = ("indeterminate", "not_analysed")
     heatmaps: bool = True
 
 

@@ -40,16 +40,8 @@ def _address(value: str) -> str:
 
 
 def _folder(value: Path) -> Path:
-    return _path(value, "folder")
-
-
-def _file(value: Path) -> Path:
-    return _path(value, "file")
-
-
-def _path(value: Path, what: str) -> Path:
     if not value.parts or "\0" in str(value):
-        raise ValueError(f"must be the path of a {what}")
+        raise ValueError("must be the path of a folder")
     return value
 
 
@@ -64,7 +56,6 @@ def _is_network(value: str) -> bool:
 AETitle = Annotated[str, AfterValidator(_ae_title)]
 Host = Annotated[str, AfterValidator(_host)]
 Address = Annotated[str, AfterValidator(_address)]
-File = Annotated[Path, Field(strict=False), AfterValidator(_file)]
 Folder = Annotated[Path, Field(strict=False), AfterValidator(_folder)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]

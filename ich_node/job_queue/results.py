@@ -13,6 +13,7 @@ from ich_node.database import Database, DeliveryRow, InstanceRow, ResultRow, Ser
 from ich_node.job_queue.content import stamp_of
 from ich_node.job_queue.quarantine import doubt_answer, supersede_unsent
 from ich_node.records import (
+    REPORT_KIND,
     TRIAGE_RANKS,
     DeliveryState,
     Destination,
@@ -161,7 +162,7 @@ def _other(row: Any) -> OtherSeriesFinding:
 def report_rows(connection: Connection, study: Any) -> Sequence[Any]:
     """Read the objects of a study's current revision: the report first, its preferred encoding before the others."""
     wanted = select(ResultRow).where(ResultRow.study_id == study.id, ResultRow.revision == study.revision)
-    return connection.execute(wanted.order_by(ResultRow.kind != "SR", ResultRow.preference, ResultRow.id)).all()
+    return connection.execute(wanted.order_by(ResultRow.kind != REPORT_KIND, ResultRow.preference, ResultRow.id)).all()
 
 
 def references_to(rows: Sequence[Any]) -> tuple[ReportReference, ...]:

@@ -7,15 +7,19 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-KEY_SLICE_KINDS: Final = tuple(f"KEY_SLICE_{number}" for number in range(1, 6))
+from ich_node.records.states import MOST_KEY_SLICES, Triage
+
+REPORT_KIND: Final = "SR"
 OBJECT_OF_KIND: Final = {
-    "SR": "report",
+    REPORT_KIND: "report",
     "SUMMARY": "summary",
     "KEY_OBJECTS": "key_objects",
     "PRESENTATION": "presentation",
-    **dict.fromkeys(KEY_SLICE_KINDS, "key_slices"),
+    **{f"KEY_SLICE_{number}": "key_slices" for number in range(1, MOST_KEY_SLICES + 1)},
 }
 """By what name the configuration speaks of each kind of result object."""
+USUAL_OBJECTS: Final = ("report", "summary", "key_slices", "key_objects")
+"""What goes to a destination unless the site says otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,18 @@ class Destination:
     def wants(self, kind: str) -> bool:
         """Say whether a kind of result object goes there."""
         return OBJECT_OF_KIND.get(kind, kind) in self.objects
+
+
+@dataclass(frozen=True, slots=True)
+class StudySent:
+    """What decides where the results of a study go."""
+
+    calling_ae_title: str
+    remote_address: str
+    """Empty where nobody knows any more who sent it."""
+    old: bool
+    triage: Triage | None
+    """None: there is no result, and the report says why."""
 
 
 @dataclass(frozen=True, slots=True)

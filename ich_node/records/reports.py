@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from ich_node.records.deliveries import REPORT_KIND
 from ich_node.records.findings import ModelIdentity, OtherSeriesFinding, TriageFinding
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class ReportReference:
     sop_class_uid: str
     sop_instance_uid: str
     series_instance_uid: str
-    kind: str = "SR"
+    kind: str = REPORT_KIND
 
 
 @dataclass(frozen=True, slots=True, eq=False)

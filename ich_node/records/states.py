@@ -16,6 +16,9 @@ HEMORRHAGE_CLASSES: Final = (
 """Order of every six-vector in this package; a model bundle must declare the same."""
 
 
+MOST_KEY_SLICES: Final = 5
+"""Of a class, that are named and shown."""
+
 CT_IMAGE_STORAGE: Final = "1.2.840.10008.5.1.4.1.1.2"
 ENHANCED_CT_IMAGE_STORAGE: Final = "1.2.840.10008.5.1.4.1.1.2.1"
 LEGACY_CONVERTED_ENHANCED_CT_IMAGE_STORAGE: Final = "1.2.840.10008.5.1.4.1.1.2.2"

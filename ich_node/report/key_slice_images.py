@@ -5,7 +5,7 @@ from typing import Final
 
 import numpy as np
 
-from ich_node.records import KeySlicePicture, ReportRequest, ResultObject, TriageFinding
+from ich_node.records import MOST_KEY_SLICES, KeySlicePicture, ReportRequest, ResultObject, TriageFinding
 from ich_node.report import page_style as look
 from ich_node.report import wording
 from ich_node.report.drawing import Canvas, Style, lettering
@@ -20,10 +20,9 @@ from ich_node.report.slice_pictures import (
     positive_shares,
     speaks_clearly,
 )
-from ich_node.report.summary_text import slice_label, summary_text
+from ich_node.report.summary_text import SummaryText, slice_label, summary_text
 
 LABEL: Final = "AI attention, not a segmentation; research use"
-MOST_IMAGES: Final = 5
 _KIND: Final = "KEY_SLICE"
 _NUMBERS_PER_REVISION: Final = 10
 _SLICE_PX: Final = 560
@@ -57,9 +56,8 @@ def shown_with_attention(finding: TriageFinding, pictures: Sequence[KeySlicePict
     """Choose the pictures whose attention may be shown: with a map, and themselves above an upper threshold."""
     if finding.triage is None:
         return []
-    return [one for one in pictures if one.shares is not None and speaks_clearly(one.probabilities, finding)][
-        :MOST_IMAGES
-    ]
+    shown = [one for one in pictures if one.shares is not None and speaks_clearly(one.probabilities, finding)]
+    return shown[:MOST_KEY_SLICES]
 
 
 def draw_key_slice(request: ReportRequest, picture: KeySlicePicture, highest: float) -> Canvas:
@@ -72,13 +70,14 @@ def draw_key_slice(request: ReportRequest, picture: KeySlicePicture, highest: fl
     plain = plain_slice(picture, _SLICE_PX)
     high = plain.shape[0]
     page = Canvas(_WIDTH, _TOP_PX + high + _BOTTOM_PX, look.PAGE, lettering())
-    _write_top(page, request, picture)
+    text = summary_text(request)
+    _write_top(page, request, text, picture)
     second = _EDGE_PX + _SLICE_PX + _BETWEEN_PX
     for x, rgb in ((_EDGE_PX, plain), (second, heated_slice(picture, _SLICE_PX, highest))):
         page.box(x, _TOP_PX, _SLICE_PX, high, fill=look.BLACK)
         page.picture(x + (_SLICE_PX - rgb.shape[1]) // 2, _TOP_PX, rgb)
     _draw_scale(page, high, highest)
-    _write_foot(page, _TOP_PX + high, request, highest)
+    _write_foot(page, _TOP_PX + high, text, highest)
     return page
 
 
@@ -98,8 +97,7 @@ def _build(request: ReportRequest, picture: KeySlicePicture, number: int, highes
     return secondary_capture(request, KEY_SLICES, capture)
 
 
-def _write_top(page: Canvas, request: ReportRequest, picture: KeySlicePicture) -> None:
-    text = summary_text(request)
+def _write_top(page: Canvas, request: ReportRequest, text: SummaryText, picture: KeySlicePicture) -> None:
     right = _WIDTH - _EDGE_PX
     identity = "   ".join([text.patient_name, *(value for _, value in text.patient[:2])])
     page.text(_EDGE_PX, 8, identity, Style(17, look.MUTED), width=right - _EDGE_PX - 420)
@@ -140,8 +138,7 @@ def _draw_scale(page: Canvas, high: int, highest: float) -> None:
     page.text(x, y - 28, "logits", Style(16, look.MUTED))
 
 
-def _write_foot(page: Canvas, y: float, request: ReportRequest, highest: float) -> None:
-    text = summary_text(request)
+def _write_foot(page: Canvas, y: float, text: SummaryText, highest: float) -> None:
     scale = (
         "Colour: what each place adds to the score; the score is the mean over all places, and a constant. "
         "What speaks against is not shown."

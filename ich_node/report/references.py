@@ -6,7 +6,7 @@ from highdicom.sr import CodedConcept
 from pydicom import Dataset
 
 from ich_node.errors import ReportError
-from ich_node.records import KeySlicePicture, ReportReference, ReportRequest, SliceKey, StudyContext
+from ich_node.records import REPORT_KIND, KeySlicePicture, ReportReference, ReportRequest, SliceKey, StudyContext
 from ich_node.report import codes
 
 
@@ -25,7 +25,7 @@ def evidence_item(study: StudyContext, only: Collection[str] | None = None) -> D
 
 def predecessor_item(request: ReportRequest, encoding: str) -> Dataset | None:
     """Name the report before in the same encoding, or in whichever there is; None where there is none."""
-    reports = [one for one in request.predecessors if one.kind == "SR"]
+    reports = [one for one in request.predecessors if one.kind == REPORT_KIND]
     if not reports:
         return None
     before = next((one for one in reports if one.encoding == encoding), reports[0])

@@ -13,7 +13,7 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from ich_node import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, __version__
-from ich_node.records import ReportRequest, ResultObject
+from ich_node.records import REPORT_KIND, ReportRequest, ResultObject
 from ich_node.report import wording
 from ich_node.report.identity import device_serial_number, result_series_instance_uid, result_sop_instance_uid
 from ich_node.report.study_attributes import patient_digest, source_timezone, study_attributes
@@ -32,7 +32,7 @@ class ResultSeries:
     description: str
 
 
-REPORT: Final = ResultSeries("SR", 9901, "SR", "AI hemorrhage triage report (research)")
+REPORT: Final = ResultSeries(REPORT_KIND, 9901, "SR", "AI hemorrhage triage report (research)")
 SUMMARY: Final = ResultSeries("SUMMARY", 9902, "OT", "AI hemorrhage triage summary (research)")
 KEY_SLICES: Final = ResultSeries("KEY_SLICES", 9903, "OT", "AI attention maps, not a segmentation (research)")
 KEY_OBJECTS: Final = ResultSeries("KEY_OBJECTS", 9904, "KO", "AI key slices (research)")

@@ -19,7 +19,7 @@ from ich_node.training.evaluate.evaluation import Disturbance
 from ich_node.training.fit.augment import add_noise, draw
 from ich_node.training.fit.objective import area_under_roc
 from ich_node.training.fit.settings import NO_AUGMENTATION
-from ich_node.training.held_out import held_out_networks
+from ich_node.training.held_out import HeldOutNetwork, held_out_networks
 from ich_node.training.look import PreparedSlices
 from ich_node.training.prepared import PreparedSet, SliceRow
 from ich_node.triage import calibrate
@@ -54,13 +54,10 @@ def measure_disturbances(
         rows = _some(opened.rows, slices)
         hu = [pictures.hu(row) for row in rows]
         labels += [row.labels[_ANY] for row in rows]
-
-        def any_of(slices_hu: Sequence[NDArray[np.float32]]) -> NDArray[np.float64]:
-            return calibrate(opened.logits(slices_hu).double().numpy(), temperature)[:, _ANY]  # noqa: B023
-
-        plain.append(any_of(hu))
+        plain.append(_any_of(opened, hu, temperature))
         for noise, level_hu in DISTURBANCES:
-            disturbed[noise, level_hu].append(any_of(disturb(hu, noise * USUAL_NOISE_HU, level_hu)))
+            changed = disturb(hu, noise * USUAL_NOISE_HU, level_hu)
+            disturbed[noise, level_hu].append(_any_of(opened, changed, temperature))
     if not labels:
         raise TrainingError("these runs held no slice out; give one run for each fold")
     before, truth = np.concatenate(plain), torch.tensor(labels)
@@ -89,6 +86,12 @@ def disturb(hu: Sequence[NDArray[np.float32]], noise_hu: float, level_hu: float)
         drawn = replace(drawn, noise_hu=torch.full((1,), noise_hu))
         results.append((add_noise(torch.from_numpy(one)[None], drawn)[0] + level_hu).numpy())
     return results
+
+
+def _any_of(
+    opened: HeldOutNetwork, slices: Sequence[NDArray[np.float32]], temperature: Mapping[str, float]
+) -> NDArray[np.float64]:
+    return calibrate(opened.logits(slices).double().numpy(), temperature)[:, _ANY]
 
 
 def _some(rows: Sequence[SliceRow], count: int) -> list[SliceRow]:

@@ -1,7 +1,8 @@
 """The networks of runs, each with what it has not seen: to look again at slices that were changed on purpose."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -28,12 +29,11 @@ class HeldOutNetwork:
     network: SliceNetwork
     windowing: Windowing
 
-    def logits(self, slices: Sequence[NDArray[np.float32]]) -> Tensor:
-        """Score slices in HU, each (rows, columns): (slices, 6)."""
-        parts = []
+    def logits(self, slices: Iterable[NDArray[np.float32]]) -> Tensor:
+        """Score slices in HU, each (rows, columns), at least one: (slices, 6). Of many, few are in memory at a time."""
+        parts, left = [], iter(slices)
         with torch.inference_mode():
-            for first in range(0, len(slices), _BATCH):
-                some = slices[first : first + _BATCH]
+            while some := list(islice(left, _BATCH)):
                 images = torch.cat([self.windowing(torch.from_numpy(one)[None]) for one in some])
                 parts.append(self.network(images)[0])
         return torch.cat(parts)

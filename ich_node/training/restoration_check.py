@@ -47,9 +47,8 @@ def check_restoration(runs: Sequence[Path], data: Sequence[PreparedSet]) -> Rest
     for opened in held_out_networks(runs, data):
         held_out = [row for row in opened.rows if row.pixels == Pixels.HU]
         if held_out:
-            hu = [slices.hu(row) for row in held_out]
-            true.append(opened.logits(hu)[:, 0])
-            restored.append(opened.logits([_restored(one, row) for one, row in zip(hu, held_out, strict=True)])[:, 0])
+            true.append(opened.logits(slices.hu(row) for row in held_out)[:, 0])
+            restored.append(opened.logits(_restored(slices.hu(row), row) for row in held_out)[:, 0])
             labels += [row.labels[0] for row in held_out]
     if not labels:
         raise TrainingError("none of the slices that these runs held out is known in true HU; give other runs or data")

@@ -12,12 +12,11 @@ from ich_node.database import Database
 from ich_node.decode import DecoderPool
 from ich_node.pipeline import Model
 from ich_node.plane_reader import PlaneReader
-from ich_node.records import Destination, EligibilityRules, Triage
+from ich_node.records import Destination, EligibilityRules, StudySent
 from ich_node.routing import destinations_for
 
 LEASE_S: Final = 60.0
 PLANES_AT_ONCE: Final = 16
-NOT_ANALYSED: Final = "not_analysed"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,9 +42,6 @@ class Workbench:
         """Give the place of a file that is named relative to the state folder."""
         return self.config.state_directory / path
 
-    def destinations(
-        self, calling_ae_title: str, remote_address: str, *, old: bool, triage: Triage | None
-    ) -> tuple[Destination, ...]:
-        """List where results of what a peer sent go."""
-        outcome = NOT_ANALYSED if triage is None else str(triage)
-        return tuple(destinations_for(self.config, calling_ae_title, remote_address, old=old, outcome=outcome))
+    def destinations(self, study: StudySent) -> tuple[Destination, ...]:
+        """List where the results of a study go."""
+        return tuple(destinations_for(self.config, study))

@@ -42,6 +42,7 @@ from ich_node.records import (
     SeriesState,
     Step,
     StudyContext,
+    StudySent,
     TriageFinding,
 )
 from ich_node.worker.bench import LEASE_S, Workbench
@@ -156,8 +157,8 @@ def _conclusion(
     same = fingerprint(content, finding, study, identity)
     number = None if analysis.description is None else analysis.description.series_number
     plan = plan_report(bench.database, job, finding.triage, finding.reason, same, number)
-    destinations = bench.destinations(job.calling_ae_title, job.remote_address, old=plan.old, triage=plan.triage)
-    objects = _report(bench, job, plan, study, finding, steps, destinations)
+    destinations = bench.destinations(StudySent(job.calling_ae_title, job.remote_address, plan.old, plan.triage))
+    objects = _report(bench, job, plan, content, study, finding, steps, destinations)
     if objects:
         steps = (*steps, Step("report saved", datetime.now(UTC)))
     return dataclasses.replace(
@@ -186,6 +187,7 @@ def _report(
     bench: Workbench,
     job: SeriesJob,
     plan: ReportPlan,
+    content: SeriesContent,
     study: StudyContext,
     finding: TriageFinding,
     steps: Sequence[Step],
@@ -201,7 +203,8 @@ def _report(
     if plan.rests_on_series_id != job.id:
         saved = load_finding(bench.database, plan.rests_on_series_id)
         finding, model = saved.finding, saved.model
-        study = _context_of(bench, job, plan.rests_on_series_id, saved, study)
+        content = load_content(bench.database, plan.rests_on_series_id, None)
+        study = _context_of(bench, job, content, saved, study)
         steps = [Step(name, datetime.fromtimestamp(at, UTC)) for name, at in saved.steps.items()]
     kinds = () if job.attempts else viewer_kinds(bench, destinations, finding, plan.predecessors)
     identity = ReportIdentity(bench.installation_uid, job.study_instance_uid, plan.revision)
@@ -213,17 +216,16 @@ def _report(
         steps,
         predecessors=plan.predecessors,
         other_series=plan.other_series,
-        pictures=pictures_of(bench, plan.rests_on_series_id, finding, kinds),
+        pictures=pictures_of(bench, content, finding, kinds),
         kinds=kinds,
     )
     return save_objects(bench.config.state_directory, objects)
 
 
 def _context_of(
-    bench: Workbench, job: SeriesJob, series_id: int, saved: SavedFinding, study: StudyContext
+    bench: Workbench, job: SeriesJob, content: SeriesContent, saved: SavedFinding, study: StudyContext
 ) -> StudyContext:
     """The images of another series; patient and study as in what came last."""
-    content = load_content(bench.database, series_id, None)
     slices = saved.finding.slices
     read = {one.sop_instance_uid for one in slices}
     read |= {member.sop_instance_uid for one in slices for member in one.members}

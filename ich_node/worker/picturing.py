@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from ich_node.job_queue import load_content
 from ich_node.log import EventLog
 from ich_node.pictures import PlanePixels, key_slice_pictures, pictured_slices
 from ich_node.records import (
@@ -19,7 +18,7 @@ from ich_node.records import (
     TriageFinding,
 )
 from ich_node.report.viewer_objects import VIEWER_KINDS
-from ich_node.worker.bench import NOT_ANALYSED, Workbench
+from ich_node.worker.bench import Workbench
 
 _MARKS_A_PLACE = ("KEY_SLICES", "PRESENTATION")
 _SUMMARY = "SUMMARY"
@@ -48,17 +47,16 @@ def _is_made(bench: Workbench, kind: str, finding: TriageFinding, predecessors: 
     if kind != _SUMMARY or finding.triage is Triage.POSITIVE:
         return True
     replaces_one = any(one.kind == _SUMMARY for one in predecessors)
-    return replaces_one or (finding.triage or NOT_ANALYSED) in viewer.summary_also_for
+    return replaces_one or (finding.triage or "not_analysed") in viewer.summary_also_for
 
 
 def pictures_of(
-    bench: Workbench, series_id: int, finding: TriageFinding, kinds: Collection[str]
+    bench: Workbench, content: SeriesContent, finding: TriageFinding, kinds: Collection[str]
 ) -> tuple[KeySlicePicture, ...]:
     """Read the key slices of a series again and show where their scores come from."""
     wanted = pictured_slices(finding) if set(kinds) & {_SUMMARY, *_MARKS_A_PLACE} else ()
     if not wanted:
         return ()
-    content = load_content(bench.database, series_id, None)
     planes = {}
     for one in wanted:
         if (pixels := _pixels(bench, content, one)) is not None:

@@ -18,7 +18,7 @@ from ich_node.job_queue import (
 )
 from ich_node.log import EventLog
 from ich_node.pipeline import report, study_context
-from ich_node.records import Completeness, Destination, ReportIdentity
+from ich_node.records import Completeness, Destination, ReportIdentity, StudySent
 from ich_node.report.withdrawal import is_of_test_model, withdrawn_context
 from ich_node.triage import not_analysed
 from ich_node.worker.bench import Workbench
@@ -101,4 +101,4 @@ def _identity(bench: Workbench, study: StudyToTell) -> ReportIdentity:
 
 
 def _destinations(bench: Workbench, study: StudyToTell) -> Sequence[Destination]:
-    return bench.destinations(study.calling_ae_title, study.remote_address, old=study.old, triage=None)
+    return bench.destinations(StudySent(study.calling_ae_title, study.remote_address, study.old, None))

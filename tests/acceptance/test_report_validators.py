@@ -78,6 +78,13 @@ def need(tool: str) -> None:
         pytest.skip(f"{tool} is not installed")
 
 
+def need_pixelmed() -> None:
+    """Skip where the template validator is absent, by its name."""
+    need("java")
+    if not PIXELMED.is_file():
+        pytest.skip("pixelmed.jar (libpixelmed-java) is not installed")
+
+
 def errors(*command: str | Path) -> set[str]:
     """Return the error lines of a validator."""
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, errors="replace")
@@ -217,9 +224,7 @@ def pixelmed_lines(report: Path) -> list[str]:
 
 @pytest.mark.timeout(900)
 def test_the_template_validator_finds_no_error(tmp_path: Path) -> None:
-    need("java")
-    if not PIXELMED.is_file():
-        pytest.skip("pixelmed.jar (libpixelmed-java) is not installed")
+    need_pixelmed()
     images = write_ct(tmp_path, **NAMES["latin_1"])
     (tmp_path / "enhanced").mkdir()
     enhanced = write_ct(tmp_path / "enhanced", **IMAGES["multi_frame"])[:1]

@@ -18,9 +18,9 @@ from tests.acceptance.test_report_validators import (
     NAMES,
     OTHER_SERIES,
     OUTCOMES,
-    PIXELMED,
     errors,
     need,
+    need_pixelmed,
     pixelmed_lines,
     write_ct,
 )
@@ -124,9 +124,7 @@ def test_objects_on_real_headers_add_no_error(shared_data: Path, tmp_path: Path,
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_template_validator_finds_no_error_in_key_object_selections(tmp_path: Path) -> None:
-    need("java")
-    if not PIXELMED.is_file():
-        pytest.skip("pixelmed.jar (libpixelmed-java) is not installed")
+    need_pixelmed()
     request = request_of(write_ct(tmp_path, **NAMES["latin_1"]), "positive")
     results = build_viewer_objects(request, (), ["KEY_OBJECTS"])
     (path,) = write(tmp_path, build_viewer_objects(next_revision(request, results), (), ["KEY_OBJECTS"]))

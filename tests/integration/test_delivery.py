@@ -43,7 +43,7 @@ def test_the_same_report_sent_again_is_the_same_object(tmp_path: Path) -> None:
         uid = box.add_study()
         (first,) = box.deliver_until_state("DELIVERED")
 
-        assert resend(box.database, configured_destinations(box.config), study_instance_uid=uid) == 1
+        assert resend(box.database, lambda _: configured_destinations(box.config), study_instance_uid=uid) == 1
         (second,) = box.deliver_until_state("DELIVERED")
 
         assert first.sop_instance_uid == second.sop_instance_uid
@@ -169,7 +169,7 @@ def test_a_refusal_is_dead_after_five_tries_and_can_be_revived(tmp_path: Path, s
         assert not box.deliverer.step(), "a dead delivery is left alone"
 
         pacs.store_status = 0x0000
-        assert resend(box.database, [], dead_only=True) == 1
+        assert resend(box.database, lambda _: [], dead_only=True) == 1
         (delivery,) = box.deliver_until_state("DELIVERED")
 
         assert delivery.attempts == 1
@@ -380,7 +380,7 @@ def test_a_report_that_was_deleted_after_its_days_cannot_be_sent_again(tmp_path:
         with box.database.writing() as connection:
             connection.execute(update(ResultRow).values(path=None))
 
-        assert resend(box.database, [], destination="pacs-0") == 0
+        assert resend(box.database, lambda _: [], destination="pacs-0") == 0
         assert {one.state for one in box.deliveries()} == {"DELIVERED"}
 
 
@@ -402,7 +402,7 @@ def test_resend_reaches_a_destination_that_was_added_since(tmp_path: Path) -> No
         box.deliver_until_state("DELIVERED")
 
         added = Destination("new", "PACS", "127.0.0.1", new.port)
-        assert resend(box.database, [added], study_instance_uid=uid, destination="new") == 1
+        assert resend(box.database, lambda _: [added], study_instance_uid=uid, destination="new") == 1
         box.deliver_until_state("DELIVERED")
 
         assert list(old.received.values()) == list(new.received.values()) == [1]

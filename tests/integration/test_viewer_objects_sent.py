@@ -6,19 +6,19 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydicom import Dataset, dcmread
 
-from ich_node import pipeline
 from ich_node.decode import DecoderPool
 from ich_node.job_queue import resend
 from ich_node.pacs import SmallPacs
-from ich_node.pipeline import Model
+from ich_node.pipeline import Model, reporting
 from ich_node.queries import DeliveryStatus, StudyStatus
-from ich_node.routing import configured_destinations
+from ich_node.routing import destinations_for
 from ich_node.worker import loop
 from tests.integration.test_worker import Site
 from tests.running import parts_of_a_node, settings
@@ -163,8 +163,7 @@ def test_what_a_destination_does_not_take_is_held_and_the_report_arrives(
         assert states(study)["SR"] == states(study)["SUMMARY"] == "DELIVERED"
 
         site.pacs.accepted_sop_classes = None
-        places = configured_destinations(site.node.config)
-        assert resend(site.node.database, places, study_instance_uid=study.study_instance_uid) == len(study.deliveries)
+        assert send_again(site, study) == len(study.deliveries)
         assert set(states(site.settled(study.study_instance_uid)).values()) == {"DELIVERED"}
 
 
@@ -202,7 +201,7 @@ def test_what_cannot_be_drawn_does_not_keep_the_report_back(
             raise OSError("no font can be read")
         return ()
 
-    monkeypatch.setattr(pipeline, "build_viewer_objects", fail)
+    monkeypatch.setattr(reporting, "build_viewer_objects", fail)
     monkeypatch.setattr(loop, "_RETRY_S", 0.01)
     with viewing_site(tmp_path, says_positive, decoder) as site:
         study, objects = analysed(site)
@@ -227,6 +226,32 @@ def test_in_shadow_mode_everything_is_made_and_nothing_leaves(
             ("HELD", "shadow mode: nothing leaves the node")
         }
         assert all(_file(site, one).is_file() for one in study.deliveries), "administrators can look at all of it"
+
+
+def test_what_shadow_mode_holds_is_not_sent_again_either(
+    tmp_path: Path, says_positive: Model, decoder: DecoderPool
+) -> None:
+    peer = {"ae_title": "SCANNER1", "address": "127.0.0.1", "mode": "shadow"}
+    with viewing_site(tmp_path, says_positive, decoder, peer=[peer]) as site:
+        study, _ = analysed(site)
+        assert send_again(site, study) == 0
+        site.settled(study.study_instance_uid)
+        assert not site.pacs.received
+
+
+def test_sent_again_a_study_still_goes_only_where_its_answer_is_wanted(
+    tmp_path: Path, says_negative: Model, decoder: DecoderPool
+) -> None:
+    urgent = {"triage": ["positive"]}
+    with viewing_site(tmp_path, says_negative, decoder, destination=urgent) as site:
+        study, _ = analysed(site)
+        assert send_again(site, study) == 0
+        assert not site.settled(study.study_instance_uid).deliveries
+
+
+def send_again(site: Site, study: StudyStatus) -> int:
+    places = partial(destinations_for, site.node.config)
+    return resend(site.node.database, places, study_instance_uid=study.study_instance_uid)
 
 
 def _file(site: Site, delivery: DeliveryStatus) -> Path:

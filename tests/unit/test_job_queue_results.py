@@ -286,7 +286,7 @@ def test_resend_sends_the_current_report_again_and_to_new_destinations(database:
     mark_delivered(database, claimed(database)[0], "me", "x", 0)
     conclude(database, Triage.POSITIVE, number=2)
     mark_delivered(database, claimed(database)[0], "me", "x", 0)
-    assert resend(database, [PACS, ARCHIVE], study_instance_uid="1.2.1") == 2
+    assert resend(database, lambda _: [PACS, ARCHIVE], study_instance_uid="1.2.1") == 2
     assert outbox(database) == [(1, "pacs", "DELIVERED"), (2, "pacs", "PENDING"), (2, "archive", "PENDING")]
 
 
@@ -296,7 +296,7 @@ def test_resend_of_the_dead_leaves_the_others(database: Database) -> None:
     with database.writing() as connection:
         connection.exec_driver_sql("UPDATE delivery SET state = 'DEAD', refusals = 5, attempts = 9 WHERE study_id = 1")
         connection.exec_driver_sql("UPDATE delivery SET state = 'DELIVERED' WHERE study_id = 2")
-    assert resend(database, [PACS, ARCHIVE], dead_only=True) == 1
+    assert resend(database, lambda _: [PACS, ARCHIVE], dead_only=True) == 1
     first = rows(database, DeliveryRow)[0]
     assert (first.state, first.refusals, first.attempts) == ("PENDING", 0, 0)
     assert [row.state for row in rows(database, DeliveryRow)] == ["PENDING", "DELIVERED"]
@@ -306,7 +306,7 @@ def test_a_report_whose_file_is_gone_is_not_sent_again(database: Database) -> No
     conclude(database, Triage.POSITIVE)
     mark_delivered(database, claimed(database)[0], "me", "x", 0)
     forget_results(database, [StoredFile(row.id, row.path) for row in rows(database, ResultRow)])
-    assert resend(database, [PACS, ARCHIVE]) == 0
+    assert resend(database, lambda _: [PACS, ARCHIVE]) == 0
     assert outbox(database) == [(1, "pacs", "DELIVERED")]
 
 

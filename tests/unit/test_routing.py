@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from ich_node.config import Config, parse_config
-from ich_node.records import Destination
+from ich_node.records import Destination, StudySent, Triage
 from ich_node.routing import configured_destinations, destinations_for, is_old, pacs_to_ask, priority_of
 
 PACS = {"name": "pacs", "ae_title": "PACS", "host": "10.0.0.1", "port": 104}
@@ -17,30 +17,34 @@ def config(*peers: dict[str, Any]) -> Config:
     return parse_config({"peer": list(peers), "destination": [PACS, READING]}, Path("test"))
 
 
+def sent(ae_title: str, address: str, *, old: bool = False, triage: Triage | None = Triage.POSITIVE) -> StudySent:
+    return StudySent(ae_title, address, old, triage)
+
+
 def names(destinations: list[Destination]) -> list[str]:
     return [one.name for one in destinations]
 
 
 def test_results_go_to_every_destination_by_default() -> None:
     known = config({"ae_title": "CT1", "address": "10.1.0.0/16"})
-    assert names(destinations_for(known, "CT1", "10.1.2.3")) == ["pacs", "reading-room"]
-    assert destinations_for(known, "CT1", "10.1.2.3") == configured_destinations(known)
+    assert names(destinations_for(known, sent("CT1", "10.1.2.3"))) == ["pacs", "reading-room"]
+    assert destinations_for(known, sent("CT1", "10.1.2.3")) == configured_destinations(known)
 
 
 def test_a_peer_may_choose_its_destinations() -> None:
     known = config({"ae_title": "CT1", "address": "10.1.2.3", "destinations": ["reading-room"]})
-    assert names(destinations_for(known, "CT1", "10.1.2.3")) == ["reading-room"]
+    assert names(destinations_for(known, sent("CT1", "10.1.2.3"))) == ["reading-room"]
 
 
 def test_a_peer_may_choose_no_destination_but_itself() -> None:
     known = config({"ae_title": "CT1", "address": "10.1.2.3", "destinations": [], "return_port": 4242})
-    (back,) = destinations_for(known, "CT1", "10.1.2.3")
+    (back,) = destinations_for(known, sent("CT1", "10.1.2.3"))
     assert (back.ae_title, back.host, back.port) == ("CT1", "10.1.2.3", 4242)
 
 
 def test_results_go_back_to_the_address_they_came_from() -> None:
     known = config({"ae_title": "CT1", "address": "10.1.0.0/16", "return_port": 104})
-    first, second = (destinations_for(known, "CT1", address)[-1] for address in ("10.1.2.3", "10.1.2.4"))
+    first, second = (destinations_for(known, sent("CT1", address))[-1] for address in ("10.1.2.3", "10.1.2.4"))
     assert (first.host, second.host) == ("10.1.2.3", "10.1.2.4")
     assert first.name != second.name, "each is a destination of its own: one may be down"
 
@@ -50,21 +54,21 @@ def test_the_first_peer_that_fits_decides_and_address_and_title_must_both_fit() 
         {"ae_title": "CT1", "address": "10.1.2.3", "destinations": ["pacs"]},
         {"ae_title": "CT1", "address": "10.1.0.0/16", "destinations": ["reading-room"]},
     )
-    assert names(destinations_for(known, "CT1", "10.1.2.3")) == ["pacs"]
-    assert names(destinations_for(known, "CT1", "10.1.9.9")) == ["reading-room"]
-    assert names(destinations_for(known, "CT2", "10.1.2.3")) == ["pacs", "reading-room"]
+    assert names(destinations_for(known, sent("CT1", "10.1.2.3"))) == ["pacs"]
+    assert names(destinations_for(known, sent("CT1", "10.1.9.9"))) == ["reading-room"]
+    assert names(destinations_for(known, sent("CT2", "10.1.2.3"))) == ["pacs", "reading-room"]
 
 
 def test_what_was_adopted_after_a_crash_goes_to_every_destination() -> None:
     known = config({"ae_title": "CT1", "address": "10.1.2.3", "destinations": ["pacs"]})
-    assert names(destinations_for(known, "RECOVERED", "")) == ["pacs", "reading-room"]
+    assert names(destinations_for(known, sent("RECOVERED", ""))) == ["pacs", "reading-room"]
 
 
 def test_results_of_an_old_study_stay_away_from_where_they_are_not_wanted() -> None:
     peer = {"ae_title": "CT1", "address": "10.1.2.3", "return_port": 104}
     known = parse_config({"peer": [peer], "destination": [PACS, READING | {"skip_old": True}]}, Path("test"))
-    assert names(destinations_for(known, "CT1", "10.1.2.3", old=True)) == ["pacs", "sender-CT1-10.1.2.3"]
-    assert len(destinations_for(known, "CT1", "10.1.2.3", old=False)) == 3
+    assert names(destinations_for(known, sent("CT1", "10.1.2.3", old=True))) == ["pacs", "sender-CT1-10.1.2.3"]
+    assert len(destinations_for(known, sent("CT1", "10.1.2.3", old=False))) == 3
     assert len(configured_destinations(known)) == 2
 
 
@@ -118,3 +122,24 @@ def test_only_a_configured_pacs_is_asked() -> None:
     assert asked is not None
     assert (asked.ae_title, asked.host, asked.port) == ("ARCHIVE", "pacs.local", 104)
     assert pacs_to_ask(with_rules()) is None
+
+
+def test_a_destination_may_take_only_some_answers() -> None:
+    urgent = PACS | {"triage": ["positive", "not_analysed"]}
+    known = parse_config({"receiver": {"allow_any": True}, "destination": [urgent]}, Path("test"))
+    taken = [one for one in (*Triage, None) if destinations_for(known, sent("CT1", "10.1.2.3", triage=one))]
+    assert taken == [Triage.POSITIVE, None]
+
+
+def test_in_shadow_mode_every_destination_is_held_also_who_sent() -> None:
+    peer = {"ae_title": "CT1", "address": "10.1.2.3", "return_port": 104, "mode": "shadow"}
+    known = parse_config({"receiver": {"allow_any": True}, "peer": [peer], "destination": [PACS]}, Path("test"))
+    assert [bool(one.held) for one in destinations_for(known, sent("CT1", "10.1.2.3"))] == [True, True]
+    assert [bool(one.held) for one in destinations_for(known, sent("CT2", "10.1.2.3"))] == [False]
+
+
+def test_a_peer_may_be_live_where_the_node_is_in_shadow_mode() -> None:
+    peer = {"ae_title": "CT1", "address": "10.1.2.3", "mode": "live"}
+    known = parse_config({"node": {"mode": "shadow"}, "peer": [peer], "destination": [PACS]}, Path("test"))
+    assert [bool(one.held) for one in destinations_for(known, sent("CT1", "10.1.2.3"))] == [False]
+    assert [bool(one.held) for one in destinations_for(known, sent("CT2", "10.1.2.3"))] == [True]

@@ -65,7 +65,7 @@ class FitSettings(_Record):
     size_px: int = Field(default=299, ge=32, le=1024)
     early_size_px: int | None = Field(default=None, ge=32, le=1024)
     """Of the first part of the run: small images cost little and teach most of what there is to learn first
-   XX. None: as ``size_px``."""
+    (arXiv 2104.00298). None: as ``size_px``."""
     early_fraction: float = Field(default=0.4, ge=0, le=1)
     """Of all steps, at ``early_size_px``."""
     final_size_px: int | None = Field(default=None, ge=32, le=1024)
