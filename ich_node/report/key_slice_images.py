@@ -141,7 +141,7 @@ def _draw_scale(page: Canvas, high: int, highest: float) -> None:
 def _write_foot(page: Canvas, y: float, text: SummaryText, highest: float) -> None:
     scale = (
         "Colour: what each place adds to the score; the score is the mean over all places, and a constant. "
-        "What speaks against is not shown."
+        "Not shown: the least, and what speaks against."
         if highest > 0
         else "No place of this slice adds to the score."
     )

@@ -15,7 +15,8 @@ WIDTH_HU: Final = 80.0
 _STOPS: Final = (0.0, 0.35, 0.7, 1.0)
 _COLOURS: Final = ((130, 0, 60), (215, 50, 20), (255, 150, 0), (255, 240, 130))
 """From dark red to light yellow: brightness rises all the way, so it can be read without seeing colours."""
-_FAINTEST: Final = 0.08
+_AIR_HU: Final = -300.0
+_FAINTEST: Final = 0.3
 """Of the highest share: below it nothing is drawn."""
 _DENSEST: Final = 0.6
 _DENSEST_FROM: Final = 0.75
@@ -62,11 +63,14 @@ def speaks_clearly(probabilities: Mapping[str, float], finding: TriageFinding) -
 
 
 def positive_shares(picture: KeySlicePicture) -> NDArray[np.float32]:
-    """Give what speaks for hemorrhage, 0 elsewhere: (rows, columns) in logits."""
+    """Give what speaks for hemorrhage, 0 elsewhere: (rows, columns) in logits.
+
+    A place of the map is large, and reaches into the air round the head, where nothing can bleed.
+    """
     if picture.shares is None:
         return np.zeros_like(picture.hu)
-    positive: NDArray[np.float32] = np.maximum(np.nan_to_num(picture.shares, nan=0.0), 0).astype(np.float32)
-    return positive
+    positive = np.maximum(np.nan_to_num(picture.shares, nan=0.0), 0)
+    return np.where(picture.hu > _AIR_HU, positive, 0).astype(np.float32)
 
 
 def _windowed(hu: NDArray[np.float32]) -> NDArray[np.float32]:
