@@ -226,24 +226,28 @@ def _show(study: StudyStatus, sent_at: float, settings: DemoSettings, pacs: Smal
     console.rule("where to look")
     for delivery in study.deliveries:
         stored = pacs.path_of(delivery.sop_instance_uid or "")
-        console.print(f"{delivery.kind} for {delivery.destination}: {delivery.state} {delivery.error}")
+        console.print(f"{delivery.what} for {delivery.destination}: {delivery.state} {delivery.error}")
         if stored is not None:
             console.print(f"  in the PACS: {stored}", soft_wrap=True)
-            _show_report(stored, console)
+            _show_object(stored, console)
     console.print(f"state of the node: {settings.folder / 'state'}; its log: {_log(settings)}")
     console.print("research software, not a medical device")
 
 
 def _show_steps(study: StudyStatus, sent_at: float, console: Console) -> None:
     steps = [(at, name) for series in study.series for name, at in (series.steps or {}).items()]
-    steps += [(one.finished_at, f"delivered to {one.destination}") for one in study.deliveries if one.finished_at]
+    steps += [(one.finished_at, f"{one.what} in {one.destination}") for one in study.deliveries if one.finished_at]
     for at, name in sorted(steps):
         console.print(f"  {name:{_WIDTH}} {at - sent_at:7.2f} s after the first byte was sent")
 
 
-def _show_report(path: Path, console: Console) -> None:
-    """Show the report's conclusion, as its reader will meet it."""
+def _show_object(path: Path, console: Console) -> None:
+    """Show the report's conclusion, as its reader will meet it; of other objects, how to look at them."""
     report = dcmread(path)
+    if report.Modality == "OT":
+        console.print("  as a picture: dcmj2pnm +on FILE picture.png, or any DICOM viewer")
+    if report.Modality != "SR":
+        return
     for item in _items(report):
         if item.get("ValueType") == "TEXT" and item.ConceptNameCodeSequence[0].CodeValue == "121077":
             console.print(f"  conclusion: {item.TextValue}")

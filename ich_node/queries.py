@@ -19,7 +19,7 @@ from ich_node.database import (
     SeriesRow,
     StudyRow,
 )
-from ich_node.records import InstanceState, NotAnalysedReason, SeriesState
+from ich_node.records import OBJECT_OF_KIND, InstanceState, NotAnalysedReason, SeriesState
 
 _OPEN = (SeriesState.RECEIVING, SeriesState.COMPLETE)
 _TAKEN_BACK = (SeriesState.QUARANTINED, SeriesState.REJECTED)
@@ -67,6 +67,11 @@ class DeliveryStatus:
     sop_instance_uid: str | None
     report_file: str | None
     """Relative to the state folder."""
+
+    @property
+    def what(self) -> str:
+        """Name the object as the configuration does: report, summary, key slices, key objects, presentation."""
+        return OBJECT_OF_KIND.get(self.kind, self.kind).replace("_", " ")
 
 
 @dataclass(frozen=True, slots=True)

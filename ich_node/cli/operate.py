@@ -17,7 +17,7 @@ from rich.table import Table
 
 from ich_node.cli.node import Commands, read_config, with_config
 from ich_node.config import Config
-from ich_node.records import OBJECT_OF_KIND, REPORT_KIND, Destination, StudySent
+from ich_node.records import REPORT_KIND, Destination, StudySent
 
 if TYPE_CHECKING:
     from ich_node.database import Database
@@ -133,8 +133,7 @@ def _show_study(study: StudyStatus, console: Console) -> None:
     for series in study.series:
         _show_series(series, console)
     for delivery in study.deliveries:
-        what = OBJECT_OF_KIND.get(delivery.kind, delivery.kind).replace("_", " ")
-        console.print(f"  {what}, revision {delivery.revision}: {_delivery(delivery, full=True)}")
+        console.print(f"  {delivery.what}, revision {delivery.revision}: {_delivery(delivery, full=True)}")
 
 
 def _deliveries(count: int) -> str:
