@@ -1,4 +1,4 @@
-"""The outbox loop: send what was saved, until it has arrived or a person must look. Beside it, ask the PACS."""
+"""The outbox loop: send what was saved, until it has arrived or a person must look. Beside it: alerts, questions."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+from ich_node.alert_channels import make_channels
+from ich_node.alerter import Alerter
 from ich_node.association import Association, Patience, associate
 from ich_node.config import Config
 from ich_node.database import Database, open_database, prepare_database
@@ -222,18 +224,23 @@ def run_deliverer(config: Config) -> None:
 
     Raises:
         StartError: the node cannot run here.
+        ConfigError: secrets, certificates or templates of alerts cannot be used.
     """
+    alerting = make_channels(config)
     database = open_database(config.database_url, config.database.busy_timeout_s)
     notifier = SystemdNotifier()
     with stop_on_signals() as stop:
         prepare_database(database, config.state_directory)
         free_leases_of_the_dead(database)
-        with start_housekeeping(config, database):
+        with start_housekeeping(config, database), ThreadPoolExecutor(1, "alerts") as beside:
             start_asking(config, database, stop)
+            alerts = beside.submit(Alerter(config, database, alerting).run, stop)
+            alerts.add_done_callback(lambda _: stop.set())  # alerts that end by themselves end the process
             log.info("deliverer ready", destinations=[one.name for one in config.destination])
             notifier.ready(f"delivering to {len(config.destination)} destinations")
             Deliverer(config, database, notifier.alive).run(stop)
             notifier.stopping()
+            alerts.result()
     database.close()
 
 

@@ -10,11 +10,13 @@
     │   └── Unreadable          the bytes cannot be turned into Hounsfield units
     ├── ModelError              the model bundle is missing, altered or gives nonsense; stops the worker
     ├── ReportError             a report could not be built
+    ├── AlertRefused            an alert cannot be told as it is: the receiver refuses it, or its template has a fault
     ├── TrainingError           data, settings or a run of the training module cannot be used; says what to change
     └── TransientError          worth another try, with back-off
         ├── DestinationUnavailable   no connection, an abort or a time-out
         ├── DestinationRefuses       association rejected, or no presentation context accepted
         │   └── ClassNotTaken        the association stands, but not for this kind of object
+        ├── ChannelUnavailable       an alert's receiver could not be reached, hung, or answered that it cannot now
         ├── StoreRefused             the peer answered with a failure status
         ├── SpoolFull                no room, or below the reserve
         └── DatabaseBusy             the database stayed locked
@@ -74,6 +76,10 @@ class ReportError(IchNodeError):
     """A report could not be built."""
 
 
+class AlertRefused(IchNodeError):
+    """An alert cannot be told as it is: the receiver refuses it for good, or its template has a fault."""
+
+
 class TrainingError(IchNodeError):
     """Data, settings or a run of the training module cannot be used as they are; the text says what to change."""
 
@@ -92,6 +98,10 @@ class DestinationRefuses(TransientError):
 
 class ClassNotTaken(DestinationRefuses):
     """The destination takes other objects of ours, but none of this storage class."""
+
+
+class ChannelUnavailable(TransientError):
+    """An alert's receiver could not be reached, hung, or answered that it cannot take it now."""
 
 
 class StoreRefused(TransientError):

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, func, or_, select
 
 from ich_node.database import (
+    AlertRow,
     Database,
     DeliveryRow,
     DestinationRow,
@@ -75,6 +76,27 @@ class DeliveryStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class AlertStatus:
+    """An alert through one channel for a person to read."""
+
+    identifier: str
+    channel: str
+    kind: str
+    outcome: str
+    revision: int
+    step: int
+    state: str
+    attempts: int
+    error: str
+    answer: str
+    created_at: float
+    next_attempt_at: float
+    sent_at: float | None
+    acknowledged_at: float | None
+    acknowledged_by: str
+
+
+@dataclass(frozen=True, slots=True)
 class StudyStatus:
     """A study for a person to read."""
 
@@ -92,6 +114,7 @@ class StudyStatus:
     received_at: float
     series: tuple[SeriesStatus, ...] = ()
     deliveries: tuple[DeliveryStatus, ...] = ()
+    alerts: tuple[AlertStatus, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +132,7 @@ class NodeStatus:
     oldest_open_s: float | None
     """Since when the longest waiting series has been open."""
     studies: tuple[StudyStatus, ...] = field(default=())
+    alerts: dict[str, int] = field(default_factory=dict)
     mode: str = "live"
     """Of the configuration: whether results leave the node."""
 
@@ -129,6 +153,7 @@ def node_status(database: Database, *, limit: int = 20, uid: str | None = None) 
             series=_counts(connection, SeriesRow.state),
             instances=_counts(connection, InstanceRow.state),
             deliveries=_counts(connection, DeliveryRow.state),
+            alerts=_counts(connection, AlertRow.state),
             paused_destinations={row.name: row.error for row in paused},
             own_objects_returned=connection.execute(select(func.sum(ResultRow.returned_count))).scalar() or 0,
             oldest_open_s=None if oldest is None else time.time() - oldest,
@@ -165,6 +190,7 @@ def _study(connection: Connection, row: Any) -> StudyStatus:
         received_at=row.created_at,
         series=status,
         deliveries=_deliveries(connection, row.id),
+        alerts=_alerts(connection, row.id),
     )
 
 
@@ -281,6 +307,30 @@ def _deliveries(connection: Connection, study_id: int) -> tuple[DeliveryStatus, 
             next_attempt_at=row.next_attempt_at,
             sop_instance_uid=row.sop_instance_uid,
             report_file=row.report_file,
+        )
+        for row in rows
+    )
+
+
+def _alerts(connection: Connection, study_id: int) -> tuple[AlertStatus, ...]:
+    rows = connection.execute(select(AlertRow).where(AlertRow.study_id == study_id).order_by(AlertRow.id)).all()
+    return tuple(
+        AlertStatus(
+            identifier=row.identifier,
+            channel=row.channel,
+            kind=row.kind,
+            outcome=row.outcome,
+            revision=row.revision,
+            step=row.step,
+            state=row.state,
+            attempts=row.attempts,
+            error=row.error or "",
+            answer=row.answer or "",
+            created_at=row.created_at,
+            next_attempt_at=row.next_attempt_at,
+            sent_at=row.sent_at,
+            acknowledged_at=row.acknowledged_at,
+            acknowledged_by=row.acknowledged_by or "",
         )
         for row in rows
     )

@@ -65,12 +65,12 @@ def is_old(config: Config, acquired_at: float | None, now: float) -> bool:
 def _fits(rule: PrioritySettings, calling_ae_title: str, station_name: str, requested: str) -> bool:
     return (
         (rule.ae_title is None or rule.ae_title == calling_ae_title)
-        and (rule.station_name is None or _is_like(station_name, rule.station_name))
+        and (rule.station_name is None or is_like(station_name, rule.station_name))
         and (rule.requested is None or requested in rule.requested)
     )
 
 
-def _is_like(station_name: str, pattern: str) -> bool:
+def is_like(station_name: str, pattern: str) -> bool:
     return fnmatchcase(station_name.upper(), pattern.upper().replace("[", "[[]"))  # only * and ? are wild
 
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from ich_node import __version__
-from ich_node.cli import node, operate, study
+from ich_node.cli import alerts, node, operate, study
 from ich_node.errors import ConfigError, IchNodeError, ModelError
 from ich_node.log import silence_libraries
 
@@ -43,5 +43,6 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     node.add_commands(commands)
     operate.add_commands(commands)
+    alerts.add_commands(commands)
     study.add_commands(commands)
     return parser

@@ -87,10 +87,13 @@ def _decode_nothing() -> None:
 
 
 def _check_config(options: argparse.Namespace) -> int:
+    from ich_node.alert_channels import make_channels
+
     path = find_config(options.config)
     config = load_config(path)
+    channels = make_channels(config, path)
     sys.stdout.write(
         f"{path}: no faults; {config.node.ae_title} on port {config.node.port}, {len(config.peer)} peers, "
-        f"{len(config.destination)} destinations\n"
+        f"{len(config.destination)} destinations, {len(channels)} alert channels\n"
     )
     return 0

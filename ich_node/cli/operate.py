@@ -7,7 +7,7 @@ import dataclasses
 import json
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ from ich_node.records import REPORT_KIND, Destination, StudySent
 
 if TYPE_CHECKING:
     from ich_node.database import Database
-    from ich_node.queries import DeliveryStatus, NodeStatus, SeriesStatus, StudyStatus
+    from ich_node.queries import AlertStatus, DeliveryStatus, NodeStatus, SeriesStatus, StudyStatus
 
 _SHORT_UID = 12
 _WIDTH_OF_A_FILE = 200
@@ -107,17 +107,10 @@ def show_status(status: NodeStatus, console: Console, *, full: bool = False) -> 
         )
     console.print(f"series      {_counts(status.series)}")
     console.print(f"deliveries  {_counts(status.deliveries)}")
-    for name, why in status.paused_destinations.items():
-        console.print(f"[red]destination {name} is paused:[/red] {escape(why)}; its reports wait until it answers")
-    if dead := status.deliveries.get("DEAD"):
-        are, need = ("is", "needs") if dead == 1 else ("are", "need")
-        console.print(f"[red]{_deliveries(dead)} {are} DEAD and {need} a person:[/red] ich-node resend --dead")
-    if failed := status.series.get("FAILED"):
-        console.print(f"[red]{failed} series FAILED:[/red] ich-node requeue --failed")
-    if quarantined := status.series.get("QUARANTINED"):
-        console.print(
-            f"[red]{quarantined} series QUARANTINED:[/red] look at them, then ich-node release UID or reject UID"
-        )
+    if status.alerts:
+        console.print(f"alerts      {_counts(status.alerts)}")
+    for line in _what_needs_a_person(status):
+        console.print(line)
     if status.own_objects_returned:
         times = "once" if status.own_objects_returned == 1 else f"{status.own_objects_returned} times"
         console.print(f"own reports that peers sent back to us: {times}; ignored")
@@ -127,6 +120,22 @@ def show_status(status: NodeStatus, console: Console, *, full: bool = False) -> 
         _show_study(study, console)
 
 
+def _what_needs_a_person(status: NodeStatus) -> Iterator[str]:
+    for name, why in status.paused_destinations.items():
+        yield f"[red]destination {name} is paused:[/red] {escape(why)}; its reports wait until it answers"
+    if dead := status.deliveries.get("DEAD"):
+        are, need = ("is", "needs") if dead == 1 else ("are", "need")
+        yield f"[red]{_deliveries(dead)} {are} DEAD and {need} a person:[/red] ich-node resend --dead"
+    if unanswered := status.alerts.get("UNANSWERED"):
+        yield f"[red]{unanswered} alerts UNANSWERED:[/red] nobody acknowledged them; ich-node ack IDENTIFIER"
+    if dead := status.alerts.get("DEAD"):
+        yield f"[red]{dead} alerts DEAD:[/red] nobody was told through their channel; ich-node alert test"
+    if failed := status.series.get("FAILED"):
+        yield f"[red]{failed} series FAILED:[/red] ich-node requeue --failed"
+    if quarantined := status.series.get("QUARANTINED"):
+        yield f"[red]{quarantined} series QUARANTINED:[/red] look at them, then ich-node release UID or reject UID"
+
+
 def _show_study(study: StudyStatus, console: Console) -> None:
     if study.rests_on and len(study.series) > 1:
         console.print(f"\nthe answer rests on series {study.rests_on}", soft_wrap=True)
@@ -134,6 +143,20 @@ def _show_study(study: StudyStatus, console: Console) -> None:
         _show_series(series, console)
     for delivery in study.deliveries:
         console.print(f"  {delivery.what}, revision {delivery.revision}: {_delivery(delivery, full=True)}")
+    for alert in study.alerts:
+        console.print(f"  alert {alert.identifier}, {alert.kind}, revision {alert.revision}: {_alert(alert)}")
+
+
+def _alert(alert: AlertStatus) -> str:
+    parts = [f"{alert.channel} {alert.state}"]
+    if alert.sent_at:
+        parts.append(f"{datetime.fromtimestamp(alert.sent_at).astimezone():%H:%M:%S.%f} {escape(alert.answer)}".strip())
+    if alert.attempts > 1:
+        parts.append(f"after {alert.attempts} tries")
+    if alert.acknowledged_by:
+        parts.append(f"acknowledged by {escape(alert.acknowledged_by)}")
+    text = ", ".join(parts)
+    return f"{text} ({escape(alert.error)})" if alert.error else text
 
 
 def _deliveries(count: int) -> str:

@@ -1,5 +1,12 @@
 """Typed settings from one TOML file; all faults are reported at once."""
 
+from ich_node.config.alert_sections import (
+    AlertRuleSettings,
+    AlertSettings,
+    HL7ChannelSettings,
+    MailChannelSettings,
+    WebhookChannelSettings,
+)
 from ich_node.config.load import DEFAULT_PATHS, Config, find_config, load_config, parse_config
 from ich_node.config.sections import (
     DestinationSettings,
@@ -12,13 +19,18 @@ from ich_node.config.sections import (
 
 __all__ = [
     "DEFAULT_PATHS",
+    "AlertRuleSettings",
+    "AlertSettings",
     "Config",
     "DestinationSettings",
+    "HL7ChannelSettings",
+    "MailChannelSettings",
     "Mode",
     "PeerSettings",
     "PrioritySettings",
     "QuerySettings",
     "ViewerSettings",
+    "WebhookChannelSettings",
     "find_config",
     "load_config",
     "parse_config",

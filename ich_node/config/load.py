@@ -11,6 +11,13 @@ from typing import Annotated, Any, Final
 from pydantic import BaseModel, Field, ValidationError
 from pydantic_core import ErrorDetails
 
+from ich_node.config.alert_sections import (
+    AlertRuleSettings,
+    AlertSettings,
+    HL7ChannelSettings,
+    MailChannelSettings,
+    WebhookChannelSettings,
+)
 from ich_node.config.sections import (
     DatabaseSettings,
     DecodeSettings,
@@ -32,6 +39,8 @@ from ich_node.errors import ConfigError
 
 DEFAULT_PATHS: Final = (Path("config/ich-node.toml"), Path("/etc/ich-node/ich-node.toml"))
 
+CHANNELS: Final = ("alert_hl7", "alert_webhook", "alert_mail")
+
 _WITH_PASSWORD = re.compile(r"://[^/@]*@")
 
 
@@ -52,6 +61,11 @@ class Config(Section):
     priority: Annotated[tuple[PrioritySettings, ...], Field(strict=False)] = ()
     query: QuerySettings | None = None
     viewer: ViewerSettings = ViewerSettings()
+    alert: AlertSettings = AlertSettings()
+    alert_rule: Annotated[tuple[AlertRuleSettings, ...], Field(strict=False)] = ()
+    alert_hl7: Annotated[tuple[HL7ChannelSettings, ...], Field(strict=False)] = ()
+    alert_webhook: Annotated[tuple[WebhookChannelSettings, ...], Field(strict=False)] = ()
+    alert_mail: Annotated[tuple[MailChannelSettings, ...], Field(strict=False)] = ()
 
     @property
     def state_directory(self) -> Path:
@@ -112,6 +126,7 @@ def _faults_between_keys(values: dict[str, Any]) -> list[str]:
         if unknown := [name for name in chosen if name not in names] if isinstance(chosen, list) else []:
             known = ", ".join(names) or "none"
             faults.append(f"peer.{number}.destinations = {unknown}: unknown destination; known: {known}")
+    faults += _faults_of_channels(values)
     if not values.get("peer") and _section(values, "receiver").get("allow_any") in (None, False):
         faults.append("peer: nobody may send; add a [[peer]] with ae_title and address, or receiver.allow_any = true")
     for number, rule in enumerate(_tables(values, "priority")):
@@ -120,6 +135,22 @@ def _faults_between_keys(values: dict[str, Any]) -> list[str]:
     series = SeriesSettings.model_construct(**_section(values, "series"))
     if _is_number(series.quiet_s) and _is_number(series.max_wait_s) and series.max_wait_s < series.quiet_s:
         faults.append(f"series.max_wait_s = {series.max_wait_s:g}: must not be shorter than quiet_s")
+    return faults
+
+
+def _faults_of_channels(values: dict[str, Any]) -> list[str]:
+    """Channels have one name each, and rules tell channels that there are."""
+    channels = [table for kind in CHANNELS for table in _tables(values, kind)]
+    names = [one["name"] for one in channels if isinstance(one.get("name"), str)]
+    faults = []
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        faults.append(f"{', '.join(CHANNELS)}: names must differ; given more than once: {', '.join(repeated)}")
+    for number, rule in enumerate(_tables(values, "alert_rule")):
+        for key in ("tell", "then"):
+            told = rule.get(key)
+            if unknown := [one for one in told if one not in names] if isinstance(told, list) else []:
+                known = ", ".join(names) or "none"
+                faults.append(f"alert_rule.{number}.{key} = {unknown}: unknown channel; known: {known}")
     return faults
 
 

@@ -3,6 +3,7 @@
 from ich_node.database.engine import Database, open_database
 from ich_node.database.migrate import check_integrity, prepare_database
 from ich_node.database.tables import (
+    AlertRow,
     Base,
     DeliveryRow,
     DestinationRow,
@@ -17,6 +18,7 @@ from ich_node.database.tables import (
 )
 
 __all__ = [
+    "AlertRow",
     "Base",
     "Database",
     "DeliveryRow",

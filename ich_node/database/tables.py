@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from sqlalchemy import JSON, ForeignKey, Index, LargeBinary, String, Text, UniqueConstraint
+from sqlalchemy import JSON, ForeignKey, Index, LargeBinary, String, Text, UniqueConstraint, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-SCHEMA: Final = "0002"
+SCHEMA: Final = "0003"
 """The newest migration: what these tables are."""
 
 _UID = String(64)
@@ -34,6 +34,7 @@ class StudyRow(Base):
     """A study and its current answer."""
 
     __tablename__ = "study"
+    __table_args__ = (Index("study_to_alert", "id", sqlite_where=text("revision > alerted_revision")),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
     study_instance_uid: Mapped[str] = mapped_column(_UID, unique=True)
@@ -51,6 +52,10 @@ class StudyRow(Base):
     priority: Mapped[int] = mapped_column(default=0)
     created_at: Mapped[float]
     reported_at: Mapped[float | None]
+    alerted_revision: Mapped[int] = mapped_column(default=0)
+    """Up to this revision it was decided who is told."""
+    told: Mapped[str | None] = mapped_column(_STATE)
+    """What people were last told that the study says."""
 
 
 class SeriesRow(Base):
@@ -102,6 +107,9 @@ class SeriesRow(Base):
     """When the PACS was last asked, or tried to be."""
     counted_at: Mapped[float | None]
     """When the question was asked that ``expected_instances`` answers."""
+    acquired_at: Mapped[float | None]
+    """Of the newest image whose header says when it was acquired."""
+    station_name: Mapped[str] = mapped_column(String(64), default="")
     released_instance_id: Mapped[int | None]
     """Up to this instance a person released the series from quarantine."""
     lease_owner: Mapped[str | None] = mapped_column(String(128))
@@ -244,3 +252,38 @@ class DestinationRow(Base):
     paused_at: Mapped[float]
     next_attempt_at: Mapped[float]
     error: Mapped[str] = mapped_column(Text)
+
+
+class AlertRow(Base):
+    """The outbox of alerts: one row for each study, revision, channel and step."""
+
+    __tablename__ = "alert"
+    __table_args__ = (
+        UniqueConstraint("study_id", "revision", "channel", "step"),
+        Index("alert_by_state", "state", "next_attempt_at"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    identifier: Mapped[str] = mapped_column(String(32), unique=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey("study.id"))
+    revision: Mapped[int]
+    kind: Mapped[str] = mapped_column(_STATE)
+    outcome: Mapped[str] = mapped_column(_STATE)
+    told_before: Mapped[str] = mapped_column(_STATE, default="")
+    channel: Mapped[str] = mapped_column(String(32))
+    channel_kind: Mapped[str] = mapped_column(_STATE)
+    step: Mapped[int]
+    state: Mapped[str] = mapped_column(_STATE)
+    answer_within_s: Mapped[float | None]
+    attempts: Mapped[int] = mapped_column(default=0)
+    refusals: Mapped[int] = mapped_column(default=0)
+    next_attempt_at: Mapped[float]
+    created_at: Mapped[float]
+    sent_at: Mapped[float | None]
+    answer: Mapped[str | None] = mapped_column(Text)
+    """What the channel answered when it took the alert."""
+    error: Mapped[str | None] = mapped_column(Text)
+    acknowledged_at: Mapped[float | None]
+    acknowledged_by: Mapped[str | None] = mapped_column(String(64))
+    lease_owner: Mapped[str | None] = mapped_column(String(128))
+    lease_expires_at: Mapped[float | None]

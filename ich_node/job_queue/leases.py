@@ -8,8 +8,8 @@ from pathlib import Path
 
 from sqlalchemy import delete, select, update
 
-from ich_node.database import Database, DeliveryRow, OpenAssociationRow, SeriesRow
-from ich_node.records import DeliveryState
+from ich_node.database import AlertRow, Database, DeliveryRow, OpenAssociationRow, SeriesRow
+from ich_node.records import AlertState, DeliveryState
 
 
 def new_owner() -> str:
@@ -25,6 +25,7 @@ def free_leases_of_the_dead(database: Database) -> int:
     with database.reading() as connection:
         owners = set(connection.execute(select(SeriesRow.lease_owner).distinct()).scalars())
         owners |= set(connection.execute(select(DeliveryRow.lease_owner).distinct()).scalars())
+        owners |= set(connection.execute(select(AlertRow.lease_owner).distinct()).scalars())
         owners |= set(connection.execute(select(OpenAssociationRow.lease_owner).distinct()).scalars())
     dead = [owner for owner in owners if owner is not None and _is_dead(owner)]
     if not dead:
@@ -40,8 +41,13 @@ def free_leases_of_the_dead(database: Database) -> int:
             .where(DeliveryRow.lease_owner.in_(dead), DeliveryRow.state == DeliveryState.SENDING)
             .values(lease_owner=None, lease_expires_at=None, state=DeliveryState.PENDING)
         )
+        alerts = connection.execute(
+            update(AlertRow)
+            .where(AlertRow.lease_owner.in_(dead), AlertRow.state == AlertState.SENDING)
+            .values(lease_owner=None, lease_expires_at=None, state=AlertState.PENDING)
+        )
         connection.execute(delete(OpenAssociationRow).where(OpenAssociationRow.lease_owner.in_(dead)))
-        return series.rowcount + deliveries.rowcount
+        return series.rowcount + deliveries.rowcount + alerts.rowcount
 
 
 def _is_dead(owner: str) -> bool:

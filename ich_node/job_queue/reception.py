@@ -233,6 +233,8 @@ def _series_of(connection: Connection, received: ReceivedInstance, now: float, d
             remote_address=received.remote_address,
             priority=received.priority,
             old=received.old,
+            acquired_at=received.acquired_at,
+            station_name=received.station_name,
         )
     )
     return _new_id(made), False

@@ -271,6 +271,8 @@ class Receiver:
                 self._config, sender.calling_ae_title, identity.station_name, identity.requested_priority
             ),
             old=is_old(self._config, identity.acquired_at, time.time()),
+            acquired_at=identity.acquired_at,
+            station_name=identity.station_name,
         )
         reception, series_id = register_instance(
             self._database,

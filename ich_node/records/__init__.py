@@ -4,6 +4,15 @@ Arrays are always (slices, rows, columns); lengths carry ``_mm``, times ``_s``, 
 Attribute names are DICOM keywords in snake_case.
 """
 
+from ich_node.records.alerts import (
+    Alert,
+    AlertChannel,
+    AlertKind,
+    AlertState,
+    AlertStep,
+    ChannelKind,
+    StudyAnswer,
+)
 from ich_node.records.deliveries import (
     OBJECT_OF_KIND,
     REPORT_KIND,
@@ -85,6 +94,12 @@ __all__ = [
     "TRIAGE_RANKS",
     "UNREADABLE_REASONS",
     "USUAL_OBJECTS",
+    "Alert",
+    "AlertChannel",
+    "AlertKind",
+    "AlertState",
+    "AlertStep",
+    "ChannelKind",
     "ClassThresholds",
     "Completeness",
     "Delivery",
@@ -123,6 +138,7 @@ __all__ = [
     "Step",
     "StoredInstance",
     "StoredPlane",
+    "StudyAnswer",
     "StudyContext",
     "StudySent",
     "TissueMeasure",

@@ -30,6 +30,9 @@ class ReceivedInstance:
     """By the site's rules; higher is analysed first."""
     old: bool = False
     """Acquired longer ago than ``routine_max_age_h``: it goes behind what is new."""
+    acquired_at: float | None = None
+    """Seconds since 1970; None where the header does not say."""
+    station_name: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,180 @@
+"""What an alert says: the study's answer, and patient and study as its saved report names them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from pydicom import Dataset, dcmread
+from pydicom.errors import InvalidDicomError
+from pydicom.valuerep import PersonName
+
+from ich_node.errors import AlertRefused
+from ich_node.records import HEMORRHAGE_CLASSES, Alert, AlertKind
+from ich_node.records.alerts import NOT_ANALYSED, WITHDRAWN
+
+RESEARCH_USE: Final = "Research software, not a medical device. Not for diagnosis. Unverified."
+_NAMES: Final = {"any": "any intracranial hemorrhage"} | {name: f"{name} hemorrhage" for name in HEMORRHAGE_CLASSES[1:]}
+_HEADLINES: Final = {
+    "positive": "Suspected intracranial hemorrhage",
+    "indeterminate": "Indeterminate for intracranial hemorrhage",
+    "negative": "No intracranial hemorrhage found by the software; this does not exclude hemorrhage",
+    NOT_ANALYSED: "Not analysed: there is no result, and this is not a negative result. Read the study",
+    WITHDRAWN: "The earlier result does not hold, and none stands in its place. Read the study",
+}
+_STATUS: Final = {AlertKind.FINAL: "F", AlertKind.TEST: "F", AlertKind.CORRECTION: "C", AlertKind.WITHDRAWN: "W"}
+
+
+@dataclass(frozen=True, slots=True)
+class ClassFinding:
+    """What is said of one class."""
+
+    code: str
+    """``any``, ``epidural`` ..."""
+    name: str
+    presence: str
+    """``present``, ``indeterminate``, ``absent`` or ``undetermined``."""
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class PersonNameParts:
+    """A person's name as HL7 XPN wants it; of several representations the alphabetic one, else what there is."""
+
+    family: str = ""
+    given: str = ""
+    middle: str = ""
+    prefix: str = ""
+    suffix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AlertMessage:
+    """Everything that a template may name. Texts are empty where the study does not say."""
+
+    identifier: str
+    kind: str
+    """``final``, ``correction``, ``withdrawn`` or ``test``."""
+    result_status: str
+    """As OBR-25 and OBX-11 (HL7 tables 0123, 0085): F, C or W."""
+    outcome: str
+    told_before: str
+    headline: str
+    urgent: bool
+    """Something is there that should be read first. Nothing else ever asks for another priority."""
+    revision: int
+    created_at: datetime
+    findings: tuple[ClassFinding, ...] = ()
+    notice: str = RESEARCH_USE
+    study_instance_uid: str = ""
+    accession_number: str = ""
+    issuer_of_accession_number: str = ""
+    patient_id: str = ""
+    issuer_of_patient_id: str = ""
+    patient_name: PersonNameParts = PersonNameParts()
+    patient_birth_date: str = ""
+    patient_sex: str = ""
+    study_date: str = ""
+    study_time: str = ""
+    study_description: str = ""
+    study_id: str = ""
+    placer_order_number: str = ""
+    filler_order_number: str = ""
+    report_sop_instance_uid: str = ""
+
+    @property
+    def created(self) -> str:
+        """As HL7 DTM, in UTC."""
+        return f"{self.created_at:%Y%m%d%H%M%S}+0000"
+
+
+def message_of(alert: Alert, report_file: Path) -> AlertMessage:
+    """Say what a study's alert says.
+
+    Args:
+        report_file: the study's Structured Report.
+
+    Raises:
+        AlertRefused: the report cannot be read.
+    """
+    try:
+        report = dcmread(report_file, stop_before_pixels=True)
+    except (OSError, InvalidDicomError) as error:
+        raise AlertRefused(f"the study's report cannot be read ({type(error).__name__})") from None
+    request = (report.get("ReferencedRequestSequence") or [Dataset()])[0]
+    return AlertMessage(
+        identifier=alert.identifier,
+        kind=alert.kind,
+        result_status=_STATUS[alert.kind],
+        outcome=alert.outcome,
+        told_before=alert.told_before,
+        headline=_HEADLINES[alert.outcome],
+        urgent=alert.outcome == "positive",
+        revision=alert.revision,
+        created_at=datetime.fromtimestamp(alert.created_at, UTC),
+        findings=_findings(alert),
+        study_instance_uid=alert.study_instance_uid,
+        accession_number=_text(report, "AccessionNumber"),
+        issuer_of_accession_number=_issuer(report, "IssuerOfAccessionNumberSequence"),
+        patient_id=_text(report, "PatientID"),
+        issuer_of_patient_id=_text(report, "IssuerOfPatientID"),
+        patient_name=_name_parts(report.get("PatientName")),
+        patient_birth_date=_text(report, "PatientBirthDate"),
+        patient_sex=_text(report, "PatientSex"),
+        study_date=_text(report, "StudyDate"),
+        study_time=_text(report, "StudyTime").split(".")[0],
+        study_description=_text(report, "StudyDescription"),
+        study_id=_text(report, "StudyID"),
+        placer_order_number=_text(request, "PlacerOrderNumberImagingServiceRequest"),
+        filler_order_number=_text(request, "FillerOrderNumberImagingServiceRequest"),
+        report_sop_instance_uid=_text(report, "SOPInstanceUID"),
+    )
+
+
+def message_of_test(identifier: str) -> AlertMessage:
+    """Say that this is a test, of no patient."""
+    return AlertMessage(
+        identifier=identifier,
+        kind=AlertKind.TEST,
+        result_status=_STATUS[AlertKind.TEST],
+        outcome=AlertKind.TEST,
+        told_before="",
+        headline="TEST of the alert channel; no patient, no study",
+        urgent=False,
+        revision=0,
+        created_at=datetime.now(UTC),
+        patient_id="ICH-NODE-TEST",
+        patient_name=PersonNameParts("TEST", "ALERT"),
+        accession_number="ICH-NODE-TEST",
+    )
+
+
+def _findings(alert: Alert) -> tuple[ClassFinding, ...]:
+    return tuple(
+        ClassFinding(name, _NAMES[name], alert.presence.get(name, "undetermined"), alert.probabilities[name])
+        for name in HEMORRHAGE_CLASSES
+        if name in alert.probabilities
+    )
+
+
+def _text(dataset: Dataset, keyword: str) -> str:
+    value = dataset.get(keyword)
+    return "" if value is None else str(value).strip()
+
+
+def _issuer(dataset: Dataset, keyword: str) -> str:
+    items = dataset.get(keyword) or [Dataset()]
+    return _text(items[0], "LocalNamespaceEntityID") or _text(items[0], "UniversalEntityID")
+
+
+def _name_parts(value: PersonName | str | None) -> PersonNameParts:
+    if not value:
+        return PersonNameParts()
+    name = PersonName(value) if isinstance(value, str) else value
+    if not (name.family_name or name.given_name):  # no alphabetic group
+        others = (name.ideographic, name.phonetic)
+        name = PersonName(next((one for one in others if one), str(value)))
+    parts = (name.family_name, name.given_name, name.middle_name, name.name_prefix, name.name_suffix)
+    return PersonNameParts(*(str(part) for part in parts))

@@ -1,0 +1,131 @@
+"""The loop of alerts: decide who is told of what is new, tell them, and go on to the next until somebody answers."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import datetime
+from typing import Any, Final
+
+from ich_node.alert import AlertMessage, message_of
+from ich_node.alert_channels import Channel
+from ich_node.alert_rules import plan_alerts
+from ich_node.config import Config
+from ich_node.database import Database
+from ich_node.errors import AlertRefused, ChannelUnavailable, DatabaseBusy
+from ich_node.job_queue import DeliveryRules, new_owner
+from ich_node.job_queue.alert_entries import AlertPlan, enter_alerts
+from ich_node.job_queue.alert_outbox import (
+    claim_alert,
+    mark_alert_refused,
+    mark_told,
+    mark_untold,
+    note_unanswered,
+    report_path,
+)
+from ich_node.log import EventLog
+from ich_node.records import Alert, AlertState, StudyAnswer
+
+_POLL_S: Final = 0.1
+_SPARE_LEASE_S: Final = 30.0
+_GONE: Final = "the study's report is gone"
+
+log = EventLog("alert")
+
+
+class Alerter:
+    """Everything between a study's answer and the people who must know."""
+
+    def __init__(self, config: Config, database: Database, channels: Mapping[str, Channel]) -> None:
+        self._config = config
+        self._database = database
+        self._channels = channels
+        self._owner = new_owner()
+        self._most_per_minute = {
+            one.name: one.most_per_minute for one in (*config.alert_hl7, *config.alert_webhook, *config.alert_mail)
+        }
+        settings = config.alert
+        self._rules = DeliveryRules(
+            first_retry_s=settings.first_retry_s,
+            longest_retry_s=settings.longest_retry_s,
+            give_up_days=settings.give_up_days,
+            refused_tries=settings.refused_tries,
+        )
+        self._lease_s = _SPARE_LEASE_S + settings.connect_timeout_s + settings.response_timeout_s
+
+    def run(self, stop: threading.Event) -> None:
+        """Tell until told to stop, through all channels at once: one that hangs holds up no other."""
+        telling: dict[str, Future[None]] = {}
+        with ThreadPoolExecutor(max(len(self._channels), 1), "alert") as threads:
+            while not stop.is_set():
+                try:
+                    busy = self._step(telling, threads)
+                except DatabaseBusy as error:  # what was being told is claimed and told again
+                    log.error("the database stays locked; trying again", error)
+                    busy = False
+                if not busy:
+                    stop.wait(_POLL_S)
+
+    def _step(self, telling: dict[str, Future[None]], threads: ThreadPoolExecutor) -> bool:
+        for name in [name for name, future in telling.items() if future.done()]:
+            telling.pop(name).result()
+        for answer in enter_alerts(self._database, self._plan):
+            log.info("to be told", study=answer.study_id, revision=answer.revision, outcome=answer.outcome)
+        if unanswered := note_unanswered(self._database):
+            log.error("alerts stay unanswered: look at ich-node status", count=unanswered)
+        alert = self._claim(telling)
+        if alert is not None:
+            telling[alert.channel] = threads.submit(self._tell, alert)
+        return alert is not None
+
+    def _plan(self, answer: StudyAnswer) -> AlertPlan:
+        return plan_alerts(self._config, answer, datetime.now().astimezone())
+
+    def _claim(self, telling: Mapping[str, Any]) -> Alert | None:
+        if self._config.node.mode == "shadow" or not self._channels:
+            return None
+        return claim_alert(
+            self._database,
+            self._owner,
+            lease_s=self._lease_s,
+            busy=telling.keys(),
+            most_per_minute=self._most_per_minute,
+        )
+
+    def _tell(self, alert: Alert) -> None:
+        try:
+            answer = self._channels[alert.channel].tell(self._message(alert))
+        except AlertRefused as error:
+            state = mark_alert_refused(self._database, alert, self._owner, str(error), self._rules)
+            _log_failure(alert, state, str(error))
+        except ChannelUnavailable as error:
+            state = mark_untold(self._database, alert, self._owner, str(error), self._rules)
+            _log_failure(alert, state, str(error))
+        else:
+            mark_told(self._database, alert, self._owner, answer)
+            log.info("told", **_fields(alert), outcome=alert.outcome, says=answer)
+
+    def _message(self, alert: Alert) -> AlertMessage:
+        path = report_path(self._config.state_directory, alert)
+        if path is None:
+            raise AlertRefused(_GONE)
+        return message_of(alert, path)
+
+
+def _fields(alert: Alert) -> dict[str, Any]:
+    return {
+        "alert": alert.identifier,
+        "channel": alert.channel,
+        "study": alert.study_id,
+        "revision": alert.revision,
+        "kind": alert.kind,
+        "attempt": alert.attempts,
+    }
+
+
+def _log_failure(alert: Alert, state: AlertState, why: str) -> None:
+    if state is AlertState.DEAD:
+        log.error("alert is DEAD: nobody was told through this channel", **_fields(alert), why=why)
+    else:
+        log.warning("alert failed, will be tried again", **_fields(alert), why=why)

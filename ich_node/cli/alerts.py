@@ -1,0 +1,83 @@
+"""Commands about alerts: acknowledge one, try the channels out."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from ich_node.cli.node import read_config, with_config
+from ich_node.config import find_config
+from ich_node.errors import AlertRefused, ChannelUnavailable
+
+if TYPE_CHECKING:
+    from ich_node.alert_channels import Channel
+
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+else:
+    Commands = Any
+
+
+def add_commands(commands: Commands) -> None:
+    """Add ack and alert."""
+    text = "say that an alert was seen: nobody further is told"
+    ack = commands.add_parser("ack", help=text, description=text)
+    ack.add_argument("what", metavar="IDENTIFIER", help="of the alert, or a Study Instance UID")
+    ack.add_argument("--by", metavar="NAME", help="who has seen it (default: the user of this command)")
+    with_config(ack)
+    ack.set_defaults(run=_acknowledge)
+
+    text = "try the alert channels out"
+    alert = commands.add_parser("alert", help=text, description=text)
+    kinds = alert.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    text = "send a message marked as a test through every channel, and tell how each answered"
+    test = kinds.add_parser("test", help=text, description=text)
+    test.add_argument("--channel", metavar="NAME", help="this one only")
+    with_config(test)
+    test.set_defaults(run=_test)
+
+
+def _acknowledge(options: argparse.Namespace) -> int:
+    from ich_node.database import open_database, prepare_database
+    from ich_node.job_queue.alert_outbox import acknowledge
+
+    config = read_config(options)
+    database = open_database(config.database_url, config.database.busy_timeout_s)
+    prepare_database(database, config.state_directory)
+    count = acknowledge(database, options.what, options.by or getpass.getuser())
+    nothing = "nothing to acknowledge: no alert of that identifier or study was sent, or somebody has already"
+    sys.stdout.write(f"{count} alert{'' if count == 1 else 's'} acknowledged\n" if count else f"{nothing}\n")
+    return 0 if count else 1
+
+
+def _test(options: argparse.Namespace) -> int:
+    from ich_node.alert_channels import make_channels
+
+    config = read_config(options)
+    channels = make_channels(config, find_config(options.config))
+    if config.node.mode == "shadow":
+        sys.stderr.write("ich-node alert test: shadow mode: nothing leaves the node\n")
+        return 1
+    chosen = {name: one for name, one in channels.items() if options.channel in (None, name)}
+    if not chosen:
+        known = ", ".join(channels) or "none; add [[alert_hl7]], [[alert_webhook]] or [[alert_mail]]"
+        sys.stderr.write(f"ich-node alert test: no such channel; known: {known}\n")
+        return 2
+    well = True
+    with ThreadPoolExecutor(len(chosen)) as threads:
+        for name, (taken, says) in zip(chosen, threads.map(_try, chosen.values()), strict=True):
+            sys.stdout.write(f"{'ok  ' if taken else 'BAD '} {name}: {says}\n")
+            well = well and taken
+    return 0 if well else 1
+
+
+def _try(channel: Channel) -> tuple[bool, str]:
+    from ich_node.alert import message_of_test
+    from ich_node.job_queue.alert_entries import new_alert_identifier
+
+    try:
+        return True, channel.tell(message_of_test(new_alert_identifier()))
+    except (AlertRefused, ChannelUnavailable) as error:
+        return False, str(error)

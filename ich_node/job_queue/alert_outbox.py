@@ -1,0 +1,194 @@
+"""The alerter's side: claim what is to be told, note how it went, and wait for who must acknowledge."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, func, or_, select, update
+
+from ich_node.database import AlertRow, Database, ResultRow, SeriesRow, StudyRow
+from ich_node.job_queue.outbox import DeliveryRules
+from ich_node.records import REPORT_KIND, Alert, AlertKind, AlertState
+
+_A_MINUTE_S = 60.0
+_SECONDS_A_DAY = 86400.0
+_OPEN = (AlertState.PENDING, AlertState.SENDING)
+
+
+def claim_alert(
+    database: Database, owner: str, *, lease_s: float, busy: Collection[str], most_per_minute: dict[str, int]
+) -> Alert | None:
+    """Take the lease of the alert that is to be told next; the most urgent study and the oldest alert first.
+
+    Args:
+        busy: names of channels to leave alone, since something is being told there.
+        most_per_minute: for each channel there is; alerts for others wait.
+    """
+    now = time.time()
+    known = [name for name in most_per_minute if name not in busy]
+    claimable = (
+        select(AlertRow)
+        .join(StudyRow, StudyRow.id == AlertRow.study_id)
+        .where(
+            AlertRow.channel.in_(known),
+            AlertRow.next_attempt_at <= now,
+            or_(
+                AlertRow.state.in_((AlertState.PENDING, AlertState.WAITING)),
+                (AlertRow.state == AlertState.SENDING)
+                & or_(AlertRow.lease_expires_at < now, AlertRow.lease_owner == owner),
+            ),
+        )
+        .order_by(StudyRow.priority.desc(), AlertRow.next_attempt_at, AlertRow.id)
+    )
+    with database.reading() as connection:
+        if not connection.execute(claimable.limit(1)).first():
+            return None
+    with database.writing() as connection:
+        full = _channels_at_their_limit(connection, most_per_minute, now)
+        row = connection.execute(claimable.where(AlertRow.channel.not_in(full)).limit(1)).first()
+        if row is None:
+            return None
+        values = {"state": AlertState.SENDING, "attempts": row.attempts + 1, "lease_owner": owner,
+                  "lease_expires_at": now + lease_s}  # fmt: skip
+        connection.execute(update(AlertRow).where(AlertRow.id == row.id).values(values))
+        return _alert(connection, row)
+
+
+def _channels_at_their_limit(connection: Connection, most_per_minute: dict[str, int], now: float) -> list[str]:
+    sent = select(AlertRow.channel, func.count().label("alerts")).where(AlertRow.sent_at > now - _A_MINUTE_S)
+    rows = connection.execute(sent.group_by(AlertRow.channel)).all()
+    return [row.channel for row in rows if row.alerts >= most_per_minute.get(row.channel, 0)]
+
+
+def _alert(connection: Connection, row: Any) -> Alert:
+    study = connection.execute(select(StudyRow).where(StudyRow.id == row.study_id)).one()
+    report = select(ResultRow.path).where(
+        ResultRow.study_id == row.study_id, ResultRow.revision == row.revision, ResultRow.kind == REPORT_KIND
+    )
+    finding = connection.execute(select(SeriesRow.finding).where(SeriesRow.id == study.rests_on_series_id)).scalar()
+    stands = bool(finding) and study.triage == row.outcome
+    return Alert(
+        id=row.id,
+        identifier=row.identifier,
+        kind=AlertKind(row.kind),
+        outcome=row.outcome,
+        told_before=row.told_before,
+        channel=row.channel,
+        step=row.step,
+        study_id=row.study_id,
+        revision=row.revision,
+        report_file=connection.execute(report.order_by(ResultRow.preference).limit(1)).scalar(),
+        attempts=row.attempts + 1,
+        created_at=row.created_at,
+        probabilities=finding["probabilities"] if stands and finding else {},
+        presence=finding["presence"] if stands and finding else {},
+        study_instance_uid=study.study_instance_uid,
+    )
+
+
+def mark_told(database: Database, alert: Alert, owner: str, answer: str) -> None:
+    """Note that the channel took the alert, and what it answered."""
+    with database.writing() as connection:
+        row = connection.execute(select(AlertRow).where(AlertRow.id == alert.id)).one()
+        acknowledged = row.acknowledged_at is not None
+        values = {
+            "state": AlertState.ACKNOWLEDGED if acknowledged else AlertState.SENT,
+            "answer": answer[:500], "error": None, "sent_at": time.time(),
+        }  # fmt: skip
+        _finish(connection, alert, owner, values)
+
+
+def mark_untold(database: Database, alert: Alert, owner: str, error: str, rules: DeliveryRules) -> AlertState:
+    """Note a failure that may pass, and when to try again; DEAD after ``give_up_days``."""
+    now = time.time()
+    dead = now - alert.created_at > rules.give_up_days * _SECONDS_A_DAY
+    state = AlertState.DEAD if dead else AlertState.PENDING
+    with database.writing() as connection:
+        values = {"state": state, "error": error[:500], "next_attempt_at": now + rules.pause_s(alert.attempts)}
+        _finish(connection, alert, owner, values)
+    return state
+
+
+def mark_alert_refused(database: Database, alert: Alert, owner: str, error: str, rules: DeliveryRules) -> AlertState:
+    """Note a refusal that another try will hardly change; DEAD after ``refused_tries``."""
+    with database.writing() as connection:
+        refusals = connection.execute(select(AlertRow.refusals).where(AlertRow.id == alert.id)).scalar_one() + 1
+        state = AlertState.DEAD if refusals >= rules.refused_tries else AlertState.PENDING
+        pause_s = rules.pause_s(refusals)
+        values = {"state": state, "refusals": refusals, "error": error[:500], "next_attempt_at": time.time() + pause_s}
+        _finish(connection, alert, owner, values)
+    return state
+
+
+def _finish(connection: Connection, alert: Alert, owner: str, values: dict[str, Any]) -> None:
+    """Give the row back, where it is still ours; one that a newer revision made void stays so once it failed."""
+    row = connection.execute(
+        select(AlertRow.revision, StudyRow.alerted_revision, StudyRow.told, AlertRow.outcome)
+        .join(StudyRow, StudyRow.id == AlertRow.study_id)
+        .where(AlertRow.id == alert.id, AlertRow.lease_owner == owner)
+    ).first()
+    if row is None:
+        return
+    outdated = row.revision < row.alerted_revision and row.told != row.outcome
+    if outdated and values["state"] == AlertState.PENDING:
+        values = values | {"state": AlertState.SUPERSEDED}
+    values = values | {"lease_owner": None, "lease_expires_at": None}
+    connection.execute(update(AlertRow).where(AlertRow.id == alert.id).values(values))
+
+
+def acknowledge(database: Database, what: str, who: str) -> int:
+    """Note that somebody has seen an alert: every alert of its study counts as seen, and what escalates is stopped.
+
+    Args:
+        what: identifier of an alert, or a Study Instance UID.
+        who: for the record.
+
+    Returns:
+        How many alerts were acknowledged; 0 where there is none of that name.
+    """
+    now = time.time()
+    by_identifier = select(AlertRow.study_id).where(AlertRow.identifier == what.upper())
+    by_study = select(StudyRow.id).where(StudyRow.study_instance_uid == what)
+    with database.writing() as connection:
+        of_study = or_(AlertRow.study_id.in_(by_identifier), AlertRow.study_id.in_(by_study))
+        ids = list(connection.execute(select(AlertRow.id).where(of_study)).scalars())
+        mine = AlertRow.id.in_(ids)
+        waiting = update(AlertRow).where(mine, AlertRow.state == AlertState.WAITING)
+        connection.execute(waiting.values(state=AlertState.SUPERSEDED, error=f"acknowledged by {who}"))
+        told = AlertRow.state.in_((AlertState.SENT, AlertState.UNANSWERED))
+        seen = {"acknowledged_at": now, "acknowledged_by": who[:64]}
+        done = connection.execute(update(AlertRow).where(mine, told).values(seen | {"state": AlertState.ACKNOWLEDGED}))
+        open_yet = update(AlertRow).where(mine, AlertRow.state.in_(_OPEN), AlertRow.acknowledged_at.is_(None))
+        return done.rowcount + connection.execute(open_yet.values(seen)).rowcount
+
+
+def note_unanswered(database: Database) -> int:
+    """Mark what nobody acknowledged although its time is over and no further step waits."""
+    now = time.time()
+    late = (
+        AlertRow.state == AlertState.SENT,
+        AlertRow.answer_within_s.is_not(None),
+        AlertRow.sent_at + AlertRow.answer_within_s < now,
+    )
+    later = AlertRow.__table__.alias("later")
+    waits = (
+        select(later.c.id)
+        .where(later.c.study_id == AlertRow.study_id, later.c.revision == AlertRow.revision)
+        .where(later.c.state.in_((*_OPEN, AlertState.WAITING)))
+        .exists()
+    )
+    with database.reading() as connection:
+        if not connection.execute(select(AlertRow.id).where(*late, ~waits).limit(1)).first():
+            return 0
+    with database.writing() as connection:
+        changed = connection.execute(update(AlertRow).where(*late, ~waits).values(state=AlertState.UNANSWERED))
+        return changed.rowcount
+
+
+def report_path(state_directory: Path, alert: Alert) -> Path | None:
+    """Say where the report of the study is; None where it was deleted after its days."""
+    path = None if alert.report_file is None else state_directory / alert.report_file
+    return path if path is not None and path.is_file() else None

@@ -1,0 +1,104 @@
+"""Alerts: what is told to whom, and the states that telling passes through."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, Literal
+
+ChannelKind = Literal["hl7", "webhook", "mail"]
+
+WITHDRAWN: Final = "withdrawn"
+NOT_ANALYSED: Final = "not_analysed"
+
+
+class AlertKind(StrEnum):
+    """What an alert is to what was told before."""
+
+    FINAL = "final"
+    """The first that is told of a study."""
+    CORRECTION = "correction"
+    """The study says something else now than what was told."""
+    WITHDRAWN = "withdrawn"
+    """What was told does not hold, and nothing stands in its place: read the study."""
+    TEST = "test"
+
+
+class AlertState(StrEnum):
+    """Of one alert through one channel."""
+
+    PENDING = "PENDING"
+    SENDING = "SENDING"
+    WAITING = "WAITING"
+    """A later step: sent once nobody has acknowledged the steps before it in time."""
+    SENT = "SENT"
+    ACKNOWLEDGED = "ACKNOWLEDGED"
+    UNANSWERED = "UNANSWERED"
+    """Sent, and nobody acknowledged it before the list of steps ended."""
+    SUPERSEDED = "SUPERSEDED"
+    HELD = "HELD"
+    """Shadow mode."""
+    DEAD = "DEAD"
+
+
+@dataclass(frozen=True, slots=True)
+class AlertChannel:
+    """Where an alert goes: the name of a channel of the configuration."""
+
+    name: str
+    kind: ChannelKind
+
+
+@dataclass(frozen=True, slots=True)
+class AlertStep:
+    """One step of telling: at once, or when nobody has acknowledged in time."""
+
+    channel: AlertChannel
+    after_s: float = 0.0
+    """After the first step."""
+    answer_within_s: float | None = None
+    """How long an acknowledgement is waited for; None: none is asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class StudyAnswer:
+    """What a study says now, and what the rules of alerts ask about it."""
+
+    study_id: int
+    revision: int
+    outcome: str
+    """``positive``, ``indeterminate``, ``negative``, ``not_analysed`` or ``withdrawn``."""
+    probabilities: dict[str, float]
+    present: tuple[str, ...]
+    """Classes that are present."""
+    station_name: str
+    calling_ae_title: str
+    remote_address: str
+    acquired_at: float | None
+    test_model: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """One alert to send through one channel."""
+
+    id: int
+    identifier: str
+    """Of every try of this alert: MSH-10, Idempotency-Key, Message-ID."""
+    kind: AlertKind
+    outcome: str
+    """What the study says."""
+    told_before: str
+    """What a correction or withdrawal takes back; else empty."""
+    channel: str
+    step: int
+    study_id: int | None
+    """None for a test."""
+    revision: int
+    report_file: str | None
+    """The study's report, relative to the state folder; patient and study are read from it when it is sent."""
+    attempts: int
+    created_at: float
+    probabilities: dict[str, float]
+    presence: dict[str, str]
+    study_instance_uid: str

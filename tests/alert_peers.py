@@ -1,0 +1,87 @@
+"""What alerts are sent to in tests: an MLLP listener and a web server as processes of their own, and a mail server."""
+
+from __future__ import annotations
+
+import json
+import socket
+import ssl
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import AuthResult
+
+from tests.running import free_port, wait_for
+
+
+@dataclass
+class Peer:
+    """A listener that runs, and what it has heard."""
+
+    port: int
+    heard_file: Path
+
+    @property
+    def heard(self) -> list[dict[str, Any]]:
+        if not self.heard_file.exists():
+            return []
+        return [json.loads(line) for line in self.heard_file.read_text().splitlines()]
+
+
+@contextmanager
+def listener(kind: str, folder: Path, *behaviours: str, port: int | None = None) -> Iterator[Peer]:
+    """Run a listener in another process; it takes one behaviour after the other, the last one for ever."""
+    peer = Peer(port or free_port(), folder / f"{kind}.heard")
+    words = [sys.executable, "-m", "tests.alert_listeners", kind, str(peer.port), str(peer.heard_file), *behaviours]
+    process = subprocess.Popen(words, cwd=Path(__file__).parents[1])
+    try:
+        wait_for(lambda: _answers(peer.port), f"the {kind} listener")
+        yield peer
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _answers(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except OSError:
+        return False
+    return True
+
+
+class _Mailbox:
+    """Takes mail."""
+
+    def __init__(self) -> None:
+        self.heard: list[dict[str, str]] = []
+        self.answer = "250 taken"
+
+    async def handle_DATA(self, _server: Any, session: Any, envelope: Any) -> str:
+        self.heard.append({"text": envelope.content.decode("utf-8", "replace"), "user": str(session.auth_data or "")})
+        return self.answer
+
+
+@contextmanager
+def mail_server(tls: ssl.SSLContext | None = None) -> Iterator[tuple[int, _Mailbox]]:
+    """Run a mail server; with TLS it asks for STARTTLS and for the login node, secret."""
+    mailbox, port = _Mailbox(), free_port()
+
+    def login(server: Any, session: Any, envelope: Any, mechanism: str, data: Any) -> AuthResult:
+        right = (data.login, data.password) == (b"node", b"secret")
+        return AuthResult(success=right, handled=False, auth_data="node" if right else None)
+
+    more: dict[str, Any] = {}
+    if tls is not None:
+        more = {"tls_context": tls, "require_starttls": True, "auth_required": True, "authenticator": login}
+    server = Controller(mailbox, hostname="127.0.0.1", port=port, **more)
+    server.start()
+    try:
+        yield port, mailbox
+    finally:
+        server.stop()
