@@ -48,19 +48,26 @@ class Outbox:
     deliverer: Deliverer
 
     def add_study(
-        self, uid: str | None = None, destinations: list[Destination] | None = None, revision: int = 1
+        self,
+        uid: str | None = None,
+        destinations: list[Destination] | None = None,
+        revision: int = 1,
+        triage: Triage | None = Triage.POSITIVE,
+        finding: dict[str, Any] | None = None,
+        **of_image: Any,
     ) -> str:
         """Conclude a study with a real report; return its Study Instance UID."""
         uid = uid or str(generate_uid())
         owner = new_owner()
-        received = _instance(uid)
+        received = replace(_instance(uid), **of_image)
         register_instance(self.database, received, max_wait_s=-1.0, analysed=False)
         (job,) = claim_series(self.database, owner, lease_s=60, max_wait_s=0, limit=8)
         assert close_series(self.database, job, owner, lease_s=60)
-        plan = plan_report(self.database, job, Triage.POSITIVE, None, received.sha256)
+        plan = plan_report(self.database, job, triage, None, received.sha256)
         conclusion = Conclusion(
             SeriesState.CONCLUDED,
-            triage=Triage.POSITIVE,
+            triage=triage,
+            finding=finding,
             complete=True,
             head_expected=True,
             stamp=load_content(self.database, job.id, None).stamp,
