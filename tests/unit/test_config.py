@@ -12,11 +12,15 @@ import pytest
 from pydantic import BaseModel
 
 from ich_node.config import (
+    AlertRuleSettings,
     Config,
     DestinationSettings,
+    HL7ChannelSettings,
+    MailChannelSettings,
     PeerSettings,
     PrioritySettings,
     QuerySettings,
+    WebhookChannelSettings,
     find_config,
     load_config,
     parse_config,
@@ -72,6 +76,10 @@ def uncommented() -> str:
         ("destination", DestinationSettings),
         ("priority", PrioritySettings),
         ("query", QuerySettings),
+        ("alert_rule", AlertRuleSettings),
+        ("alert_hl7", HL7ChannelSettings),
+        ("alert_webhook", WebhookChannelSettings),
+        ("alert_mail", MailChannelSettings),
     ],
 )
 def test_the_example_names_every_key_of_what_it_leaves_to_the_site(section: str, model: type[BaseModel]) -> None:
@@ -124,7 +132,7 @@ def test_all_faults_are_reported_at_once_with_key_value_and_what_is_allowed() ->
         destinations = ["pcas"]
     """)
     expected = [
-        ("surprise: unknown key", "allowed: database, decode"),
+        ("surprise: unknown key", "allowed: alert, alert_hl7, alert_mail, alert_rule, alert_webhook, database, decode"),
         ("node.ae_title = 'LONGER THAN SIXTEEN'", "1 to 16 ASCII characters"),
         ("node.port = 70000", "less than or equal to 65535"),
         ("receiver.acept: unknown key", "allowed: accept, allow_any"),
@@ -350,3 +358,49 @@ def test_a_role_with_a_broken_configuration_ends_with_78(tmp_path: Path, role: s
     ended = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=60)
     assert ended.returncode == 78
     assert "node.port = 0" in ended.stderr
+
+
+ALERTS = """
+    [[alert_hl7]]
+    name = "ris"
+    host = "ris"
+    port = 2575
+    [[alert_rule]]
+    tell = ["ris"]
+"""
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ('then = ["ris"]', "then needs answer_within_s"),
+        ('hours = "25:00-07:00"', "two times of the day"),
+        ('hours = "07:00-07:00"', "two times of the day"),
+        ('classes = ["any", "cerebellar"]', "'epidural'"),
+        ("minimum_probability = 2.0", "less than or equal to 1"),
+        ('answer_within_s = 60.0\nthen = ["chief"]', "alert_rule.0.then = ['chief']: unknown channel; known: ris"),
+        (
+            '[[alert_mail]]\nname = "ris"\nhost = "mail"\nsender = "a@b"\nrecipients = ["c@d"]',
+            "names must differ; given more than once: ris",
+        ),
+        (
+            '[[alert_mail]]\nname = "mail"\nhost = "mail"\nsender = "a@b"\nrecipients = ["c@d", "c"]',
+            "must be an address such as",
+        ),
+        (
+            '[[alert_mail]]\nname = "mail"\nhost = "mail"\nstarttls = false\nuser = "node"\npassword_file = "/p"\n'
+            'sender = "a@b"\nrecipients = ["c@d"]',
+            "a password is never sent in clear",
+        ),
+        (
+            '[[alert_webhook]]\nname = "web"\nurl = "https://node:secret@web/"\nsecret_file = "/s"',
+            "without a password in it",
+        ),
+        (
+            '[[alert_webhook]]\nname = "web"\nurl = "https://web/"\nsecret_file = "/s"\nclient_key = "/k"',
+            "client_certificate and client_key go together",
+        ),
+    ],
+)
+def test_faults_of_alerts(more: str, says: str) -> None:
+    assert says in the_fault(ALERTS + more)
