@@ -25,7 +25,7 @@ def plan_alerts(config: Config, answer: StudyAnswer, now: datetime) -> AlertPlan
         now: local time, for rules with ``hours``.
     """
     if is_too_old(config, answer.acquired_at, now.timestamp()):
-        return AlertPlan(silent="acquired too long ago")
+        return AlertPlan()
     channels = channels_of(config)
     steps: dict[tuple[str, bool], AlertStep] = {}
     for rule in config.alert_rule:

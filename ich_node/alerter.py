@@ -22,14 +22,14 @@ from ich_node.job_queue.alert_outbox import (
     mark_told,
     mark_untold,
     note_unanswered,
-    report_path,
+    source_path,
 )
 from ich_node.log import EventLog
 from ich_node.records import Alert, AlertState, StudyAnswer
 
 _POLL_S: Final = 0.1
 _SPARE_LEASE_S: Final = 30.0
-_GONE: Final = "the study's report is gone"
+_GONE: Final = "the study's report or image is gone"
 
 log = EventLog("alert")
 
@@ -107,7 +107,7 @@ class Alerter:
             log.info("told", **_fields(alert), outcome=alert.outcome, says=answer)
 
     def _message(self, alert: Alert) -> AlertMessage:
-        path = report_path(self._config.state_directory, alert)
+        path = source_path(self._config.state_directory, alert)
         if path is None:
             raise AlertRefused(_GONE)
         return message_of(alert, path)

@@ -1,7 +1,8 @@
 """Plane scores → finding: calibrated probabilities, two thresholds per class, ranked key slices."""
 
 from collections.abc import Mapping
-from typing import Final
+from itertools import pairwise
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,6 +23,9 @@ from ich_node.records import (
 )
 
 _HIGHEST_PLANES: Final = 3
+_FAR_ABOVE_ODDS: Final = 5.0
+_ADJACENT_MM: Final = 11.0
+"""Between the middles of neighbouring slices: more is a gap of which nobody knows what it hides."""
 _SMOOTHING: Final = (0.25, 0.5, 0.25)
 _PRESENCE_OF: Final = {
     Triage.POSITIVE: Presence.PRESENT,
@@ -68,6 +72,38 @@ def triage_series(
         completeness=completeness,
         test_model=not trained,
     )
+
+
+def is_far_above(probability: float, thresholds: ClassThresholds) -> bool:
+    """Say whether the odds are at least five times those at the high threshold."""
+    return probability * (1 - thresholds.high) >= _FAR_ABOVE_ODDS * thresholds.high * (1 - probability)
+
+
+def early_finding(finding: TriageFinding) -> dict[str, dict[str, Any]] | None:
+    """Say what is certain enough to be told before a series is complete: two adjacent slices far above.
+
+    Args:
+        finding: on the slices that have come so far.
+
+    Returns:
+        Probability and presence of each class, of the pair that is highest; None where there is no such pair.
+    """
+    limits = finding.thresholds
+    pairs = [
+        (one, two)
+        for one, two in pairwise(finding.slices)
+        if two.position_mm - one.position_mm <= _ADJACENT_MM
+        and all(is_far_above(slice_.probabilities["any"], limits["any"]) for slice_ in (one, two))
+    ]
+    if not pairs:
+        return None
+    one, two = max(pairs, key=lambda pair: pair[0].probabilities["any"] + pair[1].probabilities["any"])
+    means = {name: (one.probabilities[name] + two.probabilities[name]) / 2 for name in HEMORRHAGE_CLASSES}
+    presence = {
+        name: Presence.PRESENT if name == "any" or mean >= limits[name].high else Presence.UNDETERMINED
+        for name, mean in means.items()
+    }
+    return {"probabilities": means, "presence": presence}
 
 
 def not_analysed(reason: NotAnalysedReason, detail: str, completeness: Completeness) -> TriageFinding:

@@ -16,6 +16,7 @@ from ich_node.alert.templates import MAIL_TEMPLATE, render
 from ich_node.errors import AlertRefused, ChannelUnavailable
 
 _SUBJECTS: Final = {
+    "preliminary": "ICH node: PRELIMINARY, a study is {outcome}",
     "final": "ICH node: a study is {outcome}",
     "correction": "ICH node: CORRECTION, a study is {outcome}",
     "withdrawn": "ICH node: WITHDRAWN, read the study",

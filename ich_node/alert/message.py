@@ -24,7 +24,13 @@ _HEADLINES: Final = {
     NOT_ANALYSED: "Not analysed: there is no result, and this is not a negative result. Read the study",
     WITHDRAWN: "The earlier result does not hold, and none stands in its place. Read the study",
 }
-_STATUS: Final = {AlertKind.FINAL: "F", AlertKind.TEST: "F", AlertKind.CORRECTION: "C", AlertKind.WITHDRAWN: "W"}
+_STATUS: Final = {
+    AlertKind.PRELIMINARY: "P",
+    AlertKind.FINAL: "F",
+    AlertKind.TEST: "F",
+    AlertKind.CORRECTION: "C",
+    AlertKind.WITHDRAWN: "W",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +62,9 @@ class AlertMessage:
 
     identifier: str
     kind: str
-    """``final``, ``correction``, ``withdrawn`` or ``test``."""
+    """``preliminary``, ``final``, ``correction``, ``withdrawn`` or ``test``."""
     result_status: str
-    """As OBR-25 and OBX-11 (HL7 tables 0123, 0085): F, C or W."""
+    """As OBR-25 and OBX-11 (HL7 tables 0123, 0085): P, F, C or W."""
     outcome: str
     told_before: str
     headline: str
@@ -90,27 +96,28 @@ class AlertMessage:
         return f"{self.created_at:%Y%m%d%H%M%S}+0000"
 
 
-def message_of(alert: Alert, report_file: Path) -> AlertMessage:
+def message_of(alert: Alert, source_file: Path) -> AlertMessage:
     """Say what a study's alert says.
 
     Args:
-        report_file: the study's Structured Report.
+        source_file: the study's Structured Report, or one of its images before there is one.
 
     Raises:
-        AlertRefused: the report cannot be read.
+        AlertRefused: it cannot be read.
     """
     try:
-        report = dcmread(report_file, stop_before_pixels=True)
+        report = dcmread(source_file, stop_before_pixels=True)
     except (OSError, InvalidDicomError) as error:
-        raise AlertRefused(f"the study's report cannot be read ({type(error).__name__})") from None
-    request = (report.get("ReferencedRequestSequence") or [Dataset()])[0]
+        raise AlertRefused(f"the study's report or image cannot be read ({type(error).__name__})") from None
+    requests = report.get("ReferencedRequestSequence") or report.get("RequestAttributesSequence") or [Dataset()]
+    request = requests[0]
     return AlertMessage(
         identifier=alert.identifier,
         kind=alert.kind,
         result_status=_STATUS[alert.kind],
         outcome=alert.outcome,
         told_before=alert.told_before,
-        headline=_HEADLINES[alert.outcome],
+        headline=_headline(alert),
         urgent=alert.outcome == "positive",
         revision=alert.revision,
         created_at=datetime.fromtimestamp(alert.created_at, UTC),
@@ -129,8 +136,14 @@ def message_of(alert: Alert, report_file: Path) -> AlertMessage:
         study_id=_text(report, "StudyID"),
         placer_order_number=_text(request, "PlacerOrderNumberImagingServiceRequest"),
         filler_order_number=_text(request, "FillerOrderNumberImagingServiceRequest"),
-        report_sop_instance_uid=_text(report, "SOPInstanceUID"),
+        report_sop_instance_uid=_text(report, "SOPInstanceUID") if alert.revision else "",
     )
+
+
+def _headline(alert: Alert) -> str:
+    mark = "TEST MODEL, means nothing: " if alert.test_model else ""
+    so_far = ", on the slices so far: PRELIMINARY" if alert.kind is AlertKind.PRELIMINARY else ""
+    return f"{mark}{_HEADLINES[alert.outcome]}{so_far}"
 
 
 def message_of_test(identifier: str) -> AlertMessage:

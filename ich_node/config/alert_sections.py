@@ -46,6 +46,7 @@ Code = Annotated[str, Field(max_length=180, pattern=r"^[^|^~\\&\r\n]*$")]
 class AlertSettings(Section):
     """``[alert]``: patience with channels, and what alerts nobody."""
 
+    early: bool = True
     maximum_age_h: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 24
     first_retry_s: PositiveSeconds = 5
     longest_retry_s: PositiveSeconds = 300

@@ -34,7 +34,11 @@ class StudyRow(Base):
     """A study and its current answer."""
 
     __tablename__ = "study"
-    __table_args__ = (Index("study_to_alert", "id", sqlite_where=text("revision > alerted_revision")),)
+    __table_args__ = (
+        Index("study_to_alert", "id", sqlite_where=text("revision > alerted_revision")),
+        Index("study_early", "early_series_id", sqlite_where=text("early_series_id IS NOT NULL AND NOT early_decided")),
+        Index("study_told", "told"),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     study_instance_uid: Mapped[str] = mapped_column(_UID, unique=True)
@@ -54,6 +58,11 @@ class StudyRow(Base):
     reported_at: Mapped[float | None]
     alerted_revision: Mapped[int] = mapped_column(default=0)
     """Up to this revision it was decided who is told."""
+    early_series_id: Mapped[int | None]
+    """The series of an early finding, which is told before there is a report."""
+    early_finding: Mapped[dict[str, Any] | None]
+    early_decided: Mapped[bool] = mapped_column(default=False)
+    """It was decided who is told of the early finding."""
     told: Mapped[str | None] = mapped_column(_STATE)
     """What people were last told that the study says."""
 
@@ -259,7 +268,7 @@ class AlertRow(Base):
 
     __tablename__ = "alert"
     __table_args__ = (
-        UniqueConstraint("study_id", "revision", "channel", "step"),
+        UniqueConstraint("study_id", "revision", "kind", "channel", "step"),
         Index("alert_by_state", "state", "next_attempt_at"),
     )
 

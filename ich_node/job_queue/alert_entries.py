@@ -6,14 +6,15 @@ import base64
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, insert, select, update
 
 from ich_node.database import AlertRow, Database, SeriesRow, StudyRow
-from ich_node.records import AlertChannel, AlertKind, AlertState, AlertStep, Presence, StudyAnswer
-from ich_node.records.alerts import NOT_ANALYSED, WITHDRAWN
+from ich_node.job_queue.alert_early import studies_left_without_result
+from ich_node.records import AlertChannel, AlertKind, AlertState, AlertStep, Presence, StudyAnswer, Triage
+from ich_node.records.alerts import NOT_ANALYSED, PRELIMINARY, WITHDRAWN
 
 _OUTRANKED = (AlertState.PENDING, AlertState.WAITING, AlertState.HELD)
 _TOLD = (AlertState.SENT, AlertState.ACKNOWLEDGED, AlertState.UNANSWERED, AlertState.SENDING)
@@ -26,8 +27,6 @@ class AlertPlan:
     """Who is told of a study's answer."""
 
     steps: tuple[AlertStep, ...] = ()
-    silent: str = ""
-    """Why nobody is told at all, not even who was told before; empty where rules decide."""
     held: bool = False
     """Shadow mode: entered, never sent."""
 
@@ -46,16 +45,29 @@ def enter_alerts(database: Database, plan: Callable[[StudyAnswer], AlertPlan]) -
         The answers of which somebody is told.
     """
     newer = StudyRow.revision > StudyRow.alerted_revision
+    early = StudyRow.early_series_id.is_not(None) & ~StudyRow.early_decided & (StudyRow.revision == 0)
+    wanted = select(StudyRow).where(newer | early)
     with database.reading() as connection:
-        if not connection.execute(select(StudyRow.id).where(newer).limit(1)).first():
+        found = connection.execute(select(StudyRow.id).where(newer).limit(1)).first()
+        found = found or connection.execute(select(StudyRow.id).where(early).limit(1)).first()
+        if not (found or studies_left_without_result(connection)):
             return []
     told = []
     with database.writing() as connection:
-        for study in connection.execute(select(StudyRow).where(newer).order_by(StudyRow.old, StudyRow.id)).all():
-            answer = _answer(connection, study)
+        for study in connection.execute(wanted.order_by(StudyRow.old, StudyRow.id)).all():
+            answer = _answer(connection, study) if study.revision else _early_answer(connection, study)
+            if _enter(connection, study, answer, plan(answer)):
+                told.append(answer)
+        for study in studies_left_without_result(connection):
+            answer = replace(_early_answer(connection, study), outcome=WITHDRAWN)
             if _enter(connection, study, answer, plan(answer)):
                 told.append(answer)
     return told
+
+
+def _early_answer(connection: Connection, study: Any) -> StudyAnswer:
+    series = connection.execute(select(SeriesRow).where(SeriesRow.id == study.early_series_id)).one()
+    return _answer_of(study, series, Triage.POSITIVE, study.early_finding)
 
 
 def _answer(connection: Connection, study: Any) -> StudyAnswer:
@@ -65,11 +77,15 @@ def _answer(connection: Connection, study: Any) -> StudyAnswer:
         series = connection.execute(
             select(SeriesRow).where(SeriesRow.study_id == study.id).order_by(SeriesRow.id).limit(1)
         ).one()
-    finding = (series.finding or {}) if study.triage else {}
+    outcome = WITHDRAWN if study.withdrawn else study.triage or NOT_ANALYSED
+    return _answer_of(study, series, outcome, (series.finding or {}) if study.triage else {})
+
+
+def _answer_of(study: Any, series: Any, outcome: str, finding: dict[str, Any]) -> StudyAnswer:
     return StudyAnswer(
         study_id=study.id,
         revision=study.revision,
-        outcome=WITHDRAWN if study.withdrawn else study.triage or NOT_ANALYSED,
+        outcome=outcome,
         probabilities=finding.get("probabilities", {}),
         present=tuple(name for name, says in finding.get("presence", {}).items() if says == Presence.PRESENT),
         station_name=series.station_name,
@@ -81,24 +97,33 @@ def _answer(connection: Connection, study: Any) -> StudyAnswer:
 
 
 def _enter(connection: Connection, study: Any, answer: StudyAnswer, plan: AlertPlan) -> bool:
+    """Enter who is told. Of a study without a report it is the early finding, or that nothing followed it."""
     of_study = AlertRow.study_id == study.id
-    decided = {"alerted_revision": study.revision}
-    if answer.outcome == study.told or plan.silent:  # what is still to be told of it holds
+    decided = {"alerted_revision": study.revision, "early_decided": True}
+    if answer.outcome == study.told:  # what is still to be told of it holds
         _note(connection, study.id, decided)
         return False
     before = _channels_told(connection, of_study)
+    seen = connection.execute(select(AlertRow.id).where(of_study, AlertRow.acknowledged_at.is_not(None))).first()
     _supersede(connection, of_study)
+    kind = _kind(study, answer, told=bool(before))
     steps = list(plan.steps)
-    if before:
-        told_now = {step.channel.name for step in steps}
-        steps += [AlertStep(channel) for channel in before if channel.name not in told_now]
-    kind = AlertKind.FINAL
-    if before:
-        kind = AlertKind.WITHDRAWN if answer.outcome in _WITHOUT_RESULT else AlertKind.CORRECTION
-    told_before = (study.told or "") if before else ""
-    _add(connection, answer, steps, (kind, told_before), plan.held)
-    _note(connection, study.id, decided | {"told": answer.outcome if steps else None})
+    if kind is AlertKind.FINAL and before and seen:  # it only confirms what somebody has seen
+        steps = [AlertStep(step.channel) for step in steps if not step.after_s]
+    told_now = {step.channel.name for step in steps}
+    steps += [AlertStep(channel) for channel in before if channel.name not in told_now]
+    _add(connection, answer, steps, (kind, (study.told or "") if before else ""), plan.held)
+    told = PRELIMINARY if kind is AlertKind.PRELIMINARY else answer.outcome
+    _note(connection, study.id, decided | {"told": told if steps else None})
     return bool(steps)
+
+
+def _kind(study: Any, answer: StudyAnswer, *, told: bool) -> AlertKind:
+    if not study.revision and answer.outcome not in _WITHOUT_RESULT:
+        return AlertKind.PRELIMINARY
+    if not told or (study.told == PRELIMINARY and answer.outcome == Triage.POSITIVE):
+        return AlertKind.FINAL
+    return AlertKind.WITHDRAWN if answer.outcome in _WITHOUT_RESULT else AlertKind.CORRECTION
 
 
 def _channels_told(connection: Connection, of_study: ColumnElement[bool]) -> list[AlertChannel]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, func, or_, select, update
 
-from ich_node.database import AlertRow, Database, ResultRow, SeriesRow, StudyRow
+from ich_node.database import AlertRow, Database, InstanceRow, ResultRow, SeriesRow, StudyRow
 from ich_node.job_queue.outbox import DeliveryRules
 from ich_node.records import REPORT_KIND, Alert, AlertKind, AlertState
 
@@ -65,11 +65,7 @@ def _channels_at_their_limit(connection: Connection, most_per_minute: dict[str, 
 
 def _alert(connection: Connection, row: Any) -> Alert:
     study = connection.execute(select(StudyRow).where(StudyRow.id == row.study_id)).one()
-    report = select(ResultRow.path).where(
-        ResultRow.study_id == row.study_id, ResultRow.revision == row.revision, ResultRow.kind == REPORT_KIND
-    )
-    finding = connection.execute(select(SeriesRow.finding).where(SeriesRow.id == study.rests_on_series_id)).scalar()
-    stands = bool(finding) and study.triage == row.outcome
+    finding = _finding(connection, study, row)
     return Alert(
         id=row.id,
         identifier=row.identifier,
@@ -80,13 +76,36 @@ def _alert(connection: Connection, row: Any) -> Alert:
         step=row.step,
         study_id=row.study_id,
         revision=row.revision,
-        report_file=connection.execute(report.order_by(ResultRow.preference).limit(1)).scalar(),
+        source_file=_source(connection, study, row),
         attempts=row.attempts + 1,
         created_at=row.created_at,
-        probabilities=finding["probabilities"] if stands and finding else {},
-        presence=finding["presence"] if stands and finding else {},
+        probabilities=finding.get("probabilities", {}),
+        presence=finding.get("presence", {}),
         study_instance_uid=study.study_instance_uid,
+        test_model=finding.get("test_model", False),
     )
+
+
+def _finding(connection: Connection, study: Any, row: Any) -> dict[str, Any]:
+    """What the alert tells of; nothing where no result stands."""
+    if row.kind == AlertKind.PRELIMINARY:
+        return study.early_finding or {}
+    if study.triage != row.outcome:
+        return {}
+    stored = select(SeriesRow.finding).where(SeriesRow.id == study.rests_on_series_id)
+    return connection.execute(stored).scalar() or {}
+
+
+def _source(connection: Connection, study: Any, row: Any) -> str | None:
+    if row.revision:
+        report = select(ResultRow.path).where(
+            ResultRow.study_id == row.study_id, ResultRow.revision == row.revision, ResultRow.kind == REPORT_KIND
+        )
+        return connection.execute(report.order_by(ResultRow.preference).limit(1)).scalar()
+    image = select(InstanceRow.path).where(
+        InstanceRow.series_id == study.early_series_id, InstanceRow.current, InstanceRow.path.is_not(None)
+    )
+    return connection.execute(image.order_by(InstanceRow.id).limit(1)).scalar()
 
 
 def mark_told(database: Database, alert: Alert, owner: str, answer: str) -> None:
@@ -188,7 +207,7 @@ def note_unanswered(database: Database) -> int:
         return changed.rowcount
 
 
-def report_path(state_directory: Path, alert: Alert) -> Path | None:
-    """Say where the report of the study is; None where it was deleted after its days."""
-    path = None if alert.report_file is None else state_directory / alert.report_file
+def source_path(state_directory: Path, alert: Alert) -> Path | None:
+    """Say where the report of the study is, or an image before there is one; None where it was deleted."""
+    path = None if alert.source_file is None else state_directory / alert.source_file
     return path if path is not None and path.is_file() else None

@@ -10,13 +10,17 @@ ChannelKind = Literal["hl7", "webhook", "mail"]
 
 WITHDRAWN: Final = "withdrawn"
 NOT_ANALYSED: Final = "not_analysed"
+PRELIMINARY: Final = "preliminary"
+"""What people were told of a study while its series was arriving."""
 
 
 class AlertKind(StrEnum):
     """What an alert is to what was told before."""
 
+    PRELIMINARY = "preliminary"
+    """Before the series is complete."""
     FINAL = "final"
-    """The first that is told of a study."""
+    """The first that is told of a study, or what confirms a preliminary one."""
     CORRECTION = "correction"
     """The study says something else now than what was told."""
     WITHDRAWN = "withdrawn"
@@ -95,10 +99,12 @@ class Alert:
     study_id: int | None
     """None for a test."""
     revision: int
-    report_file: str | None
-    """The study's report, relative to the state folder; patient and study are read from it when it is sent."""
+    source_file: str | None
+    """The study's report, or an image before there is one, relative to the state folder: patient and study are read
+    from it when the alert is sent."""
     attempts: int
     created_at: float
     probabilities: dict[str, float]
     presence: dict[str, str]
     study_instance_uid: str
+    test_model: bool = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -33,6 +33,8 @@ class Workbench:
     owner: str
     alive: Callable[[], None]
     """Called after every slice, however long it took: decoding may time out on each of many."""
+    striking: set[int] = field(default_factory=set)
+    """Series with a slice far above the high threshold, of which nobody was told yet."""
 
     @property
     def model_sha256(self) -> str:

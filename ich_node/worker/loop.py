@@ -21,6 +21,7 @@ from ich_node.records import EligibilityRules, SeriesJob
 from ich_node.service import SystemdNotifier, stop_on_signals
 from ich_node.worker.bench import LEASE_S, Workbench
 from ich_node.worker.concluding import conclude, standing_of
+from ich_node.worker.early import look_early
 from ich_node.worker.reading import read_series, submit_waiting
 from ich_node.worker.scoring_planes import score_ready_planes
 from ich_node.worker.telling import tell_of_no_result, withdraw_results
@@ -111,7 +112,10 @@ class Worker:
         return ordered
 
     def _score(self, job: SeriesJob, most: int) -> bool:
-        return score_ready_planes(self._bench, job, closing=False, most=most) is not None
+        ours = score_ready_planes(self._bench, job, closing=False, most=most) is not None
+        if ours and not job.due:
+            look_early(self._bench, job)
+        return ours
 
     def _guarded(self, job: SeriesJob, work: Callable[[SeriesJob], bool]) -> bool:
         """Do one step for a series; one that fails never stops the others, and after three attempts is FAILED.

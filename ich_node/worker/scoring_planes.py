@@ -11,6 +11,7 @@ from ich_node.pipeline import is_worth_scoring, plan_series, score_planes
 from ich_node.planes import PlannedPlane
 from ich_node.records import SeriesJob, SliceKey, StoredPlane
 from ich_node.worker.bench import LEASE_S, PLANES_AT_ONCE, Workbench
+from ich_node.worker.early import note_striking
 
 log = EventLog("work")
 
@@ -95,6 +96,7 @@ def _save(
         return None
     for plane in scores:
         log.debug("plane scored", series=job.id, slices=len(plane.members))
+    note_striking(bench, job, scores)
     return waiting
 
 

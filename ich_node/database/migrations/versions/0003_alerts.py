@@ -11,9 +11,15 @@ depends_on = None
 
 def upgrade() -> None:
     op.add_column("study", sa.Column("alerted_revision", sa.Integer(), nullable=False, server_default="0"))
+    op.add_column("study", sa.Column("early_series_id", sa.Integer(), nullable=True))
+    op.add_column("study", sa.Column("early_finding", sa.JSON(), nullable=True))
+    op.add_column("study", sa.Column("early_decided", sa.Boolean(), nullable=False, server_default=sa.false()))
     op.add_column("study", sa.Column("told", sa.String(length=16), nullable=True))
     op.execute("UPDATE study SET alerted_revision = revision")  # what was reported before alerts nobody now
     op.create_index("study_to_alert", "study", ["id"], sqlite_where=sa.text("revision > alerted_revision"))
+    undecided = sa.text("early_series_id IS NOT NULL AND NOT early_decided")
+    op.create_index("study_early", "study", ["early_series_id"], sqlite_where=undecided)
+    op.create_index("study_told", "study", ["told"])
     op.add_column("series", sa.Column("acquired_at", sa.Double(), nullable=True))
     op.add_column("series", sa.Column("station_name", sa.String(length=64), nullable=False, server_default=""))
     op.create_table(
@@ -44,6 +50,6 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["study_id"], ["study.id"]),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("identifier"),
-        sa.UniqueConstraint("study_id", "revision", "channel", "step"),
+        sa.UniqueConstraint("study_id", "revision", "kind", "channel", "step"),
     )
     op.create_index("alert_by_state", "alert", ["state", "next_attempt_at"])
