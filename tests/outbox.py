@@ -59,7 +59,7 @@ class Outbox:
         """Conclude a study with a real report; return its Study Instance UID."""
         uid = uid or str(generate_uid())
         owner = new_owner()
-        received = replace(_instance(uid), **of_image)
+        received = replace(received_instance(uid), **of_image)
         register_instance(self.database, received, max_wait_s=-1.0, analysed=False)
         (job,) = claim_series(self.database, owner, lease_s=60, max_wait_s=0, limit=8)
         assert close_series(self.database, job, owner, lease_s=60)
@@ -171,7 +171,8 @@ def _request():
     return make_request(evidence, positive(evidence))
 
 
-def _instance(study_instance_uid: str) -> ReceivedInstance:
+def received_instance(study_instance_uid: str) -> ReceivedInstance:
+    """One image of a study, safe on disk."""
     sop_instance_uid = str(generate_uid())
     return ReceivedInstance(
         study_instance_uid=study_instance_uid,
