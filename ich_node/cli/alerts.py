@@ -8,7 +8,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from ich_node.cli.node import read_config, with_config
+from ich_node.cli.node import open_queue, read_config, with_config
 from ich_node.config import find_config
 from ich_node.errors import AlertRefused, ChannelUnavailable
 
@@ -38,17 +38,28 @@ def add_commands(commands: Commands) -> None:
     with_config(test)
     test.set_defaults(run=_test)
 
+    text = "send alerts again that are DEAD, with the same identifiers"
+    again = kinds.add_parser("resend", help=text, description=text)
+    again.add_argument("identifier", nargs="?", metavar="IDENTIFIER", help="of one alert (default: all that are DEAD)")
+    with_config(again)
+    again.set_defaults(run=_resend)
+
 
 def _acknowledge(options: argparse.Namespace) -> int:
-    from ich_node.database import open_database, prepare_database
     from ich_node.job_queue.alert_outbox import acknowledge
 
-    config = read_config(options)
-    database = open_database(config.database_url, config.database.busy_timeout_s)
-    prepare_database(database, config.state_directory)
-    count = acknowledge(database, options.what, options.by or getpass.getuser())
+    count = acknowledge(open_queue(read_config(options)), options.what, options.by or getpass.getuser())
     nothing = "nothing to acknowledge: no alert of that identifier or study was sent, or somebody has already"
     sys.stdout.write(f"{count} alert{'' if count == 1 else 's'} acknowledged\n" if count else f"{nothing}\n")
+    return 0 if count else 1
+
+
+def _resend(options: argparse.Namespace) -> int:
+    from ich_node.job_queue.alert_outbox import send_again
+
+    count = send_again(open_queue(read_config(options)), options.identifier)
+    alerts = f"{count} alert{'' if count == 1 else 's'} will be sent again"
+    sys.stdout.write(f"{alerts if count else 'no alert that is DEAD'}\n")
     return 0 if count else 1
 
 

@@ -11,6 +11,8 @@ from ich_node.config import Config, find_config, load_config
 from ich_node.log import start_logging
 
 if TYPE_CHECKING:
+    from ich_node.database import Database
+
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 else:
     Commands = Any
@@ -41,6 +43,15 @@ def with_config(parser: argparse.ArgumentParser) -> None:
 def read_config(options: argparse.Namespace) -> Config:
     """Read the configuration that a command was given."""
     return load_config(find_config(options.config))
+
+
+def open_queue(config: Config) -> Database:
+    """Open the database of a configuration, migrated."""
+    from ich_node.database import open_database, prepare_database
+
+    database = open_database(config.database_url, config.database.busy_timeout_s)
+    prepare_database(database, config.state_directory)
+    return database
 
 
 def _serve(options: argparse.Namespace) -> int:

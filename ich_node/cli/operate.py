@@ -15,12 +15,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ich_node.cli.node import Commands, read_config, with_config
-from ich_node.config import Config
+from ich_node.cli.node import Commands, open_queue, read_config, with_config
 from ich_node.records import REPORT_KIND, Destination, StudySent
 
 if TYPE_CHECKING:
-    from ich_node.database import Database
     from ich_node.queries import AlertStatus, DeliveryStatus, NodeStatus, SeriesStatus, StudyStatus
 
 _SHORT_UID = 12
@@ -73,20 +71,12 @@ def add_commands(commands: Commands) -> None:
         parser.description = parser.description or ""
 
 
-def _open(config: Config) -> Database:
-    from ich_node.database import open_database, prepare_database
-
-    database = open_database(config.database_url, config.database.busy_timeout_s)
-    prepare_database(database, config.state_directory)
-    return database
-
-
 def _status(options: argparse.Namespace) -> int:
     from ich_node.queries import node_status
 
     config = read_config(options)
     status = dataclasses.replace(
-        node_status(_open(config), limit=options.limit, uid=options.uid), mode=config.node.mode
+        node_status(open_queue(config), limit=options.limit, uid=options.uid), mode=config.node.mode
     )
     if options.uid and not status.studies:
         sys.stderr.write(f"ich-node: no study or series {options.uid} here\n")
@@ -129,7 +119,7 @@ def _what_needs_a_person(status: NodeStatus) -> Iterator[str]:
     if unanswered := status.alerts.get("UNANSWERED"):
         yield f"[red]{unanswered} alerts UNANSWERED:[/red] nobody acknowledged them; ich-node ack IDENTIFIER"
     if dead := status.alerts.get("DEAD"):
-        yield f"[red]{dead} alerts DEAD:[/red] nobody was told through their channel; ich-node alert test"
+        yield f"[red]{dead} alerts DEAD:[/red] nobody was told through their channel; ich-node alert resend"
     if failed := status.series.get("FAILED"):
         yield f"[red]{failed} series FAILED:[/red] ich-node requeue --failed"
     if quarantined := status.series.get("QUARANTINED"):
@@ -285,7 +275,7 @@ def _requeue(options: argparse.Namespace) -> int:
     if not options.uid and not options.failed:
         sys.stderr.write("ich-node requeue: name a study or series UID, or --failed\n")
         return 2
-    count = requeue(_open(read_config(options)), uid=options.uid, failed_only=options.failed)
+    count = requeue(open_queue(read_config(options)), uid=options.uid, failed_only=options.failed)
     none = "no such series here, or its images were deleted: send the study again"
     sys.stdout.write(f"{count} series queued again\n" if count or options.failed else f"{none}\n")
     return 0 if count else 1
@@ -294,13 +284,13 @@ def _requeue(options: argparse.Namespace) -> int:
 def _release(options: argparse.Namespace) -> int:
     from ich_node.job_queue import release_quarantined
 
-    return _say_of_quarantined(release_quarantined(_open(read_config(options)), options.uid), "released")
+    return _say_of_quarantined(release_quarantined(open_queue(read_config(options)), options.uid), "released")
 
 
 def _reject(options: argparse.Namespace) -> int:
     from ich_node.job_queue import reject_quarantined
 
-    return _say_of_quarantined(reject_quarantined(_open(read_config(options)), options.uid), "rejected")
+    return _say_of_quarantined(reject_quarantined(open_queue(read_config(options)), options.uid), "rejected")
 
 
 def _say_of_quarantined(count: int, what: str) -> int:
@@ -321,7 +311,7 @@ def _resend(options: argparse.Namespace) -> int:
         return [one for one in destinations_for(config, study) if options.destination in (None, one.name)]
 
     count = resend(
-        _open(config),
+        open_queue(config),
         places,
         study_instance_uid=options.uid,
         dead_only=options.dead,

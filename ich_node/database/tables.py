@@ -10,6 +10,13 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 SCHEMA: Final = "0003"
 """The newest migration: what these tables are."""
 
+# What is looked for ten times a second has an index of its own, which holds nothing else. SQLite uses such an index
+# only for a condition that it finds word for word.
+TO_ALERT: Final = "revision > alerted_revision"
+EARLY: Final = "early_series_id IS NOT NULL AND early_decided = 0 AND revision = 0"
+TOLD_EARLY: Final = "told = 'preliminary' AND revision = 0"
+AWAITED: Final = "state = 'SENT' AND answer_within_s IS NOT NULL"
+
 _UID = String(64)
 _STATE = String(16)
 
@@ -35,9 +42,9 @@ class StudyRow(Base):
 
     __tablename__ = "study"
     __table_args__ = (
-        Index("study_to_alert", "id", sqlite_where=text("revision > alerted_revision")),
-        Index("study_early", "early_series_id", sqlite_where=text("early_series_id IS NOT NULL AND NOT early_decided")),
-        Index("study_told", "told"),
+        Index("study_to_alert", "id", sqlite_where=text(TO_ALERT)),
+        Index("study_early", "early_series_id", sqlite_where=text(EARLY)),
+        Index("study_told_early", "id", sqlite_where=text(TOLD_EARLY)),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -270,6 +277,8 @@ class AlertRow(Base):
     __table_args__ = (
         UniqueConstraint("study_id", "revision", "kind", "channel", "step"),
         Index("alert_by_state", "state", "next_attempt_at"),
+        Index("alert_by_time", "sent_at", "channel"),
+        Index("alert_awaited", "sent_at", sqlite_where=text(AWAITED)),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from typing import Any, Final
 
-from sqlalchemy import Connection, exists, select, update
+from sqlalchemy import Connection, exists, select, text, update
 
 from ich_node.database import Database, SeriesRow, StudyRow
+from ich_node.database.tables import TOLD_EARLY
 from ich_node.records import SeriesJob, SeriesState
-from ich_node.records.alerts import PRELIMINARY
 
 _OPEN: Final = (SeriesState.RECEIVING, SeriesState.COMPLETE)
 _NOTHING_COMES_S: Final = 30.0
@@ -42,5 +42,5 @@ def studies_left_without_result(connection: Connection) -> list[Any]:
     series = select(SeriesRow.id).where(SeriesRow.study_id == StudyRow.id)
     still_open = series.where(SeriesRow.state.in_(_OPEN)).exists()
     recent = series.where(SeriesRow.last_received_at > time.time() - _NOTHING_COMES_S).exists()
-    left = select(StudyRow).where(StudyRow.told == PRELIMINARY, StudyRow.revision == 0, ~still_open, ~recent)
+    left = select(StudyRow).where(text(TOLD_EARLY), ~still_open, ~recent)
     return list(connection.execute(left).all())

@@ -9,13 +9,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, insert, select, update
+from sqlalchemy import ColumnElement, Connection, insert, select, text, update
 
 from ich_node.database import AlertRow, Database, SeriesRow, StudyRow
+from ich_node.database.tables import EARLY, TO_ALERT
 from ich_node.job_queue.alert_early import studies_left_without_result
 from ich_node.records import AlertChannel, AlertKind, AlertState, AlertStep, Presence, StudyAnswer, Triage
 from ich_node.records.alerts import NOT_ANALYSED, PRELIMINARY, WITHDRAWN
 
+_AT_ONCE = 100
+"""Studies in one transaction: others wait for the write lock."""
 _OUTRANKED = (AlertState.PENDING, AlertState.WAITING, AlertState.HELD)
 _TOLD = (AlertState.SENT, AlertState.ACKNOWLEDGED, AlertState.UNANSWERED, AlertState.SENDING)
 _WITHOUT_RESULT = (WITHDRAWN, NOT_ANALYSED)
@@ -44,17 +47,12 @@ def enter_alerts(database: Database, plan: Callable[[StudyAnswer], AlertPlan]) -
     Returns:
         The answers of which somebody is told.
     """
-    newer = StudyRow.revision > StudyRow.alerted_revision
-    early = StudyRow.early_series_id.is_not(None) & ~StudyRow.early_decided & (StudyRow.revision == 0)
-    wanted = select(StudyRow).where(newer | early)
     with database.reading() as connection:
-        found = connection.execute(select(StudyRow.id).where(newer).limit(1)).first()
-        found = found or connection.execute(select(StudyRow.id).where(early).limit(1)).first()
-        if not (found or studies_left_without_result(connection)):
+        if not (_studies(connection) or studies_left_without_result(connection)):
             return []
     told = []
     with database.writing() as connection:
-        for study in connection.execute(wanted.order_by(StudyRow.old, StudyRow.id)).all():
+        for study in _studies(connection):
             answer = _answer(connection, study) if study.revision else _early_answer(connection, study)
             if _enter(connection, study, answer, plan(answer)):
                 told.append(answer)
@@ -63,6 +61,13 @@ def enter_alerts(database: Database, plan: Callable[[StudyAnswer], AlertPlan]) -
             if _enter(connection, study, answer, plan(answer)):
                 told.append(answer)
     return told
+
+
+def _studies(connection: Connection) -> list[Any]:
+    """Read the studies that say something new, the old ones last."""
+    newer = connection.execute(select(StudyRow).where(text(TO_ALERT)).limit(_AT_ONCE)).all()
+    early = connection.execute(select(StudyRow).where(text(EARLY)).limit(_AT_ONCE)).all()
+    return sorted((*newer, *early), key=lambda study: (study.old, study.id))
 
 
 def _early_answer(connection: Connection, study: Any) -> StudyAnswer:

@@ -7,9 +7,10 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, func, or_, select, update
+from sqlalchemy import Connection, func, or_, select, text, update
 
 from ich_node.database import AlertRow, Database, InstanceRow, ResultRow, SeriesRow, StudyRow
+from ich_node.database.tables import AWAITED
 from ich_node.job_queue.outbox import DeliveryRules
 from ich_node.records import REPORT_KIND, Alert, AlertKind, AlertState
 
@@ -28,27 +29,25 @@ def claim_alert(
         most_per_minute: for each channel there is; alerts for others wait.
     """
     now = time.time()
-    known = [name for name in most_per_minute if name not in busy]
+    left_over = or_(AlertRow.lease_expires_at < now, AlertRow.lease_owner == owner)
     claimable = (
         select(AlertRow)
         .join(StudyRow, StudyRow.id == AlertRow.study_id)
         .where(
-            AlertRow.channel.in_(known),
+            AlertRow.state.in_((AlertState.PENDING, AlertState.WAITING, AlertState.SENDING)),
             AlertRow.next_attempt_at <= now,
-            or_(
-                AlertRow.state.in_((AlertState.PENDING, AlertState.WAITING)),
-                (AlertRow.state == AlertState.SENDING)
-                & or_(AlertRow.lease_expires_at < now, AlertRow.lease_owner == owner),
-            ),
+            or_(AlertRow.state != AlertState.SENDING, left_over),
         )
         .order_by(StudyRow.priority.desc(), AlertRow.next_attempt_at, AlertRow.id)
     )
     with database.reading() as connection:
-        if not connection.execute(claimable.limit(1)).first():
+        full = _channels_at_their_limit(connection, most_per_minute, now)
+        free = [name for name in most_per_minute if name not in busy and name not in full]
+        claimable = claimable.where(AlertRow.channel.in_(free)).limit(1)
+        if not connection.execute(claimable).first():
             return None
     with database.writing() as connection:
-        full = _channels_at_their_limit(connection, most_per_minute, now)
-        row = connection.execute(claimable.where(AlertRow.channel.not_in(full)).limit(1)).first()
+        row = connection.execute(claimable).first()
         if row is None:
             return None
         values = {"state": AlertState.SENDING, "attempts": row.attempts + 1, "lease_owner": owner,
@@ -184,14 +183,25 @@ def acknowledge(database: Database, what: str, who: str) -> int:
         return done.rowcount + connection.execute(open_yet.values(seen)).rowcount
 
 
-def note_unanswered(database: Database) -> int:
-    """Mark what nobody acknowledged although its time is over and no further step waits."""
+def send_again(database: Database, what: str | None) -> int:
+    """Put alerts that are DEAD back into the outbox, with their identifiers; return how many.
+
+    Args:
+        what: identifier of one; None: all.
+    """
     now = time.time()
-    late = (
-        AlertRow.state == AlertState.SENT,
-        AlertRow.answer_within_s.is_not(None),
-        AlertRow.sent_at + AlertRow.answer_within_s < now,
-    )
+    dead = update(AlertRow).where(AlertRow.state == AlertState.DEAD)
+    if what is not None:
+        dead = dead.where(AlertRow.identifier == what.upper())
+    fresh = {"state": AlertState.PENDING, "attempts": 0, "refusals": 0, "next_attempt_at": now, "created_at": now,
+             "error": None}  # fmt: skip
+    with database.writing() as connection:
+        return connection.execute(dead.values(fresh)).rowcount
+
+
+def note_unanswered(database: Database) -> int:
+    """Mark what nobody acknowledged although its time is over and no further step waits; return how many."""
+    late = (text(AWAITED), AlertRow.sent_at + AlertRow.answer_within_s < time.time())
     later = AlertRow.__table__.alias("later")
     waits = (
         select(later.c.id)
@@ -200,11 +210,12 @@ def note_unanswered(database: Database) -> int:
         .exists()
     )
     with database.reading() as connection:
-        if not connection.execute(select(AlertRow.id).where(*late, ~waits).limit(1)).first():
-            return 0
+        ids = list(connection.execute(select(AlertRow.id).where(*late, ~waits)).scalars())
+    if not ids:
+        return 0
     with database.writing() as connection:
-        changed = connection.execute(update(AlertRow).where(*late, ~waits).values(state=AlertState.UNANSWERED))
-        return changed.rowcount
+        mine = update(AlertRow).where(AlertRow.id.in_(ids), AlertRow.state == AlertState.SENT)
+        return connection.execute(mine.values(state=AlertState.UNANSWERED)).rowcount
 
 
 def source_path(state_directory: Path, alert: Alert) -> Path | None:

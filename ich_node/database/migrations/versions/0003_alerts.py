@@ -17,9 +17,10 @@ def upgrade() -> None:
     op.add_column("study", sa.Column("told", sa.String(length=16), nullable=True))
     op.execute("UPDATE study SET alerted_revision = revision")  # what was reported before alerts nobody now
     op.create_index("study_to_alert", "study", ["id"], sqlite_where=sa.text("revision > alerted_revision"))
-    undecided = sa.text("early_series_id IS NOT NULL AND NOT early_decided")
+    undecided = sa.text("early_series_id IS NOT NULL AND early_decided = 0 AND revision = 0")
     op.create_index("study_early", "study", ["early_series_id"], sqlite_where=undecided)
-    op.create_index("study_told", "study", ["told"])
+    told_early = sa.text("told = 'preliminary' AND revision = 0")
+    op.create_index("study_told_early", "study", ["id"], sqlite_where=told_early)
     op.add_column("series", sa.Column("acquired_at", sa.Double(), nullable=True))
     op.add_column("series", sa.Column("station_name", sa.String(length=64), nullable=False, server_default=""))
     op.create_table(
@@ -53,3 +54,6 @@ def upgrade() -> None:
         sa.UniqueConstraint("study_id", "revision", "kind", "channel", "step"),
     )
     op.create_index("alert_by_state", "alert", ["state", "next_attempt_at"])
+    op.create_index("alert_by_time", "alert", ["sent_at", "channel"])
+    awaited = sa.text("state = 'SENT' AND answer_within_s IS NOT NULL")
+    op.create_index("alert_awaited", "alert", ["sent_at"], sqlite_where=awaited)
