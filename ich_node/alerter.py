@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
 from typing import Any, Final
 
-from ich_node.alert import AlertMessage, message_of
+from ich_node.alert import AlertMessage, message_of, message_of_node
 from ich_node.alert_channels import Channel
-from ich_node.alert_rules import plan_alerts
+from ich_node.alert_rules import channels_of, plan_alerts
 from ich_node.config import Config
 from ich_node.database import Database
 from ich_node.errors import AlertRefused, ChannelUnavailable, DatabaseBusy
@@ -24,10 +25,12 @@ from ich_node.job_queue.alert_outbox import (
     note_unanswered,
     source_path,
 )
+from ich_node.job_queue.conditions import WatchRules, find_conditions, note_conditions
 from ich_node.log import EventLog
 from ich_node.records import Alert, AlertState, StudyAnswer
 
 _POLL_S: Final = 0.1
+_WATCH_S: Final = 5.0
 _SPARE_LEASE_S: Final = 30.0
 _GONE: Final = "the study's report or image is gone"
 
@@ -45,6 +48,9 @@ class Alerter:
         self._most_per_minute = {
             one.name: one.most_per_minute for one in (*config.alert_hl7, *config.alert_webhook, *config.alert_mail)
         }
+        known = channels_of(config)
+        self._watchers = [known[name] for name in config.watchdog.tell]
+        self._watch_at = 0.0
         settings = config.alert
         self._rules = DeliveryRules(
             first_retry_s=settings.first_retry_s,
@@ -74,10 +80,24 @@ class Alerter:
             log.info("to be told", study=answer.study_id, revision=answer.revision, outcome=answer.outcome)
         if unanswered := note_unanswered(self._database):
             log.error("alerts stay unanswered: look at ich-node status", count=unanswered)
+        self._watch()
         alert = self._claim(telling)
         if alert is not None:
             telling[alert.channel] = threads.submit(self._tell, alert)
         return alert is not None
+
+    def _watch(self) -> None:
+        """Look after the node itself, now and then, where somebody is to be told."""
+        if not self._watchers or time.monotonic() < self._watch_at:
+            return
+        self._watch_at = time.monotonic() + _WATCH_S
+        settings = self._config.watchdog
+        found = find_conditions(self._database, WatchRules(settings.no_result_s, settings.destination_down_s))
+        for name in note_conditions(self._database, found, self._watchers):
+            if name in found:
+                log.error("the node needs a person", what=found[name])
+            else:
+                log.info("what needed a person has ended", what=name)
 
     def _plan(self, answer: StudyAnswer) -> AlertPlan:
         return plan_alerts(self._config, answer, datetime.now().astimezone())
@@ -107,6 +127,8 @@ class Alerter:
             log.info("told", **_fields(alert), outcome=alert.outcome, says=answer)
 
     def _message(self, alert: Alert) -> AlertMessage:
+        if alert.study_id is None:
+            return message_of_node(alert)
         path = source_path(self._config.state_directory, alert)
         if path is None:
             raise AlertRefused(_GONE)

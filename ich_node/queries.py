@@ -11,6 +11,7 @@ from sqlalchemy import Connection, func, or_, select
 
 from ich_node.database import (
     AlertRow,
+    ConditionRow,
     Database,
     DeliveryRow,
     DestinationRow,
@@ -133,6 +134,8 @@ class NodeStatus:
     """Since when the longest waiting series has been open."""
     studies: tuple[StudyStatus, ...] = field(default=())
     alerts: dict[str, int] = field(default_factory=dict)
+    conditions: dict[str, str] = field(default_factory=dict)
+    """What the watchdog found, by name."""
     mode: str = "live"
     """Of the configuration: whether results leave the node."""
 
@@ -154,6 +157,7 @@ def node_status(database: Database, *, limit: int = 20, uid: str | None = None) 
             instances=_counts(connection, InstanceRow.state),
             deliveries=_counts(connection, DeliveryRow.state),
             alerts=_counts(connection, AlertRow.state),
+            conditions={row.name: row.text for row in connection.execute(select(ConditionRow)).all()},
             paused_destinations={row.name: row.error for row in paused},
             own_objects_returned=connection.execute(select(func.sum(ResultRow.returned_count))).scalar() or 0,
             oldest_open_s=None if oldest is None else time.time() - oldest,

@@ -20,6 +20,8 @@ _SUBJECTS: Final = {
     "final": "ICH node: a study is {outcome}",
     "correction": "ICH node: CORRECTION, a study is {outcome}",
     "withdrawn": "ICH node: WITHDRAWN, read the study",
+    "condition": "ICH node: needs a person",
+    "resolved": "ICH node: what needed a person has ended",
     "test": "ICH node: TEST of the alert channel",
 }
 

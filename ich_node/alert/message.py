@@ -24,13 +24,8 @@ _HEADLINES: Final = {
     NOT_ANALYSED: "Not analysed: there is no result, and this is not a negative result. Read the study",
     WITHDRAWN: "The earlier result does not hold, and none stands in its place. Read the study",
 }
-_STATUS: Final = {
-    AlertKind.PRELIMINARY: "P",
-    AlertKind.FINAL: "F",
-    AlertKind.TEST: "F",
-    AlertKind.CORRECTION: "C",
-    AlertKind.WITHDRAWN: "W",
-}
+_STATUS: Final = {AlertKind.PRELIMINARY: "P", AlertKind.CORRECTION: "C", AlertKind.WITHDRAWN: "W"}
+"""All others are F."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +109,7 @@ def message_of(alert: Alert, source_file: Path) -> AlertMessage:
     return AlertMessage(
         identifier=alert.identifier,
         kind=alert.kind,
-        result_status=_STATUS[alert.kind],
+        result_status=_STATUS.get(alert.kind, "F"),
         outcome=alert.outcome,
         told_before=alert.told_before,
         headline=_headline(alert),
@@ -151,7 +146,7 @@ def message_of_test(identifier: str) -> AlertMessage:
     return AlertMessage(
         identifier=identifier,
         kind=AlertKind.TEST,
-        result_status=_STATUS[AlertKind.TEST],
+        result_status="F",
         outcome=AlertKind.TEST,
         told_before="",
         headline="TEST of the alert channel; no patient, no study",
@@ -161,6 +156,23 @@ def message_of_test(identifier: str) -> AlertMessage:
         patient_id="ICH-NODE-TEST",
         patient_name=PersonNameParts("TEST", "ALERT"),
         accession_number="ICH-NODE-TEST",
+    )
+
+
+def message_of_node(alert: Alert) -> AlertMessage:
+    """Say what is wrong with the node itself, or that it has ended; of no patient."""
+    ended = "ENDED: " if alert.kind is AlertKind.RESOLVED else ""
+    return AlertMessage(
+        identifier=alert.identifier,
+        kind=alert.kind,
+        result_status="F",
+        outcome=alert.outcome,
+        told_before="",
+        headline=f"{ended}{alert.text}",
+        urgent=alert.kind is AlertKind.CONDITION,
+        revision=0,
+        created_at=datetime.fromtimestamp(alert.created_at, UTC),
+        notice="From the node to its operators.",
     )
 
 

@@ -113,6 +113,8 @@ def show_status(status: NodeStatus, console: Console, *, full: bool = False) -> 
 def _what_needs_a_person(status: NodeStatus) -> Iterator[str]:
     for name, why in status.paused_destinations.items():
         yield f"[red]destination {name} is paused:[/red] {escape(why)}; its reports wait until it answers"
+    for what in status.conditions.values():
+        yield f"[red]watchdog:[/red] {escape(what)}"
     if dead := status.deliveries.get("DEAD"):
         are, need = ("is", "needs") if dead == 1 else ("are", "need")
         yield f"[red]{_deliveries(dead)} {are} DEAD and {need} a person:[/red] ich-node resend --dead"

@@ -5,6 +5,7 @@ from ich_node.config.alert_sections import (
     AlertSettings,
     HL7ChannelSettings,
     MailChannelSettings,
+    WatchdogSettings,
     WebhookChannelSettings,
 )
 from ich_node.config.load import DEFAULT_PATHS, Config, find_config, load_config, parse_config
@@ -30,6 +31,7 @@ __all__ = [
     "PrioritySettings",
     "QuerySettings",
     "ViewerSettings",
+    "WatchdogSettings",
     "WebhookChannelSettings",
     "find_config",
     "load_config",

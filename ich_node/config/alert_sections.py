@@ -76,6 +76,14 @@ class AlertRuleSettings(Section):
         return self
 
 
+class WatchdogSettings(Section):
+    """``[watchdog]``: when the operators are told of the node itself."""
+
+    tell: Annotated[tuple[Name, ...], Field(strict=False)] = ()
+    no_result_s: PositiveSeconds = 120
+    destination_down_s: PositiveSeconds = 300
+
+
 class _Channel(Section):
     name: Name
     most_per_minute: Annotated[int, Field(ge=1, le=6000)] = 60

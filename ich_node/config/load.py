@@ -16,6 +16,7 @@ from ich_node.config.alert_sections import (
     AlertSettings,
     HL7ChannelSettings,
     MailChannelSettings,
+    WatchdogSettings,
     WebhookChannelSettings,
 )
 from ich_node.config.sections import (
@@ -62,6 +63,7 @@ class Config(Section):
     query: QuerySettings | None = None
     viewer: ViewerSettings = ViewerSettings()
     alert: AlertSettings = AlertSettings()
+    watchdog: WatchdogSettings = WatchdogSettings()
     alert_rule: Annotated[tuple[AlertRuleSettings, ...], Field(strict=False)] = ()
     alert_hl7: Annotated[tuple[HL7ChannelSettings, ...], Field(strict=False)] = ()
     alert_webhook: Annotated[tuple[WebhookChannelSettings, ...], Field(strict=False)] = ()
@@ -151,6 +153,11 @@ def _faults_of_channels(values: dict[str, Any]) -> list[str]:
             if unknown := [one for one in told if one not in names] if isinstance(told, list) else []:
                 known = ", ".join(names) or "none"
                 faults.append(f"alert_rule.{number}.{key} = {unknown}: unknown channel; known: {known}")
+    people = [one.get("name") for kind in ("alert_webhook", "alert_mail") for one in _tables(values, kind)]
+    told = _section(values, "watchdog").get("tell")
+    if unfit := [one for one in told if one not in people] if isinstance(told, list) else []:
+        known = ", ".join(map(str, people)) or "none"
+        faults.append(f"watchdog.tell = {unfit}: must be channels of webhook or mail; known: {known}")
     return faults
 
 

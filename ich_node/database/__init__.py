@@ -5,6 +5,7 @@ from ich_node.database.migrate import check_integrity, prepare_database
 from ich_node.database.tables import (
     AlertRow,
     Base,
+    ConditionRow,
     DeliveryRow,
     DestinationRow,
     InstallationRow,
@@ -20,6 +21,7 @@ from ich_node.database.tables import (
 __all__ = [
     "AlertRow",
     "Base",
+    "ConditionRow",
     "Database",
     "DeliveryRow",
     "DestinationRow",

@@ -283,9 +283,12 @@ class AlertRow(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     identifier: Mapped[str] = mapped_column(String(32), unique=True)
-    study_id: Mapped[int] = mapped_column(ForeignKey("study.id"))
+    study_id: Mapped[int | None] = mapped_column(ForeignKey("study.id"))
+    """None where it is about the node itself."""
     revision: Mapped[int]
     kind: Mapped[str] = mapped_column(_STATE)
+    text: Mapped[str | None] = mapped_column(Text)
+    """Of a condition of the node itself."""
     outcome: Mapped[str] = mapped_column(_STATE)
     told_before: Mapped[str] = mapped_column(_STATE, default="")
     channel: Mapped[str] = mapped_column(String(32))
@@ -305,3 +308,13 @@ class AlertRow(Base):
     acknowledged_by: Mapped[str | None] = mapped_column(String(64))
     lease_owner: Mapped[str | None] = mapped_column(String(128))
     lease_expires_at: Mapped[float | None]
+
+
+class ConditionRow(Base):
+    """Something about the node itself that needs a person, from when it was found until it has ended."""
+
+    __tablename__ = "condition"
+
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    text: Mapped[str] = mapped_column(Text)
+    since: Mapped[float]

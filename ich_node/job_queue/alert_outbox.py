@@ -32,7 +32,7 @@ def claim_alert(
     left_over = or_(AlertRow.lease_expires_at < now, AlertRow.lease_owner == owner)
     claimable = (
         select(AlertRow)
-        .join(StudyRow, StudyRow.id == AlertRow.study_id)
+        .outerjoin(StudyRow, StudyRow.id == AlertRow.study_id)
         .where(
             AlertRow.state.in_((AlertState.PENDING, AlertState.WAITING, AlertState.SENDING)),
             AlertRow.next_attempt_at <= now,
@@ -63,8 +63,8 @@ def _channels_at_their_limit(connection: Connection, most_per_minute: dict[str, 
 
 
 def _alert(connection: Connection, row: Any) -> Alert:
-    study = connection.execute(select(StudyRow).where(StudyRow.id == row.study_id)).one()
-    finding = _finding(connection, study, row)
+    study = connection.execute(select(StudyRow).where(StudyRow.id == row.study_id)).first()
+    finding = {} if study is None else _finding(connection, study, row)
     return Alert(
         id=row.id,
         identifier=row.identifier,
@@ -75,13 +75,14 @@ def _alert(connection: Connection, row: Any) -> Alert:
         step=row.step,
         study_id=row.study_id,
         revision=row.revision,
-        source_file=_source(connection, study, row),
+        source_file=None if study is None else _source(connection, study, row),
         attempts=row.attempts + 1,
         created_at=row.created_at,
         probabilities=finding.get("probabilities", {}),
         presence=finding.get("presence", {}),
-        study_instance_uid=study.study_instance_uid,
+        study_instance_uid="" if study is None else study.study_instance_uid,
         test_model=finding.get("test_model", False),
+        text=row.text or "",
     )
 
 
@@ -145,12 +146,12 @@ def _finish(connection: Connection, alert: Alert, owner: str, values: dict[str, 
     """Give the row back, where it is still ours; one that a newer revision made void stays so once it failed."""
     row = connection.execute(
         select(AlertRow.revision, StudyRow.alerted_revision, StudyRow.told, AlertRow.outcome)
-        .join(StudyRow, StudyRow.id == AlertRow.study_id)
+        .outerjoin(StudyRow, StudyRow.id == AlertRow.study_id)
         .where(AlertRow.id == alert.id, AlertRow.lease_owner == owner)
     ).first()
     if row is None:
         return
-    outdated = row.revision < row.alerted_revision and row.told != row.outcome
+    outdated = row.revision < (row.alerted_revision or 0) and row.told != row.outcome
     if outdated and values["state"] == AlertState.PENDING:
         values = values | {"state": AlertState.SUPERSEDED}
     values = values | {"lease_owner": None, "lease_expires_at": None}

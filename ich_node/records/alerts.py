@@ -25,6 +25,10 @@ class AlertKind(StrEnum):
     """The study says something else now than what was told."""
     WITHDRAWN = "withdrawn"
     """What was told does not hold, and nothing stands in its place: read the study."""
+    CONDITION = "condition"
+    """Of the node itself, for its operators: something needs a person."""
+    RESOLVED = "resolved"
+    """A condition has ended."""
     TEST = "test"
 
 
@@ -97,7 +101,7 @@ class Alert:
     channel: str
     step: int
     study_id: int | None
-    """None for a test."""
+    """None where it is about the node itself."""
     revision: int
     source_file: str | None
     """The study's report, or an image before there is one, relative to the state folder: patient and study are read
@@ -108,3 +112,5 @@ class Alert:
     presence: dict[str, str]
     study_instance_uid: str
     test_model: bool = False
+    text: str = ""
+    """Of a condition of the node itself."""

@@ -27,9 +27,10 @@ def upgrade() -> None:
         "alert",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("identifier", sa.String(length=32), nullable=False),
-        sa.Column("study_id", sa.Integer(), nullable=False),
+        sa.Column("study_id", sa.Integer(), nullable=True),
         sa.Column("revision", sa.Integer(), nullable=False),
         sa.Column("kind", sa.String(length=16), nullable=False),
+        sa.Column("text", sa.Text(), nullable=True),
         sa.Column("outcome", sa.String(length=16), nullable=False),
         sa.Column("told_before", sa.String(length=16), nullable=False),
         sa.Column("channel", sa.String(length=32), nullable=False),
@@ -57,3 +58,10 @@ def upgrade() -> None:
     op.create_index("alert_by_time", "alert", ["sent_at", "channel"])
     awaited = sa.text("state = 'SENT' AND answer_within_s IS NOT NULL")
     op.create_index("alert_awaited", "alert", ["sent_at"], sqlite_where=awaited)
+    op.create_table(
+        "condition",
+        sa.Column("name", sa.String(length=64), nullable=False),
+        sa.Column("text", sa.Text(), nullable=False),
+        sa.Column("since", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("name"),
+    )

@@ -1,0 +1,102 @@
+"""What of the node itself needs a person: found, told once, and told once more when it has ended."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, delete, func, insert, select
+
+from ich_node.database import AlertRow, ConditionRow, Database, DeliveryRow, DestinationRow, SeriesRow
+from ich_node.job_queue.alert_entries import new_alert_identifier
+from ich_node.records import AlertChannel, AlertKind, AlertState, DeliveryState, SeriesState
+
+_UNDELIVERED = (DeliveryState.PENDING, DeliveryState.SENDING)
+
+
+@dataclass(frozen=True, slots=True)
+class WatchRules:
+    """How long is too long."""
+
+    no_result_s: float
+    destination_down_s: float
+
+
+def find_conditions(database: Database, rules: WatchRules) -> dict[str, str]:
+    """Say what needs a person now, by name; no text names a patient or a study."""
+    now = time.time()
+    with database.reading() as connection:
+        return dict(
+            (*_silence(connection, now - rules.no_result_s), *_failures(connection),
+             *_destinations(connection, now - rules.destination_down_s))
+        )  # fmt: skip
+
+
+def _silence(connection: Connection, before: float) -> Iterator[tuple[str, str]]:
+    unfinished = SeriesRow.state.in_((SeriesState.RECEIVING, SeriesState.COMPLETE))
+    late = select(func.count()).where(unfinished, SeriesRow.last_received_at < before, SeriesRow.modality == "CT")
+    if count := connection.execute(late).scalar_one():
+        yield "no result", f"{count} CT series without a result in time: look whether the worker runs and has its model"
+
+
+def _failures(connection: Connection) -> Iterator[tuple[str, str]]:
+    for state, todo in (
+        (SeriesState.FAILED, "ich-node requeue --failed"),
+        (SeriesState.QUARANTINED, "look at them: ich-node status"),
+    ):
+        if count := connection.execute(select(func.count()).where(SeriesRow.state == state)).scalar_one():
+            yield f"series {state}", f"{count} series {state}: {todo}"
+    dead = select(func.count()).where(DeliveryRow.state == DeliveryState.DEAD)
+    if count := connection.execute(dead).scalar_one():
+        yield "dead deliveries", f"{count} deliveries DEAD: ich-node resend --dead"
+    dead = select(func.count()).where(AlertRow.state == AlertState.DEAD)
+    if count := connection.execute(dead).scalar_one():
+        yield "dead alerts", f"{count} alerts DEAD, nobody was told through their channel: ich-node status"
+
+
+def _destinations(connection: Connection, before: float) -> Iterator[tuple[str, str]]:
+    waiting = select(DeliveryRow.destination, func.count().label("objects")).where(
+        DeliveryRow.state.in_(_UNDELIVERED), DeliveryRow.created_at < before
+    )
+    for row in connection.execute(waiting.group_by(DeliveryRow.destination)).all():
+        yield (
+            f"destination {row.destination}",
+            f"destination {row.destination} takes nothing: {row.objects} objects wait",
+        )
+    paused = select(DestinationRow.name).where(DestinationRow.paused_at < before)
+    for name in connection.execute(paused).scalars():
+        yield f"destination {name}", f"destination {name} refuses our association; its objects wait"
+
+
+def note_conditions(database: Database, found: Mapping[str, str], channels: Sequence[AlertChannel]) -> list[str]:
+    """Tell of conditions that are new and of those that have ended; return the names of both.
+
+    One that lasts is told once, whatever its numbers become.
+    """
+    with database.reading() as connection:
+        if {row.name for row in connection.execute(select(ConditionRow)).all()} == set(found):
+            return []
+    now = time.time()
+    with database.writing() as connection:
+        known = {row.name: row.text for row in connection.execute(select(ConditionRow)).all()}
+        new = [name for name in found if name not in known]
+        ended = [name for name in known if name not in found]
+        for name in new:
+            connection.execute(insert(ConditionRow).values(name=name, text=found[name], since=now))
+            _tell(connection, AlertKind.CONDITION, found[name], channels, now)
+        for name in ended:
+            connection.execute(delete(ConditionRow).where(ConditionRow.name == name))
+            _tell(connection, AlertKind.RESOLVED, known[name], channels, now)
+    return [*new, *ended]
+
+
+def _tell(connection: Connection, kind: AlertKind, text: str, channels: Sequence[AlertChannel], now: float) -> None:
+    for step, channel in enumerate(channels):
+        values: dict[str, Any] = {
+            "identifier": new_alert_identifier(), "study_id": None, "revision": 0, "kind": kind, "text": text,
+            "outcome": kind, "told_before": "", "channel": channel.name, "channel_kind": channel.kind, "step": step,
+            "state": AlertState.PENDING, "next_attempt_at": now, "created_at": now,
+        }  # fmt: skip
+        connection.execute(insert(AlertRow).values(values))
