@@ -1,4 +1,4 @@
-"""When people hear of a finding, with slices arriving as from a scanner: before the last slice, and beside the report."""
+"""When people hear of a finding at the pace of a scanner: before the last slice, and beside the report."""
 
 from __future__ import annotations
 
