@@ -69,6 +69,8 @@ def fit(settings: FitSettings, data: Sequence[PreparedSet], directory: Path, dev
                 "try the same command with --set resident_gib=0: it goes on from the last checkpoint. Else choose "
                 f"another folder, a smaller --batch or --size, and --init {directory} to begin with what was learned"
             ) from None
+        finally:
+            torch.set_flush_denormal(False)  # the process may go on with something else
 
 
 def _is_finished(run: Run) -> bool:
