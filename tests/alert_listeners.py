@@ -1,4 +1,4 @@
-"""Listeners that tests run as processes: ``python -m tests.alert_listeners mllp|web PORT FILE BEHAVIOUR...``.
+"""Listeners that tests run as processes: ``python -m tests.alert_listeners mllp|web|smtp PORT FILE BEHAVIOUR...``.
 
 What one hears is a JSON line each in FILE. Imports little, so that it starts at once.
 """
@@ -78,5 +78,40 @@ def _web(port: int, path: str, behaviours: list[str]) -> None:
     ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()
 
 
+def _smtp(port: int, path: str, behaviours: list[str]) -> None:
+    todo = chain(behaviours[:-1], repeat(behaviours[-1]))
+    with socket.create_server(("127.0.0.1", port)) as server:
+        while True:
+            connection, _ = server.accept()
+            with connection, connection.makefile("rwb") as lines:
+                _smtp_session(lines, path, todo)
+
+
+def _smtp_session(lines: Any, path: str, todo: Iterator[str]) -> None:
+    """As little of RFC 5321 as smtplib speaks."""
+
+    def say(text: str) -> None:
+        lines.write(f"{text}\r\n".encode())
+        lines.flush()
+
+    say("220 ready")
+    while line := lines.readline():
+        word = line[:4].upper().strip()
+        if word == b"DATA":
+            say("354 go on")
+            text = b"".join(iter(lines.readline, b".\r\n")).decode()
+            behaviour = next(todo)
+            identifier = text.partition("Message-ID: <")[2].partition("@")[0]
+            _note(path, {"text": text, "identifier": identifier, "behaviour": behaviour})
+            if behaviour == "hang":
+                time.sleep(3600)
+            say(f"{behaviour} as asked")
+        elif word == b"QUIT":
+            say("221 bye")
+            return
+        else:
+            say("250 fine")
+
+
 if __name__ == "__main__":
-    {"mllp": _mllp, "web": _web}[sys.argv[1]](int(sys.argv[2]), sys.argv[3], sys.argv[4:])
+    {"mllp": _mllp, "web": _web, "smtp": _smtp}[sys.argv[1]](int(sys.argv[2]), sys.argv[3], sys.argv[4:])

@@ -7,9 +7,11 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -85,3 +87,33 @@ def mail_server(tls: ssl.SSLContext | None = None) -> Iterator[tuple[int, _Mailb
         yield port, mailbox
     finally:
         server.stop()
+
+
+class _TakesAll(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        """Keep quiet."""
+
+
+class _QuietServer(HTTPServer):
+    def handle_error(self, *_: Any) -> None:
+        """A handshake that fails is what a test wants."""
+
+
+@contextmanager
+def https_server(tls: ssl.SSLContext) -> Iterator[int]:
+    """Run a web server that takes everything from whom its context lets in; give its port."""
+    server = _QuietServer(("127.0.0.1", 0), _TakesAll)
+    server.socket = tls.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

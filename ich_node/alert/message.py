@@ -63,6 +63,8 @@ class AlertMessage:
     outcome: str
     told_before: str
     headline: str
+    first_identifier: str
+    """Of the first alert about the study through this channel."""
     urgent: bool
     """Something is there that should be read first. Nothing else ever asks for another priority."""
     revision: int
@@ -113,6 +115,7 @@ def message_of(alert: Alert, source_file: Path) -> AlertMessage:
         outcome=alert.outcome,
         told_before=alert.told_before,
         headline=_headline(alert),
+        first_identifier=alert.first_identifier or alert.identifier,
         urgent=alert.outcome == "positive",
         revision=alert.revision,
         created_at=datetime.fromtimestamp(alert.created_at, UTC),
@@ -150,6 +153,7 @@ def message_of_test(identifier: str) -> AlertMessage:
         outcome=AlertKind.TEST,
         told_before="",
         headline="TEST of the alert channel; no patient, no study",
+        first_identifier=identifier,
         urgent=False,
         revision=0,
         created_at=datetime.now(UTC),
@@ -169,6 +173,7 @@ def message_of_node(alert: Alert) -> AlertMessage:
         outcome=alert.outcome,
         told_before="",
         headline=f"{ended}{alert.text}",
+        first_identifier=alert.identifier,
         urgent=alert.kind is AlertKind.CONDITION,
         revision=0,
         created_at=datetime.fromtimestamp(alert.created_at, UTC),

@@ -70,6 +70,7 @@ class WebhookChannel:
         """Give what is sent; patient and study only where that is switched on."""
         said: dict[str, Any] = {
             "identifier": message.identifier,
+            "first_identifier": message.first_identifier,
             "kind": message.kind,
             "result_status": message.result_status,
             "outcome": message.outcome,

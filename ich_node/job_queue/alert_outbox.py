@@ -81,6 +81,7 @@ def _alert(connection: Connection, row: Any) -> Alert:
         probabilities=finding.get("probabilities", {}),
         presence=finding.get("presence", {}),
         study_instance_uid="" if study is None else study.study_instance_uid,
+        first_identifier=_first_identifier(connection, row),
         test_model=finding.get("test_model", False),
         text=row.text or "",
     )
@@ -94,6 +95,15 @@ def _finding(connection: Connection, study: Any, row: Any) -> dict[str, Any]:
         return {}
     stored = select(SeriesRow.finding).where(SeriesRow.id == study.rests_on_series_id)
     return connection.execute(stored).scalar() or {}
+
+
+def _first_identifier(connection: Connection, row: Any) -> str:
+    if row.study_id is None:
+        return str(row.identifier)
+    of_study = select(AlertRow.identifier).where(
+        AlertRow.study_id == row.study_id, AlertRow.channel == row.channel, AlertRow.attempts > 0
+    )
+    return connection.execute(of_study.order_by(AlertRow.id).limit(1)).scalar() or str(row.identifier)
 
 
 def _source(connection: Connection, study: Any, row: Any) -> str | None:

@@ -111,6 +111,8 @@ class Alert:
     probabilities: dict[str, float]
     presence: dict[str, str]
     study_instance_uid: str
+    first_identifier: str = ""
+    """Of the first alert of the study through this channel: what a correction is about, without naming a patient."""
     test_model: bool = False
     text: str = ""
     """Of a condition of the node itself."""

@@ -93,6 +93,23 @@ def test_the_same_answer_again_is_told_to_nobody_and_another_one_is_a_correction
         assert site.states()[-1] == ("ris", "correction", "positive", "SENT")
 
 
+def test_a_correction_names_the_first_alert(tmp_path: Path) -> None:
+    with (
+        listener("web", tmp_path, "200") as service,
+        alerting_site(
+            tmp_path / "state",
+            alert_webhook=[webhook(tmp_path, service.port)],
+            alert_rule=[{"tell": ["service"]}],
+        ) as site,
+    ):
+        uid = site.box.add_study(finding=FINDING)
+        site.tell()
+        site.box.add_study(uid, revision=2, triage=Triage.NEGATIVE)
+        site.tell()
+        first, second = (json.loads(one["body"]) for one in service.heard)
+        assert first["first_identifier"] == second["first_identifier"] == first["identifier"] != second["identifier"]
+
+
 def test_a_result_that_does_not_hold_is_withdrawn(tmp_path: Path) -> None:
     with (
         listener("mllp", tmp_path, "AA") as worklist,
@@ -271,35 +288,47 @@ def test_what_nobody_answers_shows_as_unanswered(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------- outages, kills, commands
 
 
-def test_a_channel_that_was_down_hears_each_alert_exactly_once(tmp_path: Path) -> None:
+CHANNELS = {"ris": ("mllp", "AA"), "service": ("web", "200"), "mail": ("smtp", "250")}
+"""Kind of listener, and how it takes an alert."""
+
+
+def one_channel(folder: Path, channel: str, port: int, **alert: float) -> dict[str, Any]:
+    """Sections with one channel, which is told of positives."""
+    rule: dict[str, Any] = {"alert": QUICK | alert, "alert_rule": [{"tell": [channel]}], "alert_hl7": []}
+    if channel == "ris":
+        return rule | {"alert_hl7": [ris(port)]}
+    if channel == "service":
+        return rule | {"alert_webhook": [webhook(folder, port)]}
+    return rule | {"alert_mail": [mail(port)]}
+
+
+@pytest.mark.parametrize("channel", CHANNELS)
+def test_a_channel_that_was_down_hears_each_alert_exactly_once(tmp_path: Path, channel: str) -> None:
     port = free_port()
-    with alerting_site(tmp_path / "state", alert_hl7=[ris(port)]) as site:
-        uids = [site.box.add_study(finding=FINDING) for _ in range(5)]
+    kind, taken = CHANNELS[channel]
+    with alerting_site(tmp_path / "state", **one_channel(tmp_path, channel, port)) as site:
+        for _ in range(5):
+            site.box.add_study(finding=FINDING)
         site.tell(lambda: len(site.alerts()) == 5 and all(one.attempts for one in site.alerts()))
-        with listener("mllp", tmp_path, "AA", port=port) as worklist:
+        with listener(kind, tmp_path, taken, port=port) as peer:
             site.tell()
-            assert len(worklist.heard) == 5
-            assert all(sum(uid in one["text"] for one in worklist.heard) == 1 for uid in uids)
+            assert sorted(_identifier(one) for one in peer.heard) == sorted(one.identifier for one in site.alerts())
 
 
-@pytest.mark.parametrize("channel", ["ris", "service"])
+@pytest.mark.parametrize("channel", CHANNELS)
 def test_a_kill_while_an_alert_is_sent_repeats_it_at_most_once(tmp_path: Path, channel: str) -> None:
     """The listener has heard it and hangs; the deliverer is killed, started again, and the listener answers."""
-    kind, first, then = ("mllp", "hang", "AA") if channel == "ris" else ("web", "hang", "200")
-    sections = {"alert": QUICK | {"response_timeout_s": 30.0}, "alert_rule": [{"tell": [channel]}]}
     port = free_port()
-    values: dict[str, Any] = sections | (
-        {"alert_hl7": [ris(port)]} if channel == "ris" else {"alert_webhook": [webhook(tmp_path, port)]}
-    )
-    with alerting_site(tmp_path / "state", **values) as site:
+    kind, taken = CHANNELS[channel]
+    with alerting_site(tmp_path / "state", **one_channel(tmp_path, channel, port, response_timeout_s=30.0)) as site:
         site.box.add_study(finding=FINDING)
         config = site.box.config.model_dump(mode="json", exclude_none=True)
         values = {name: section for name, section in config.items() if section}
-        with listener(kind, tmp_path, first, port=port) as peer, NodeProcesses(tmp_path, values, ["deliver"]) as node:
+        with listener(kind, tmp_path, "hang", port=port) as peer, NodeProcesses(tmp_path, values, ["deliver"]) as node:
             wait_for(lambda: peer.heard, "the listener has heard it")
             node.kill("deliver")
             before = len(peer.heard)
-        with listener(kind, tmp_path, then, port=port) as peer, NodeProcesses(tmp_path, values, ["deliver"]):
+        with listener(kind, tmp_path, taken, port=port) as peer, NodeProcesses(tmp_path, values, ["deliver"]):
             wait_for(lambda: site.alerts()[0].state == "SENT", "told")
             heard = peer.heard
     assert (before, len(heard)) == (1, 2), "never none, and once more at most"

@@ -19,7 +19,7 @@ import trustme
 from ich_node.alert import AlertMessage, ChannelPatience, HL7Channel, MailChannel, WebhookChannel
 from ich_node.alert.message import ClassFinding, PersonNameParts
 from ich_node.errors import AlertRefused, ChannelUnavailable
-from tests.alert_peers import listener, mail_server
+from tests.alert_peers import https_server, listener, mail_server
 from tests.running import free_port
 
 PATIENCE = ChannelPatience(2.0, 1.0)
@@ -27,6 +27,7 @@ SECRET = b"0123456789abcdef"
 MESSAGE = AlertMessage(
     identifier="ABCDEFGHIJKLMNOPQRST", kind="final", result_status="F", outcome="positive", told_before="",
     headline="Suspected intracranial hemorrhage", urgent=True, revision=1,
+    first_identifier="ABCDEFGHIJKLMNOPQRST",
     created_at=datetime(2026, 11, 25, 8, tzinfo=UTC),
     findings=(
         ClassFinding("any", "any intracranial hemorrhage", "present", 0.97),
@@ -188,7 +189,33 @@ def test_a_webhook_that_does_not_take_it(tmp_path: Path, behaviour: str, error: 
     assert len(service.heard) == 1, "a redirection is not followed"
 
 
+def test_a_webhook_with_mutual_tls(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    own = authority.issue_cert("node.hospital.example")
+    own.private_key_and_cert_chain_pem.write_to_path(tmp_path / "node.pem")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    authority.configure_trust(context)
+    context.verify_mode = ssl.CERT_REQUIRED
+    known = {"client_certificate": tmp_path / "node.pem", "client_key": tmp_path / "node.pem"}
+
+    with https_server(context) as port:
+        channel = replace(webhook(port, ca_file=tmp_path / "ca.pem"), url=f"https://127.0.0.1:{port}/")
+        assert replace(channel, **known).tell(MESSAGE) == "HTTP 204"
+        with pytest.raises(ChannelUnavailable):
+            channel.tell(MESSAGE)
+        with pytest.raises(ChannelUnavailable):  # a service whose certificate comes from somebody unknown
+            replace(channel, ca_file=None, **known).tell(MESSAGE)
+
+
 # ------------------------------------------------------------------------------------------------ mail
+
+
+def test_a_correction_names_the_alert_that_it_is_about() -> None:
+    correction = replace(MESSAGE, kind="correction", told_before="positive", first_identifier="B" * 20)
+    assert "the study of alert BBBBBBBBBBBBBBBBBBBB" in mail(1).mail(correction).get_content()
+    assert webhook(1).content(correction)["first_identifier"] == "B" * 20
 
 
 def read(text: str) -> Message:

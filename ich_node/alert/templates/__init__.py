@@ -85,6 +85,7 @@ def _packaged(name: str) -> str:
 def _invented() -> AlertMessage:
     return AlertMessage(
         identifier="A" * 20, kind="correction", result_status="C", outcome="positive", told_before="negative",
+        first_identifier="B" * 20,
         headline="Suspected intracranial hemorrhage", urgent=True, revision=2, created_at=datetime.now(UTC),
         findings=(ClassFinding("any", "any intracranial hemorrhage", "present", 0.9),), patient_id="1",
         patient_name=PersonNameParts("A", "B"), accession_number="2",
