@@ -119,9 +119,14 @@ class Alerter:
         except AlertRefused as error:
             state = mark_alert_refused(self._database, alert, self._owner, str(error), self._rules)
             _log_failure(alert, state, str(error))
+        except DatabaseBusy:  # no fault of the alert
+            raise
         except ChannelUnavailable as error:
             state = mark_untold(self._database, alert, self._owner, str(error), self._rules)
             _log_failure(alert, state, str(error))
+        except Exception as error:  # noqa: BLE001 - the third broad catch: a poison alert stops no other, and no delivery
+            state = mark_alert_refused(self._database, alert, self._owner, type(error).__name__, self._rules)
+            _log_failure(alert, state, type(error).__name__)
         else:
             mark_told(self._database, alert, self._owner, answer)
             log.info("told", **_fields(alert), outcome=alert.outcome, says=answer)

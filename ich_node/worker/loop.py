@@ -113,7 +113,9 @@ class Worker:
 
     def _score(self, job: SeriesJob, most: int) -> bool:
         ours = score_ready_planes(self._bench, job, closing=False, most=most) is not None
-        if ours and not job.due:
+        if job.due:
+            self._bench.striking.discard(job.id)
+        elif ours:
             look_early(self._bench, job)
         return ours
 

@@ -210,6 +210,26 @@ def test_what_is_refused_for_good_is_dead_after_some_tries(tmp_path: Path) -> No
         assert len(worklist.heard) == 3
 
 
+def test_a_poison_alert_stops_no_other(tmp_path: Path) -> None:
+    template = tmp_path / "poison.j2"
+    template.write_text("MSH|{{ 1 // (findings | length) }}|{{ identifier }}\n")  # well with findings, not without
+    hl7_channel = ris(free_port()) | {"template": str(template)}
+    with (
+        mail_server() as (port, mailbox),
+        alerting_site(
+            tmp_path / "state",
+            alert_hl7=[hl7_channel],
+            alert_mail=[mail(port)],
+            alert_rule=[{"tell": ["ris", "mail"]}],
+            alert=QUICK | {"refused_tries": 2},
+        ) as site,
+    ):
+        site.box.add_study()  # its finding is not known
+        site.tell(lambda: {one.state for one in site.alerts()} == {"DEAD", "SENT"})
+        assert {one.channel: one.error for one in site.alerts()} == {"ris": "ZeroDivisionError", "mail": ""}
+        assert len(mailbox.heard) == 1
+
+
 def test_a_channel_that_hangs_holds_up_no_other(tmp_path: Path) -> None:
     with (
         listener("mllp", tmp_path, "hang") as worklist,

@@ -8,9 +8,10 @@ import json
 import ssl
 from dataclasses import replace
 from datetime import UTC, datetime
-from email import message_from_string
-from email.message import Message
+from email import message_from_string, policy
+from email.message import EmailMessage
 from pathlib import Path
+from typing import Any
 
 import hl7
 import pytest
@@ -39,17 +40,17 @@ MESSAGE = AlertMessage(
 )  # fmt: skip
 
 
-def mllp(port: int, **more: object) -> HL7Channel:
-    return HL7Channel("127.0.0.1", port, PATIENCE, **more)  # type: ignore[arg-type]
+def mllp(port: int, **more: Any) -> HL7Channel:
+    return HL7Channel("127.0.0.1", port, PATIENCE, **more)
 
 
-def webhook(port: int, **more: object) -> WebhookChannel:
-    return WebhookChannel(f"http://127.0.0.1:{port}/alerts", SECRET, PATIENCE, **more)  # type: ignore[arg-type]
+def webhook(port: int, **more: Any) -> WebhookChannel:
+    return WebhookChannel(f"http://127.0.0.1:{port}/alerts", SECRET, PATIENCE, **more)
 
 
-def mail(port: int, **more: object) -> MailChannel:
+def mail(port: int, **more: Any) -> MailChannel:
     given = {"starttls": False} | more
-    return MailChannel("127.0.0.1", port, "node@hospital.example", ("ct@hospital.example",), PATIENCE, **given)  # type: ignore[arg-type]
+    return MailChannel("127.0.0.1", port, "node@hospital.example", ("ct@hospital.example",), PATIENCE, **given)
 
 
 # ------------------------------------------------------------------------------------------------- HL7
@@ -218,8 +219,8 @@ def test_a_correction_names_the_alert_that_it_is_about() -> None:
     assert webhook(1).content(correction)["first_identifier"] == "B" * 20
 
 
-def read(text: str) -> Message:
-    return message_from_string(text)
+def read(text: str) -> EmailMessage:
+    return message_from_string(text, EmailMessage, policy=policy.default)
 
 
 def test_mail_names_no_patient() -> None:
@@ -228,7 +229,7 @@ def test_mail_names_no_patient() -> None:
     message = read(mailbox.heard[0]["text"])
     assert message["Subject"] == "ICH node: a study is positive"
     assert message["Message-ID"] == f"<{MESSAGE.identifier}@hospital.example>"
-    text = message.get_payload(decode=True).decode()  # type: ignore[union-attr]
+    text = str(message.get_content())
     assert "any intracranial hemorrhage" in text
     assert f"ich-node ack {MESSAGE.identifier}" in text
     for secret in ("ller", "P&7", "A|1^2", "1.2.3"):

@@ -48,7 +48,8 @@ def render(template: Path | None, default: str, syntax: Syntax, message: AlertMe
     except (OSError, UnicodeDecodeError) as error:
         raise AlertRefused(f"template {template} cannot be read: {error}") from None
     except TemplateError as error:
-        line = f", line {error.lineno}" if getattr(error, "lineno", None) else ""  # type: ignore[attr-defined]
+        number = getattr(error, "lineno", None)  # of a fault in its syntax
+        line = f", line {number}" if number else ""
         raise AlertRefused(f"template {template or default}{line}: {error.message}") from None
     except (TypeError, ValueError) as error:
         raise AlertRefused(f"template {template or default}: {error}") from None
