@@ -114,9 +114,8 @@ def export_bundle(
         states = network.state_dict(), head.state if head else None
         write_bundle(draft, fields, *states, stored=settings.stored)
         parity = check_parity(trained, load_bundle(draft), images)
-        manifest = write_bundle(
-            draft, fields, *states, write_card(promised, evaluation, parity, settings.notes), settings.stored
-        )
+        card = write_card(promised, evaluation, parity, settings.notes, run.fold)
+        manifest = write_bundle(draft, fields, *states, card, settings.stored)
         if faults := verify_bundle(draft):
             raise TrainingError(f"the bundle that was written is not whole: {faults[0]}; is the disk full?")
         _put_in_place(draft, out_directory)

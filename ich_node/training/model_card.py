@@ -22,16 +22,34 @@ _WEAKNESSES: Final = (
     "is one, says how many it finds.",
     "Its probabilities fit the share of positives in the data below. Where a site sees fewer, more alerts are false; "
     "see the table by prevalence.",
-    "The figures are those of the networks of cross-validation, each on what it had not seen. The weights in this "
-    "bundle are of one training by itself, to which the figures carry over as far as the trainings are alike.",
     "The thresholds were chosen on the same cases that they are measured on; the cross-fitted columns say what they do "
     "to others.",
     "Scanners, kernels, countries and ages that are not in the data were not tested.",
 )
+_OF_OTHER_NETWORKS: Final = (
+    "The figures are those of the networks of cross-validation, each on what it had not seen. The weights in this "
+    "bundle are of one training by itself, to which the figures carry over as far as the trainings are alike."
+)
+_OF_THIS_NETWORK: Final = (
+    "The figures are of the very weights in this bundle, on the patients of fold {fold}, whom they never saw. Other "
+    "patients held out would give other figures: the intervals say how far apart, as far as these patients can tell."
+)
 
 
-def write_card(manifest: Manifest, evaluation: Evaluation, parity: Sequence[EngineParity], notes: str = "") -> str:
-    """Write the card as Markdown; ``notes`` is what its makers have to say, Markdown too."""
+def write_card(
+    manifest: Manifest,
+    evaluation: Evaluation,
+    parity: Sequence[EngineParity],
+    notes: str = "",
+    held_out_fold: int | None = None,
+) -> str:
+    """Write the card as Markdown; ``notes`` is what its makers have to say, Markdown too.
+
+    ``held_out_fold`` is of the run that ships: where the evaluation is of that fold alone, its figures are of these
+    weights.
+    """
+    own = held_out_fold is not None and evaluation.conditions.folds == (held_out_fold,)
+    whose = _OF_THIS_NETWORK.format(fold=held_out_fold) if own else _OF_OTHER_NETWORKS
     parts = [
         _title(manifest, evaluation),
         f"## What it is\n\n{_description(manifest)}",
@@ -41,7 +59,7 @@ def write_card(manifest: Manifest, evaluation: Evaluation, parity: Sequence[Engi
         f"## How it was measured\n\n{_method(evaluation)}",
         _figures(evaluation),
         f"## Operating points\n\n{_operating_points(manifest, evaluation)}",
-        f"## Known weaknesses\n\n{_list(_WEAKNESSES)}",
+        f"## Known weaknesses\n\n{_list((whose, *_WEAKNESSES))}",
         f"## Engines against the training network\n\n{_parity(parity)}",
     ]
     return "\n\n".join(parts) + "\n"

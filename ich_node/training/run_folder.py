@@ -55,6 +55,12 @@ class RunInfo(BaseModel):
     """Slices on each side that the network sees beside its own."""
     data: tuple[RunData, ...] = ()
 
+    @property
+    def fold(self) -> int | None:
+        """The fold that was held out; None where the run saw everything."""
+        fold = (self.model_extra or {}).get("settings", {}).get("fold")
+        return None if fold is None else int(fold)
+
     @model_validator(mode="after")
     def _has_one_size(self) -> "RunInfo":
         if self.size_px != self.preprocessing.size_px:

@@ -138,6 +138,41 @@ def test_the_card_tells_a_person_everything(exported: Exported) -> None:
     assert "| openvino |" in card
 
 
+@pytest.mark.usefixtures("torch_alone")
+def test_the_card_says_whose_figures_it_gives(
+    exported: Exported, run_directory: Path, tmp_path: Path, validation_hu: NDArray[np.float32]
+) -> None:
+    assert "of one training by itself" in (exported.directory / "MODEL_CARD.md").read_text()
+    fold = tmp_path / "fold"
+    fold.mkdir()
+    write_config(fold, settings={"fold": 2})
+    (fold / "final.safetensors").symlink_to(run_directory / "final.safetensors")
+    predictions = draw_predictions(scale=2.5)
+    own = np.array([row.fold == 2 for row in predictions.rows])
+    held_out = replace(
+        predictions,
+        rows=tuple(row for row in predictions.rows if row.fold == 2),
+        logits=predictions.logits[own],
+    )
+    done = export_bundle(fold, evaluate(held_out, QUICK), tmp_path / "own", validation_hu, SETTINGS)
+    card = (done.directory / "MODEL_CARD.md").read_text()
+    assert "of the very weights in this bundle, on the patients of fold 2" in card
+    assert "of one training by itself" not in card
+    everyone = export_bundle(fold, evaluate(predictions, QUICK), tmp_path / "all", validation_hu, SETTINGS)
+    assert "of one training by itself" in (everyone.directory / "MODEL_CARD.md").read_text()
+
+
+@pytest.mark.usefixtures("torch_alone")
+def test_the_card_holds_what_its_makers_say(
+    run_directory: Path, evaluation: Evaluation, tmp_path: Path, validation_hu: NDArray[np.float32]
+) -> None:
+    said = replace(SETTINGS, notes="\nMade on **two cores**.\n\n| a | b |\n| --- | --- |\n| 1 | 2 |\n")
+    done = export_bundle(run_directory, evaluation, tmp_path / "said", validation_hu, said)
+    card = (done.directory / "MODEL_CARD.md").read_text()
+    assert "## From its makers\n\nMade on **two cores**.\n\n| a | b |\n| --- | --- |\n| 1 | 2 |\n\n## " in card
+    assert verify_bundle(done.directory) == []
+
+
 def test_model_list_says_how_far_the_thresholds_can_be_trusted(
     exported: Exported, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from torch import nn
 
 from ich_node.errors import TrainingError
 from ich_node.training.fit import FitSettings, fit, loop, make_settings
-from ich_node.training.fit.checkpoint import load_state
+from ich_node.training.fit.checkpoint import load_state, pack, save_state, unpack
 from ich_node.training.fit.images import ImageMaker
 from ich_node.training.fit.log import RunLog, read_log
-from ich_node.training.fit.networks import load_network, make_network
+from ich_node.training.fit.networks import load_network, make_network, make_optimizer
 from ich_node.training.fit.objective import area_under_roc, class_weights, weighted_log_loss
 from ich_node.training.fit.processes import Processes, convert_sync_batchnorm
 from ich_node.training.fit.run import open_run
@@ -301,6 +302,42 @@ def test_sets_whose_folds_know_nothing_of_each_other_are_refused(phantoms: Prepa
     other = make_prepared(tmp_path / "other", heads=8, folds=3)
     with pytest.raises(TrainingError, match=r"trained on and held out.*prepare all sources together"):
         fit(_settings(), [phantoms, other], tmp_path / "run", "cpu")
+
+
+def test_the_fused_step_is_the_plain_one_also_after_a_checkpoint_was_read(tmp_path: Path) -> None:
+    settings = _settings(weight_decay=0.05, learning_rate=1e-2)
+    ends = [_after_steps(settings, tmp_path / "kept.safetensors", plain) for plain in (False, True)]
+    for fused, plain in zip(*ends, strict=True):
+        torch.testing.assert_close(fused, plain, rtol=1e-5, atol=1e-6)
+
+
+def _after_steps(settings: FitSettings, checkpoint: Path, plain: bool) -> list[torch.Tensor]:
+    """Three steps, the optimizer through a file, three more."""
+    network = make_network(settings, torch.device("cpu"))
+    optimizer = _optimizer(settings, network, plain)
+    _take_steps(network, optimizer, seed=1)
+    save_state(checkpoint, pack(network, None, optimizer), {})
+    optimizer = _optimizer(settings, network, plain)
+    unpack(load_state(checkpoint)[0], network, None, optimizer)
+    _take_steps(network, optimizer, seed=2)
+    return [one.detach() for one in network.parameters()]
+
+
+def _optimizer(settings: FitSettings, network: nn.Module, plain: bool) -> torch.optim.Optimizer:
+    fused = make_optimizer(settings, network)
+    if not plain:
+        return fused
+    groups = [{"params": one["params"], "weight_decay": one["weight_decay"]} for one in fused.param_groups]
+    return torch.optim.AdamW(groups, settings.learning_rate, foreach=False, fused=False)
+
+
+def _take_steps(network: nn.Module, optimizer: torch.optim.Optimizer, seed: int) -> None:
+    draw = torch.Generator().manual_seed(seed)
+    for _ in range(3):
+        optimizer.zero_grad()
+        for one in network.parameters():
+            one.grad = torch.empty_like(one).copy_(torch.randn(one.shape, generator=draw))
+        optimizer.step()
 
 
 def test_synchronised_norms_keep_their_activations() -> None:
