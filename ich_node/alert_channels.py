@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from pathlib import Path
 from typing import Final, Protocol
+from urllib.parse import urlsplit
 
 from ich_node.alert import AlertMessage, ChannelPatience, HL7Channel, MailChannel, WebhookChannel, check_template
 from ich_node.alert.templates import HL7_TEMPLATE, MAIL_TEMPLATE
@@ -36,6 +37,16 @@ def make_channels(config: Config, source: Path | str = "configuration") -> dict[
     if faults:
         raise ConfigError(source, faults)
     return channels
+
+
+def channel_places(config: Config) -> list[tuple[str, str, int]]:
+    """List name, host and port of every channel."""
+    places = [(one.name, one.host, one.port) for one in config.alert_hl7]
+    places += [(one.name, one.host, one.port) for one in config.alert_mail]
+    for one in config.alert_webhook:
+        url = urlsplit(one.url)
+        places.append((one.name, url.hostname or "", url.port or (443 if url.scheme == "https" else 80)))
+    return places
 
 
 def _hl7(settings: HL7ChannelSettings, patience: ChannelPatience, faults: list[str]) -> HL7Channel:

@@ -33,7 +33,7 @@ def plan_alerts(config: Config, answer: StudyAnswer, now: datetime) -> AlertPlan
             for step in _steps(rule, channels):
                 steps.setdefault((step.channel.name, step.after_s > 0), step)
     peer = peer_of(config, answer.calling_ae_title, answer.remote_address)
-    return AlertPlan(tuple(steps.values()), held=mode_for(config, peer) == "shadow")
+    return AlertPlan(tuple(steps.values()), held=mode_for(config, peer) != "live")
 
 
 def is_too_old(config: Config, acquired_at: float | None, now: float) -> bool:

@@ -92,7 +92,9 @@ class Alerter:
             return
         self._watch_at = time.monotonic() + _WATCH_S
         settings = self._config.watchdog
-        found = find_conditions(self._database, WatchRules(settings.no_result_s, settings.destination_down_s))
+        found = find_conditions(
+            self._database, WatchRules(settings.no_result_s, settings.destination_down_s, settings.queue_wait_s)
+        )
         for name in note_conditions(self._database, found, self._watchers):
             if name in found:
                 log.error("the node needs a person", what=found[name])
@@ -103,7 +105,7 @@ class Alerter:
         return plan_alerts(self._config, answer, datetime.now().astimezone())
 
     def _claim(self, telling: Mapping[str, Any]) -> Alert | None:
-        if self._config.node.mode == "shadow" or not self._channels:
+        if self._config.node.mode != "live" or not self._channels:
             return None
         return claim_alert(
             self._database,

@@ -15,6 +15,8 @@ from ich_node.errors import ClassNotTaken, DestinationUnavailable
 from ich_node.records import DeliveryObject, Destination
 
 _SOP_CLASS_NOT_SUPPORTED: Final = 0x0122
+_MEDIUM: Final = 0
+_HIGH: Final = 1
 
 
 class Verdict(Enum):
@@ -47,8 +49,11 @@ def is_warning(dimse_status: int) -> bool:
     return 0xB000 <= dimse_status <= 0xBFFF
 
 
-def store(association: Association, objects: Sequence[DeliveryObject]) -> StoreOutcome:
+def store(association: Association, objects: Sequence[DeliveryObject], *, urgent: bool = False) -> StoreOutcome:
     """Send the first of several encodings whose SOP Class the destination accepted.
+
+    Args:
+        urgent: as a C-STORE of high priority, else of medium (PS3.7 9.3.1.1). Many a PACS looks at neither.
 
     Raises:
         ClassNotTaken: it accepted none of them.
@@ -59,7 +64,7 @@ def store(association: Association, objects: Sequence[DeliveryObject]) -> StoreO
     if chosen is None:
         raise ClassNotTaken("the destination accepts none of the object's storage classes")
     try:
-        answer = association.send_c_store(chosen.path)
+        answer = association.send_c_store(chosen.path, priority=_HIGH if urgent else _MEDIUM)
     except (RuntimeError, OSError) as error:
         raise DestinationUnavailable("the association ended before the object was sent") from error
     status = answer.get("Status")

@@ -120,7 +120,7 @@ class Deliverer:
 
     def _send(self, association: Association, delivery: Delivery) -> None:
         try:
-            outcome = store(association, delivery.objects)
+            outcome = store(association, delivery.objects, urgent=delivery.urgent)
         except ClassNotTaken as error:
             if delivery.kind == REPORT_KIND:
                 raise

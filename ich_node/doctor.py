@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shutil
+import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
+from ich_node.alert_channels import channel_places
 from ich_node.association import Patience
 from ich_node.config import Config
 from ich_node.database import open_database, prepare_database
@@ -30,12 +32,14 @@ class Finding:
 
 
 def examine(config: Config) -> Iterator[Finding]:
-    """Look at disk, database, model, device and every destination, one after the other."""
+    """Look at disk, database, model, device, every destination and alert channel, one after the other."""
     yield _look("disk", lambda: _disk(config))
     yield _look("database", lambda: _database(config))
     yield _look("model", lambda: _model(config))
     for destination in configured_destinations(config):
         yield _look(f"destination {destination.name}", partial(_destination, config, destination))
+    for name, host, port in channel_places(config):
+        yield _look(f"alert channel {name}", partial(_channel, config, host, port))
 
 
 def _look(what: str, see: Callable[[], str]) -> Finding:
@@ -84,3 +88,8 @@ def _destination(config: Config, destination: Destination) -> str:
     patience = Patience(config.delivery.connect_timeout_s, config.delivery.response_timeout_s)
     echo(destination, config.node.ae_title, patience)
     return f"{destination.ae_title} at {destination.host}:{destination.port} answers C-ECHO"
+
+
+def _channel(config: Config, host: str, port: int) -> str:
+    with socket.create_connection((host, port), config.alert.connect_timeout_s):
+        return f"{host}:{port} takes connections; `ich-node alert test` says whether it takes alerts"

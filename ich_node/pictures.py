@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ich_node.decode import DecodedPlane, MemberFile
 from ich_node.model.engine import Engine
 from ich_node.records import (
     HEMORRHAGE_CLASSES,
     MOST_KEY_SLICES,
     KeySlicePicture,
+    SliceFacts,
     SliceKey,
     SliceProbability,
     TriageFinding,
@@ -22,6 +26,8 @@ from ich_node.records import (
 from ich_node.report.slice_pictures import speaks_clearly
 from ich_node.windowing import Windowing, place_on_slice
 
+_LOG = logging.getLogger(__name__)
+_UNKNOWN_SPACING_MM: Final = (1.0, 1.0)
 _ANY: Final = HEMORRHAGE_CLASSES.index("any")
 
 
@@ -38,6 +44,35 @@ class PlanePixels:
 def pictured_slices(finding: TriageFinding) -> tuple[SliceProbability, ...]:
     """Name the slices of which pictures are wanted, best first; none where there is no result."""
     return finding.key_slices.get("any", ())[:MOST_KEY_SLICES] if finding.triage is not None else ()
+
+
+def read_pixels(
+    one: SliceProbability,
+    paths: Mapping[str, Path],
+    facts: Sequence[SliceFacts],
+    read: Callable[[Sequence[MemberFile]], DecodedPlane],
+) -> PlanePixels | None:
+    """Read a slice again, or the slices of its slab; None where one is gone or cannot be read any more.
+
+    Args:
+        paths: file of each SOP instance.
+        facts: of the series, for the distance of pixels.
+        read: gives the mean of the slices in some files.
+    """
+    keys: list[SliceKey] = [member.key for member in one.members] or [_key(one)]
+    if any(uid not in paths for uid, _ in keys):
+        return None
+    plane = read([(paths[uid], frame) for uid, frame in keys])
+    if plane.unreadable:
+        _LOG.warning("a key slice cannot be read again for its picture: %s", plane.unreadable[0].reason.name)
+        return None
+    return PlanePixels(plane.hu, _spacing_mm(facts, one))
+
+
+def _spacing_mm(facts: Sequence[SliceFacts], one: SliceProbability) -> tuple[float, float]:
+    same = (fact.pixel_spacing_mm for fact in facts if fact.key == _key(one))
+    rows, columns = next(same, None) or _UNKNOWN_SPACING_MM
+    return rows, columns
 
 
 def key_slice_pictures(

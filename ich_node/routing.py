@@ -31,7 +31,7 @@ def destinations_for(config: Config, study: StudySent) -> list[Destination]:
 
 
 def mode_for(config: Config, peer: PeerSettings | None) -> Mode:
-    """Say whether results of what a peer sent leave the node."""
+    """Say what of a peer's studies leaves the node: results and alerts, results alone (``objects``), or nothing."""
     return config.node.mode if peer is None or peer.mode is None else peer.mode
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ich_node.decode import DecodedInstance, DecoderPool, DecodeTask
+from ich_node.pictures import key_slice_pictures, pictured_slices, read_pixels
 from ich_node.pipeline import (
     Analysis,
     Model,
@@ -30,8 +31,10 @@ from ich_node.plane_reader import PlaneReader
 from ich_node.planes import PlannedPlane
 from ich_node.records import (
     UNREADABLE_REASONS,
+    USUAL_OBJECTS,
     EligibilityRules,
     InstanceState,
+    KeySlicePicture,
     NotAnalysedReason,
     PlaneMember,
     PlaneScore,
@@ -44,9 +47,11 @@ from ich_node.records import (
     StoredInstance,
     TriageFinding,
 )
+from ich_node.report.viewer_objects import VIEWER_KINDS
 
 _AHEAD = 8
 """Files that are being decoded while one is scored, and planes."""
+_KINDS = tuple(kind for kind in VIEWER_KINDS if kind.lower() in USUAL_OBJECTS)
 _PLAN_EVERY = 8
 """Files of a series between two looks at which of its planes are ready."""
 
@@ -142,8 +147,10 @@ def as_json(scored: ScoredSeries, model: Model) -> dict[str, Any]:
     }
 
 
-def build_report(scored: ScoredSeries, model: Model) -> tuple[ResultObject, ...]:
-    """Build the result objects of one series, of an installation of their own.
+def build_results(scored: ScoredSeries, model: Model, decoder: DecoderPool) -> tuple[ResultObject, ...]:
+    """Build the report on one series, and the objects for viewers, of an installation of their own.
+
+    The report comes first, in each of its encodings. The summary is drawn whatever the answer.
 
     Raises:
         ReportError: no file has a readable header.
@@ -155,7 +162,20 @@ def build_report(scored: ScoredSeries, model: Model) -> tuple[ResultObject, ...]
     read = {one.sop_instance_uid for plane in scored.planes for one in plane.members}
     facts = [one for one in scored.facts if one.sop_instance_uid in read] or scored.facts
     study = study_context(scored.study_instance_uid, scored.series_instance_uid, facts, scored.files)
-    return report(identity, study, scored.analysis.finding, model.identity, steps)
+    finding = scored.analysis.finding
+    pictures = _pictures(scored, finding, model, PlaneReader(decoder))
+    return report(identity, study, finding, model.identity, steps, pictures=pictures, kinds=_KINDS)
+
+
+def _pictures(
+    scored: ScoredSeries, finding: TriageFinding, model: Model, reader: PlaneReader
+) -> tuple[KeySlicePicture, ...]:
+    planes = {}
+    for one in pictured_slices(finding):
+        pixels = read_pixels(one, scored.paths, scored.facts, lambda members: reader.read(members).result())
+        if pixels is not None:
+            planes[one.sop_instance_uid, one.frame] = pixels
+    return key_slice_pictures(finding, planes, model.windowing, model.engine)
 
 
 def _files(paths: Iterable[Path]) -> Iterator[Path]:

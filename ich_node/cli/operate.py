@@ -25,6 +25,10 @@ _SHORT_UID = 12
 _WIDTH_OF_A_FILE = 200
 _NARROWEST = {"study": _SHORT_UID + 1, "answer": 14, "series": len("NOT_ANALYSED"), "delivery": len("pacs DELIVERED")}
 """Columns: a state is never broken in the middle."""
+_MODES = {
+    "objects": "results leave the node, and nobody is alerted",
+    "shadow": "everything is analysed and kept, and nothing leaves the node",
+}
 _TO_DO = {
     "QUARANTINED": "look at its images, then: ich-node release {uid}, or: ich-node reject {uid}",
     "FAILED": "mend what the log of the worker names, then: ich-node requeue {uid}",
@@ -92,9 +96,7 @@ def _status(options: argparse.Namespace) -> int:
 def show_status(status: NodeStatus, console: Console, *, full: bool = False) -> None:
     """Print what a person wants to know first: the counts, what needs a person, the newest studies."""
     if status.mode != "live":
-        console.print(
-            f"[yellow]mode {status.mode}: everything is analysed and kept, and nothing leaves the node[/yellow]"
-        )
+        console.print(f"[yellow]mode {status.mode}: {_MODES[status.mode]}[/yellow]")
     console.print(f"series      {_counts(status.series)}")
     console.print(f"deliveries  {_counts(status.deliveries)}")
     if status.alerts:
@@ -320,7 +322,7 @@ def _resend(options: argparse.Namespace) -> int:
         destination=options.destination,
     )
     nothing = "no report to send again" + (
-        "; nothing leaves the node in shadow mode" if config.node.mode != "live" else ""
+        "; nothing leaves the node in shadow mode" if config.node.mode == "shadow" else ""
     )
     sys.stdout.write(f"{_deliveries(count)} will be sent again\n" if count else f"{nothing}\n")
     return 0 if count else 1

@@ -113,8 +113,8 @@ def _score(options: argparse.Namespace) -> int:
                 lambda done, total: bar.update(task, completed=done, total=total),
                 eligibility_rules(config),
             )
-    if options.output:
-        _write_results(scores, model, options.output)
+        if options.output:
+            _write_results(scores, model, decoder, options.output)
     _print_scores(scores, model, as_list=options.json)
     for unread in scores.unread:
         sys.stderr.write(f"{unread.path}: {unread.why}\n")
@@ -132,13 +132,17 @@ def _progress(console: Console) -> Progress:
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
-def _write_results(scores: Scores, model: Any, directory: Path) -> None:
-    from ich_node.scoring import build_report
+def _write_results(scores: Scores, model: Any, decoder: Any, directory: Path) -> None:
+    """Write of each series the report in its richest encoding, and the objects for viewers."""
+    from ich_node.records import REPORT_KIND
+    from ich_node.scoring import build_results
 
     directory.mkdir(parents=True, exist_ok=True)
     for number, series in enumerate(scores.series, start=1):
-        for one in build_report(series, model)[:1]:
-            path = directory / f"{number:03d}-{one.encoding}.dcm"
+        report, *others = build_results(series, model, decoder)
+        for one in (report, *(other for other in others if other.kind != REPORT_KIND)):
+            name = one.encoding if one is report else one.kind.lower().replace("_", "-")
+            path = directory / f"{number:03d}-{name}.dcm"
             path.write_bytes(one.part10)
             sys.stderr.write(f"{path}\n")
 

@@ -81,6 +81,7 @@ class WatchdogSettings(Section):
 
     tell: Annotated[tuple[Name, ...], Field(strict=False)] = ()
     no_result_s: PositiveSeconds = 120
+    queue_wait_s: PositiveSeconds = 60
     destination_down_s: PositiveSeconds = 300
 
 

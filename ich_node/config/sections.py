@@ -12,7 +12,7 @@ from ich_node.config.values import Address, AETitle, Days, Folder, Host, Name, P
 from ich_node.records import USUAL_OBJECTS
 from ich_node.records.rules import NO_CONTRAST_VALUES
 
-Mode = Literal["live", "shadow"]
+Mode = Literal["live", "objects", "shadow"]
 Outcome = Literal["positive", "indeterminate", "negative", "not_analysed"]
 ObjectKind = Literal["report", "summary", "key_slices", "key_objects", "presentation"]
 

@@ -31,7 +31,7 @@ class AlertPlan:
 
     steps: tuple[AlertStep, ...] = ()
     held: bool = False
-    """Shadow mode: entered, never sent."""
+    """The node or the sender is not live: entered, never sent."""
 
 
 def new_alert_identifier() -> str:

@@ -9,10 +9,11 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, func, insert, select
 
-from ich_node.database import AlertRow, ConditionRow, Database, DeliveryRow, DestinationRow, SeriesRow
+from ich_node.database import AlertRow, ConditionRow, Database, DeliveryRow, DestinationRow, InstanceRow, SeriesRow
 from ich_node.job_queue.alert_entries import new_alert_identifier
-from ich_node.records import AlertChannel, AlertKind, AlertState, DeliveryState, SeriesState
+from ich_node.records import AlertChannel, AlertKind, AlertState, DeliveryState, InstanceState, SeriesState
 
+_UNFINISHED = (SeriesState.RECEIVING, SeriesState.COMPLETE)
 _UNDELIVERED = (DeliveryState.PENDING, DeliveryState.SENDING)
 
 
@@ -22,6 +23,7 @@ class WatchRules:
 
     no_result_s: float
     destination_down_s: float
+    queue_wait_s: float
 
 
 def find_conditions(database: Database, rules: WatchRules) -> dict[str, str]:
@@ -29,16 +31,36 @@ def find_conditions(database: Database, rules: WatchRules) -> dict[str, str]:
     now = time.time()
     with database.reading() as connection:
         return dict(
-            (*_silence(connection, now - rules.no_result_s), *_failures(connection),
-             *_destinations(connection, now - rules.destination_down_s))
+            (*_silence(connection, now - rules.no_result_s), *_backlog(connection, now - rules.queue_wait_s),
+             *_failures(connection), *_destinations(connection, now - rules.destination_down_s))
         )  # fmt: skip
 
 
 def _silence(connection: Connection, before: float) -> Iterator[tuple[str, str]]:
-    unfinished = SeriesRow.state.in_((SeriesState.RECEIVING, SeriesState.COMPLETE))
-    late = select(func.count()).where(unfinished, SeriesRow.last_received_at < before, SeriesRow.modality == "CT")
+    late = select(func.count()).where(
+        SeriesRow.state.in_(_UNFINISHED), SeriesRow.last_received_at < before, SeriesRow.modality == "CT"
+    )
     if count := connection.execute(late).scalar_one():
         yield "no result", f"{count} CT series without a result in time: look whether the worker runs and has its model"
+
+
+def _backlog(connection: Connection, before: float) -> Iterator[tuple[str, str]]:
+    """Slices that nobody has looked at for long, though nothing failed: more comes than the worker gets through.
+
+    Old studies may wait: they go behind everything else.
+    """
+    of_today = (SeriesRow.state.in_(_UNFINISHED), SeriesRow.modality == "CT", SeriesRow.old.is_(False))
+    unread = (
+        select(func.count())
+        .select_from(InstanceRow)
+        .join(SeriesRow, SeriesRow.id == InstanceRow.series_id)
+        .where(*of_today, InstanceRow.state == InstanceState.RECEIVED, InstanceRow.received_at < before)
+    )
+    unscored = select(func.coalesce(func.sum(SeriesRow.planes_waiting), 0)).where(
+        *of_today, SeriesRow.last_received_at < before
+    )
+    if count := connection.execute(unread).scalar_one() + connection.execute(unscored).scalar_one():
+        yield "backlog", f"the queue grows: {count} slices wait for the worker for longer than they may"
 
 
 def _failures(connection: Connection) -> Iterator[tuple[str, str]]:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, exists, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, exists, func, insert, or_, select, update
 
 from ich_node.database import Database, DeliveryRow, DestinationRow, ResultRow, SeriesRow, StudyRow
 from ich_node.job_queue.results import add_deliveries
@@ -33,6 +33,9 @@ class DeliveryRules:
         """Double the pause with every attempt; the jitter keeps many rows from coming back at once."""
         doubled = self.first_retry_s * 2.0 ** min(attempts - 1, 30)
         return float(min(doubled, self.longest_retry_s)) * random.uniform(0.8, 1.2)  # noqa: S311 - jitter, no secret
+
+
+_POSITIVE = func.coalesce(StudyRow.triage == Triage.POSITIVE, False)
 
 
 def claim_deliveries(
@@ -80,7 +83,7 @@ def _claimable(owner: str, now: float) -> Any:
         and_(DeliveryRow.state == DeliveryState.SENDING, left_over),
     )
     return (
-        select(DeliveryRow, StudyRow.study_instance_uid)
+        select(DeliveryRow, StudyRow.study_instance_uid, _POSITIVE.label("urgent"))
         .join(StudyRow, StudyRow.id == DeliveryRow.study_id)
         .outerjoin(DestinationRow, DestinationRow.name == DeliveryRow.destination)
         .where(
@@ -88,7 +91,7 @@ def _claimable(owner: str, now: float) -> Any:
             DeliveryRow.next_attempt_at <= now,
             or_(DestinationRow.name.is_(None), DestinationRow.next_attempt_at <= now),
         )
-        .order_by(StudyRow.old, StudyRow.priority.desc(), DeliveryRow.next_attempt_at, DeliveryRow.id)
+        .order_by(StudyRow.old, StudyRow.priority.desc(), _POSITIVE.desc(), DeliveryRow.next_attempt_at, DeliveryRow.id)
     )
 
 
@@ -114,6 +117,7 @@ def _delivery(connection: Connection, row: Any, state_directory: Path) -> Delive
         objects=tuple(
             DeliveryObject(one.sop_class_uid, one.sop_instance_uid, state_directory / one.path) for one in objects
         ),
+        urgent=bool(row.urgent),
     )
 
 

@@ -44,12 +44,14 @@ def report(
     other_series: Sequence[OtherSeriesFinding] = (),
     pictures: Sequence[KeySlicePicture] = (),
     kinds: Collection[str] = (),
+    mode: str = "",
 ) -> tuple[ResultObject, ...]:
     """Build the report, in every encoding a destination may ask for, and beside it the objects for viewers.
 
     Args:
         pictures: of the key slices, best first.
         kinds: of VIEWER_KINDS, what is to be built beside the report.
+        mode: of the node, as the report states it.
 
     Raises:
         ReportError: there is no image to report on.
@@ -64,6 +66,7 @@ def report(
         created_at=now,
         predecessors=tuple(predecessors),
         other_series=tuple(other_series),
+        mode=mode,
     )
     return (*build_reports(request), *build_viewer_objects(request, pictures, kinds))
 

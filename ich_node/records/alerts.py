@@ -45,7 +45,7 @@ class AlertState(StrEnum):
     """Sent, and nobody acknowledged it before the list of steps ended."""
     SUPERSEDED = "SUPERSEDED"
     HELD = "HELD"
-    """Shadow mode."""
+    """The node or the sender was not live."""
     DEAD = "DEAD"
 
 

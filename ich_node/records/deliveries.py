@@ -74,3 +74,5 @@ class Delivery:
     created_at: datetime
     objects: tuple[DeliveryObject, ...]
     """The same content in several encodings, the preferred one first."""
+    urgent: bool = False
+    """The study is positive: it goes before others, and as C-STORE of high priority."""

@@ -94,6 +94,8 @@ class ReportRequest:
     """All objects of the revision before, the report in each of its encodings; empty where there is none."""
     other_series: tuple[OtherSeriesFinding, ...] = ()
     """Series of the study that say something else than this report."""
+    mode: str = ""
+    """Of the node: ``live``, ``objects`` or ``shadow``; empty where a report is made without one."""
 
 
 @dataclass(frozen=True, slots=True)

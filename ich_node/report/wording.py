@@ -39,6 +39,11 @@ _HEADLINES: Final = {
     Triage.INDETERMINATE: "Indeterminate for intracranial hemorrhage: neither suspected nor negative.",
     Triage.NEGATIVE: "The software found no intracranial hemorrhage. This does not exclude hemorrhage.",
 }
+_MODES: Final = {
+    "live": " Mode live.",
+    "objects": " Mode objects: nobody is alerted.",
+    "shadow": " Mode shadow: nothing leaves the node.",
+}
 _OUTCOMES: Final = {
     Triage.POSITIVE: "was positive for the software",
     Triage.INDETERMINATE: "was indeterminate for the software",
@@ -250,12 +255,12 @@ def _instance_number(one: SliceProbability | PlaneMember, headers: Mapping[str, 
 
 
 def origin(request: ReportRequest) -> str:
-    """Name model and software."""
-    software = f"ich-node {__version__}"
+    """Name model, software and the mode of the node."""
+    software, mode = f"ich-node {__version__}", _MODES.get(request.mode, "")
     if request.model is None:
-        return f"Software {software}."
+        return f"Software {software}.{mode}"
     untrained = "" if request.model.trained else " (untrained)"
-    return f"Model {request.model.name} {request.model.version}{untrained}, software {software}."
+    return f"Model {request.model.name} {request.model.version}{untrained}, software {software}.{mode}"
 
 
 def _revision(request: ReportRequest) -> str:

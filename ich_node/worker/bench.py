@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from ich_node.config import Config
+from ich_node.config import Config, Mode
 from ich_node.database import Database
 from ich_node.decode import DecoderPool
 from ich_node.pipeline import Model
 from ich_node.plane_reader import PlaneReader
 from ich_node.records import Destination, EligibilityRules, StudySent
-from ich_node.routing import destinations_for
+from ich_node.routing import destinations_for, mode_for, peer_of
 
 LEASE_S: Final = 60.0
 PLANES_AT_ONCE: Final = 16
@@ -47,3 +47,7 @@ class Workbench:
     def destinations(self, study: StudySent) -> tuple[Destination, ...]:
         """List where the results of a study go."""
         return tuple(destinations_for(self.config, study))
+
+    def mode(self, calling_ae_title: str, remote_address: str) -> Mode:
+        """Say what of a sender's studies leaves the node."""
+        return mode_for(self.config, peer_of(self.config, calling_ae_title, remote_address))

@@ -218,6 +218,7 @@ def _report(
         other_series=plan.other_series,
         pictures=pictures_of(bench, content, finding, kinds),
         kinds=kinds,
+        mode=bench.mode(job.calling_ae_title, job.remote_address),
     )
     return save_objects(bench.config.state_directory, objects)
 

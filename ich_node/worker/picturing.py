@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from ich_node.log import EventLog
-from ich_node.pictures import PlanePixels, key_slice_pictures, pictured_slices
+from ich_node.pictures import key_slice_pictures, pictured_slices, read_pixels
 from ich_node.records import (
     Destination,
     KeySlicePicture,
     ReportReference,
     SeriesContent,
-    SliceFacts,
-    SliceKey,
-    SliceProbability,
     Triage,
     TriageFinding,
 )
@@ -22,9 +18,6 @@ from ich_node.worker.bench import Workbench
 
 _MARKS_A_PLACE = ("KEY_SLICES", "PRESENTATION")
 _SUMMARY = "SUMMARY"
-_UNKNOWN_SPACING_MM = (1.0, 1.0)
-
-log = EventLog("work")
 
 
 def viewer_kinds(
@@ -57,28 +50,11 @@ def pictures_of(
     wanted = pictured_slices(finding) if set(kinds) & {_SUMMARY, *_MARKS_A_PLACE} else ()
     if not wanted:
         return ()
+    paths = {instance.sop_instance_uid: bench.file(instance.path) for instance in content.instances}
     planes = {}
     for one in wanted:
-        if (pixels := _pixels(bench, content, one)) is not None:
+        pixels = read_pixels(one, paths, content.facts, lambda members: bench.reader.read(members).result())
+        if pixels is not None:
             planes[one.sop_instance_uid, one.frame] = pixels
         bench.alive()
     return key_slice_pictures(finding, planes, bench.model.windowing, bench.model.engine)
-
-
-def _pixels(bench: Workbench, content: SeriesContent, one: SliceProbability) -> PlanePixels | None:
-    """None where an image of the slice is gone or cannot be read any more."""
-    paths = {instance.sop_instance_uid: instance.path for instance in content.instances}
-    keys: list[SliceKey] = [member.key for member in one.members] or [(one.sop_instance_uid, one.frame)]
-    if any(uid not in paths for uid, _ in keys):
-        return None
-    plane = bench.reader.read([(bench.file(paths[uid]), frame) for uid, frame in keys]).result()
-    if plane.unreadable:
-        log.warning("a key slice cannot be read again for its picture", reason=plane.unreadable[0].reason.name)
-        return None
-    return PlanePixels(plane.hu, _spacing_mm(content.facts, one))
-
-
-def _spacing_mm(facts: Sequence[SliceFacts], one: SliceProbability) -> tuple[float, float]:
-    same = (fact.pixel_spacing_mm for fact in facts if fact.key == (one.sop_instance_uid, one.frame))
-    rows, columns = next(same, None) or _UNKNOWN_SPACING_MM
-    return rows, columns

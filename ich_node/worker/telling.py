@@ -72,7 +72,16 @@ def _no_result(bench: Workbench, study: StudyToTell) -> Sequence[SavedObject]:
         [bench.file(one.path) for one in content.instances],
     )
     kinds = viewer_kinds(bench, _destinations(bench, study), finding, study.predecessors)
-    objects = report(_identity(bench, study), context, finding, None, (), predecessors=study.predecessors, kinds=kinds)
+    objects = report(
+        _identity(bench, study),
+        context,
+        finding,
+        None,
+        (),
+        predecessors=study.predecessors,
+        kinds=kinds,
+        mode=bench.mode(study.calling_ae_title, study.remote_address),
+    )
     return save_objects(bench.config.state_directory, objects)
 
 
@@ -92,6 +101,7 @@ def _withdrawal(bench: Workbench, study: StudyToTell) -> Sequence[SavedObject]:
         (),
         predecessors=study.predecessors,
         kinds=viewer_kinds(bench, _destinations(bench, study), finding, study.predecessors),
+        mode=bench.mode(study.calling_ae_title, study.remote_address),
     )
     return save_objects(bench.config.state_directory, objects)
 

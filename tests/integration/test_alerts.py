@@ -168,13 +168,14 @@ def test_what_was_reported_before_there_were_rules_alerts_nobody(tmp_path: Path)
         assert worklist.heard == []
 
 
+@pytest.mark.parametrize("mode", ["shadow", "objects"])
 @pytest.mark.parametrize("where", ["node", "peer"])
-def test_in_shadow_mode_nobody_hears_anything(tmp_path: Path, where: str) -> None:
-    peer = {"ae_title": "SCANNER1", "address": "127.0.0.1", "mode": "shadow"}
-    shadow: dict[str, Any] = {"node": {"mode": "shadow"}} if where == "node" else {"peer": [peer]}
+def test_where_not_all_is_live_nobody_hears_anything(tmp_path: Path, where: str, mode: str) -> None:
+    peer = {"ae_title": "SCANNER1", "address": "127.0.0.1", "mode": mode}
+    silent: dict[str, Any] = {"node": {"mode": mode}} if where == "node" else {"peer": [peer]}
     with (
         listener("mllp", tmp_path, "AA") as worklist,
-        alerting_site(tmp_path / "state", alert_hl7=[ris(worklist.port)], **shadow) as site,
+        alerting_site(tmp_path / "state", alert_hl7=[ris(worklist.port)], **silent) as site,
     ):
         site.box.add_study(finding=FINDING)
         site.tell()

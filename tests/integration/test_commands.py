@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -317,6 +318,23 @@ def test_doctor_is_content_with_a_whole_node(command: Command, tiny_bundle: Path
     assert "PACS at 127.0.0.1" in text
 
 
+def test_doctor_says_which_alert_channels_are_there(command: Command, tiny_bundle: Path, tmp_path: Path) -> None:
+    gone = free_port()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        values = settings(
+            tmp_path / "s", tiny_bundle,
+            alert_hl7=[{"name": "ris", "host": "127.0.0.1", "port": port}],
+            alert_mail=[{"name": "mail", "host": "127.0.0.1", "port": gone, "starttls": False,
+                         "sender": "node@hospital.example", "recipients": ["it@hospital.example"]}],
+        )  # fmt: skip
+        command.config.write_text(as_toml(values))
+        status, text, _ = command("doctor")
+    assert status == 1
+    assert f"ok   alert channel ris: 127.0.0.1:{port} takes connections" in text
+    assert "BAD  alert channel mail: " in text
+
+
 def test_check_config_names_every_fault_at_once(command: Command) -> None:
     command.config.write_text('[node]\nport = 0\nae_title = "THIS IS TOO LONG FOR AN AE"\n[sries]\n')
     status, text, error = command("check-config")
@@ -403,9 +421,10 @@ def test_score_prints_nothing_but_json_and_writes_reports(
     ] * 12
     assert [one["sop_instance_uid"] for one in entry["slices"]] == [dcmread(path).SOPInstanceUID for path in files]
     assert list(entry["model"]) == ["name", "version", "sha256"]
-    (report,) = (tmp_path / "out").iterdir()
-    assert dcmread(report).StudyInstanceUID == uid
-    assert dcmread(report).Modality == "SR"
+    written = {path.name: dcmread(path) for path in (tmp_path / "out").iterdir()}
+    assert {one.StudyInstanceUID for one in written.values()} == {uid}
+    assert written["001-Comprehensive3DSR.dcm"].Modality == "SR"
+    assert written["001-summary.dcm"].pixel_array.shape[1] == 1024
 
 
 def test_score_without_its_words_is_wrong_usage(command: Command, tmp_path: Path) -> None:

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 from pydicom import dcmread
+from pynetdicom import evt
 from sqlalchemy import update
 
 from ich_node.database import DeliveryRow, ResultRow
 from ich_node.job_queue import free_leases_of_the_dead, resend
 from ich_node.pacs import SmallPacs
-from ich_node.records import Destination
+from ich_node.records import Destination, Triage
 from ich_node.routing import configured_destinations
 from tests.outbox import outbox, peer
 from tests.running import free_port, leaks_a_socket, wait_for
@@ -48,6 +49,22 @@ def test_the_same_report_sent_again_is_the_same_object(tmp_path: Path) -> None:
 
         assert first.sop_instance_uid == second.sop_instance_uid
         assert pacs.received == {first.sop_instance_uid: 2}
+
+
+def test_what_is_positive_goes_first_and_with_high_priority(tmp_path: Path) -> None:
+    taken: list[tuple[str, int]] = []
+
+    def take(event: evt.Event) -> int:
+        taken.append((event.dataset.StudyInstanceUID, event.request.Priority))
+        return 0x0000
+
+    with peer(take) as port, outbox(tmp_path / "state", port) as box:
+        negative = box.add_study(triage=Triage.NEGATIVE)
+        without_result = box.add_study(triage=None)
+        positive = box.add_study(triage=Triage.POSITIVE)
+        box.deliver_until_state("DELIVERED")
+    medium, high = 0, 1
+    assert taken == [(positive, high), (negative, medium), (without_result, medium)]
 
 
 def test_a_warning_counts_as_delivered_and_is_shown(tmp_path: Path) -> None:

@@ -228,6 +228,17 @@ def test_in_shadow_mode_everything_is_made_and_nothing_leaves(
         assert all(_file(site, one).is_file() for one in study.deliveries), "administrators can look at all of it"
 
 
+@pytest.mark.parametrize("mode", ["live", "objects"])
+def test_objects_leave_before_alerts_do_and_the_report_says_in_which_mode_it_was_made(
+    tmp_path: Path, says_positive: Model, decoder: DecoderPool, mode: str
+) -> None:
+    with viewing_site(tmp_path, says_positive, decoder, node={"mode": mode}) as site:
+        study, objects = analysed(site)
+        assert {one.state for one in study.deliveries} == {"DELIVERED"}
+        (report,) = (one for one in objects if one.SOPClassUID == REPORT)
+        assert f" Mode {mode}" in report.to_json()
+
+
 def test_what_shadow_mode_holds_is_not_sent_again_either(
     tmp_path: Path, says_positive: Model, decoder: DecoderPool
 ) -> None:

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import update
 
 from ich_node import alerter
-from ich_node.database import DeliveryRow, SeriesRow
+from ich_node.database import DeliveryRow, InstanceRow, SeriesRow
 from ich_node.job_queue import register_instance
 from ich_node.queries import node_status
 from tests.alert_peers import mail_server
@@ -27,7 +27,7 @@ def watched(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Ale
     with mail_server() as (port, mailbox):
         mail = {"name": "mail", "host": "127.0.0.1", "port": port, "starttls": False, "sender": "node@hospital.example",
                 "recipients": ["it@hospital.example"]}  # fmt: skip
-        watchdog = {"tell": ["mail"], "no_result_s": 60.0, "destination_down_s": 60.0}
+        watchdog = {"tell": ["mail"], "no_result_s": 60.0, "destination_down_s": 60.0, "queue_wait_s": 30.0}
         pacs = {"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": free_port()}
         with alerting_site(
             folder / "state", alert_mail=[mail], watchdog=watchdog, destination=[pacs], alert_rule=[]
@@ -71,6 +71,25 @@ def test_a_condition_is_told_once_and_its_end_once(
         site.tell(lambda: len(mailbox.heard) == 2)
         assert "ENDED: " in mailbox.heard[1]["text"]
         assert node_status(site.box.database).conditions == {}
+
+
+def test_a_queue_that_grows_is_told_of_and_old_studies_are_not_part_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with watched(tmp_path, monkeypatch) as (site, mailbox):
+        for waits_for_long in (True, True, False):
+            register_instance(site.box.database, received_instance("1.2.3"), max_wait_s=60.0, analysed=True)
+            if waits_for_long:
+                say(site, InstanceRow, received_at=0.0)
+        say(site, SeriesRow, old=True)
+        site.tell(lambda: time.sleep(0.3) or True)
+        assert mailbox.heard == []
+
+        say(site, SeriesRow, old=False)
+        site.tell(lambda: mailbox.heard)
+        assert "the queue grows: 2 slices wait" in mailbox.heard[0]["text"]
+        say(site, InstanceRow, state="DECODED")
+        site.tell(lambda: len(mailbox.heard) == 2)
 
 
 def test_a_series_that_still_arrives_is_no_silence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
