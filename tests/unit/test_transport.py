@@ -1,45 +1,282 @@
-"""Connections that misbehave below DICOM."""
+"""Connections that misbehave below DICOM, and what is left for the others."""
 
 from __future__ import annotations
 
 import socket
+import ssl
 import struct
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
+import trustme
+from pynetdicom import AE
+from pynetdicom.association import Association
+from pynetdicom.pdu import A_ASSOCIATE_RQ
+from pynetdicom.sop_class import CTImageStorage, Verification  # type: ignore[attr-defined]
 
 from ich_node.config import parse_config
 from ich_node.database import open_database, prepare_database
-from ich_node.receive import Receiver
-from tests.running import settings
+from ich_node.receive import Receiver, admission, transport
+from ich_node.receive.admission import Admission, Lobby
+from tests.running import leaks_a_socket, settings, wait_for
 
-ASSOCIATE_RQ = 1
+ASSOCIATE_RQ, P_DATA = 1, 4
+REJECTED_FOR_NOW = struct.pack(">BBLBBBB", 3, 0, 4, 0, 2, 3, 2)
+MOST = 4
+
+
+@contextmanager
+def receiving(folder: Path, idle_timeout_s: float = 60.0, **changes: Any) -> Iterator[Receiver]:
+    limits = {"allow_any": True, "reserve_mib": 0, "idle_timeout_s": idle_timeout_s, "maximum_associations": MOST}
+    config = parse_config(settings(folder, folder, receiver=limits | changes))
+    database = open_database(config.database_url)
+    prepare_database(database, folder)
+    receiver = Receiver(config, database)
+    receiver.start()
+    try:
+        yield receiver
+    finally:
+        receiver.stop(drain_s=0.0)
+        database.close()
 
 
 @pytest.fixture
-def receiver(tmp_path: Path):
-    values = settings(tmp_path, tmp_path, receiver={"allow_any": True, "reserve_mib": 0, "idle_timeout_s": 0.3})
-    config = parse_config(values)
-    database = open_database(config.database_url)
-    prepare_database(database, tmp_path)
-    receiver = Receiver(config, database)
-    receiver.start()
-    yield receiver
-    receiver.stop(drain_s=1.0)
-    database.close()
+def receiver(tmp_path: Path) -> Iterator[Receiver]:
+    with receiving(tmp_path) as running:
+        yield running
 
 
-def connect(receiver: Receiver) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", receiver.port), timeout=60)
+@pytest.fixture
+def hasty_receiver(tmp_path: Path) -> Iterator[Receiver]:
+    with receiving(tmp_path, idle_timeout_s=0.3) as running:
+        yield running
 
 
-def test_a_peer_that_stops_in_the_middle_of_a_pdu_is_dropped(receiver: Receiver):
-    with connect(receiver) as peer:
-        peer.sendall(struct.pack(">BBL", ASSOCIATE_RQ, 0, 200) + bytes(100))
-        assert peer.recv(1024) == b""
+def connect(receiver: Receiver, source: str = "127.0.0.1") -> socket.socket:
+    return socket.create_connection(("127.0.0.1", receiver.port), 60, (source, 0))
 
 
-def test_a_pdu_longer_than_any_is_dropped_before_it_is_read(receiver: Receiver):
-    with connect(receiver) as peer:
-        peer.sendall(struct.pack(">BBL", ASSOCIATE_RQ, 0, 400 * 1024 * 1024))
-        assert peer.recv(1024) == b""
+def associate(receiver: Receiver, *classes: str) -> Association:
+    entity = AE("SCANNER1")
+    entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = 20
+    for uid in classes:
+        entity.add_requested_context(uid)
+    return entity.associate("127.0.0.1", receiver.port, ae_title="ICH_NODE")
+
+
+def echo(receiver: Receiver) -> int | None:
+    """Give the status of a C-ECHO; None where there was no association."""
+    association = associate(receiver, Verification)
+    if not association.is_established:
+        return None
+    status = association.send_c_echo().get("Status")
+    association.release()
+    return None if status is None else int(status)
+
+
+def is_closed(peer: socket.socket) -> bool:
+    try:
+        return peer.recv(1024) == b""
+    except ConnectionResetError:
+        return True
+
+
+HALF_A_REQUEST = struct.pack(">BBL", ASSOCIATE_RQ, 0, 200) + bytes(100)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        HALF_A_REQUEST,
+        struct.pack(">BBL", P_DATA, 0, 10) + bytes(10),
+        b"GET / HTTP/1.1\r\n\r\n",
+        struct.pack(">BBL", ASSOCIATE_RQ, 0, 400 * 1024 * 1024),
+        struct.pack(">BBL", ASSOCIATE_RQ, 0, transport.LONGEST_REQUEST + 1),
+    ],
+    ids=["nothing", "half", "another PDU", "no PDU", "far too long", "too long"],
+)
+def test_who_does_not_ask_properly_is_cut(hasty_receiver: Receiver, sent: bytes) -> None:
+    with connect(hasty_receiver) as peer:
+        peer.sendall(sent)
+        assert is_closed(peer)
+    assert echo(hasty_receiver) == 0x0000
+
+
+def test_bytes_that_trickle_do_not_move_the_deadline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport, "REQUEST_S", 0.5)
+    with receiving(tmp_path) as receiver, connect(receiver) as peer:
+        closed = threading.Event()
+        threading.Thread(target=lambda: is_closed(peer) and closed.set(), daemon=True).start()
+        peer.sendall(struct.pack(">BBL", ASSOCIATE_RQ, 0, 60_000))
+        for _ in range(200):  # a minute and more of them, if nobody cut it
+            if closed.wait(0.1):
+                break
+            try:
+                peer.sendall(b"\0")
+            except OSError:
+                closed.set()
+        assert closed.is_set()
+
+
+@pytest.mark.parametrize("announced", [120_000, 400 * 1024 * 1024])
+@leaks_a_socket
+def test_an_association_that_stops_in_a_message_or_announces_too_much_is_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, announced: int
+) -> None:
+    monkeypatch.setattr(transport, "PDU_S", 0.3)
+    with receiving(tmp_path) as receiver:
+        association = associate(receiver, CTImageStorage)
+        assert association.is_established
+        association.dul.socket.socket.sendall(struct.pack(">BBL", P_DATA, 0, announced) + bytes(1000))
+        wait_for(lambda: not association.is_alive(), "it is cut", 20)
+        wait_for(lambda: not receiver._server.active_associations, "nothing of it is left", 20)  # type: ignore[union-attr]
+
+
+@contextmanager
+def full(receiver: Receiver, after: Callable[[Association], object] = lambda _: None) -> Iterator[list[Association]]:
+    """A node with all associations in use, each of which has done something."""
+    with ExitStack() as stack:
+        others = [associate(receiver, CTImageStorage) for _ in range(MOST)]
+        for one in others:
+            stack.callback(one.abort)
+            assert one.is_established
+            after(one)
+        yield others
+
+
+@leaks_a_socket
+def test_a_full_node_refuses_for_now_and_still_answers_echoes(receiver: Receiver) -> None:
+    with full(receiver) as others:
+        refused = associate(receiver, CTImageStorage)
+        assert refused.is_rejected
+        answer = refused.acceptor.primitive
+        assert (answer.result, answer.result_source, answer.diagnostic) == (2, 3, 2)
+        assert [echo(receiver) for _ in range(3)] == [0x0000] * 3
+        with_more = associate(receiver, Verification, CTImageStorage)
+        assert with_more.is_rejected, "only an echo alone gets one of the places kept for it"
+        others[0].release()
+        wait_for(lambda: associate(receiver, CTImageStorage).is_established, "a place is free again", 20)
+
+
+def test_the_rejection_is_a_whole_pdu(receiver: Receiver) -> None:
+    with full(receiver) as others, connect(receiver) as peer:
+        request = A_ASSOCIATE_RQ()
+        request.from_primitive(others[0].requestor.primitive)
+        peer.sendall(request.encode())
+        assert peer.recv(1024) == REJECTED_FOR_NOW
+        assert is_closed(peer)
+
+
+@leaks_a_socket
+def test_who_stopped_in_a_message_makes_room_when_the_node_is_full(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop_in_the_middle(one: Association) -> None:
+        one.dul.socket.socket.sendall(struct.pack(">BBL", P_DATA, 0, 120_000) + bytes(1000))
+
+    monkeypatch.setattr(admission, "STALLED_S", 0.2)
+    with full(receiver, stop_in_the_middle):
+        wait_for(lambda: associate(receiver, CTImageStorage).is_established, "there is room", 20)
+
+
+@leaks_a_socket
+def test_echoes_that_hang_make_room_for_others(receiver: Receiver) -> None:
+    with full(receiver):
+        hanging = []
+        for _ in range(admission.FOR_ECHO + 3):
+            hanging.append(associate(receiver, Verification))
+            assert hanging[-1].is_established
+        assert echo(receiver) == 0x0000
+        wait_for(lambda: sum(one.is_alive() for one in hanging) < admission.FOR_ECHO, "the oldest are cut", 20)
+        for one in hanging:
+            one.abort()
+
+
+def test_many_that_ask_for_nothing_push_out_their_own(receiver: Receiver) -> None:
+    with ExitStack() as stack:
+        silent = [stack.enter_context(connect(receiver, f"127.0.0.{2 + number % 16}")) for number in range(200)]
+        for number, one in enumerate(silent):
+            if number % 2:
+                one.sendall(HALF_A_REQUEST)
+        assert [echo(receiver) for _ in range(3)] == [0x0000] * 3
+
+
+def test_the_lobby_lets_the_oldest_of_the_most_go() -> None:
+    pairs = [socket.socketpair() for _ in range(4)]
+    try:
+        lobby = Lobby(places=3)
+        for (ours, _), address in zip(pairs, ("a", "b", "b", "c"), strict=True):
+            lobby.enter(ours, address)
+        assert pairs[1][1].recv(1) == b"", "the older of b"
+        for _, theirs in (pairs[0], pairs[2], pairs[3]):
+            theirs.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                theirs.recv(1)
+        lobby.leave(pairs[0][0])
+        lobby.leave(pairs[0][0])
+    finally:
+        for pair in pairs:
+            for one in pair:
+                one.close()
+
+
+class Pretended:
+    def __init__(self, stalled_s: float = 0.0) -> None:
+        self.alive, self.stalled, self.was_cut = True, stalled_s, False
+
+    def is_alive(self) -> bool:
+        return self.alive
+
+    def stalled_s(self) -> float:
+        return self.stalled
+
+    def cut(self) -> None:
+        self.was_cut = True
+
+
+def test_the_admission_counts_exactly() -> None:
+    counting = Admission(2)
+    first, second, third = Pretended(), Pretended(), Pretended()
+    assert counting.admit(lambda: first, echo_alone=False)
+    assert counting.admit(lambda: second, echo_alone=True)
+    assert not counting.admit(lambda: third, echo_alone=False)
+    first.alive = False
+    assert counting.admit(lambda: third, echo_alone=False)
+    second.stalled = admission.STALLED_S + 1
+    assert counting.admit(Pretended, echo_alone=False)
+    assert (second.was_cut, third.was_cut) == (True, False)
+
+
+def test_a_silent_tls_handshake_holds_up_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport, "REQUEST_S", 3.0)
+    authority = trustme.CA()
+    ours, theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    authority.issue_cert("127.0.0.1").configure_cert(ours)
+    authority.configure_trust(theirs)
+    with receiving(tmp_path) as receiver, ExitStack() as stack:
+        assert receiver._server is not None
+        receiver._server.ssl_context = ours
+        silent = [stack.enter_context(connect(receiver, f"127.0.0.{2 + number}")) for number in range(16)]
+        silent[0].sendall(b"\x16\x03\x01\x02\x00\x01")  # the beginning of a ClientHello
+        entity = AE("SCANNER1")
+        entity.add_requested_context(Verification)
+        association = entity.associate("127.0.0.1", receiver.port, ae_title="ICH_NODE", tls_args=(theirs, "127.0.0.1"))
+        assert association.is_established
+        assert association.send_c_echo().Status == 0x0000
+        association.release()
+        assert all(is_closed(one) for one in silent)
+
+
+def test_the_names_of_pynetdicom_that_are_leaned_on_are_there() -> None:
+    assert version("pynetdicom") == "3.0.4", "read ich_node/receive/transport.py again before another version is pinned"
+    assert isinstance(transport.AssociationSocket.ready, property)
+    for name in ("_create_association", "handle"):
+        assert callable(getattr(transport.RequestHandler, name))
+    association = Association(AE("ANY"), "acceptor")
+    assert hasattr(association.dul, "socket")
