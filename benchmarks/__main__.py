@@ -1,4 +1,4 @@
-"""``python -m benchmarks [receive|latency|decode|report|large|prepare ...]``."""
+"""``python -m benchmarks [receive|attacks|latency|decode|report|large|prepare ...]``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from importlib import import_module
 
 from benchmarks.tables import machine
 
-NAMES = ("receive", "latency", "decode", "report", "large", "prepare")
+NAMES = ("receive", "attacks", "latency", "decode", "report", "large", "prepare")
 
 
 def main() -> None:

@@ -1,0 +1,219 @@
+"""What peers that misbehave below DICOM do to the others: the node beside pynetdicom, dcmtk's storescp and Orthanc.
+
+While some addresses hold a receiver up, another sends it a C-ECHO twice a second.
+"""
+
+from __future__ import annotations
+
+import select
+import shutil
+import socket
+import struct
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from pynetdicom import AE, build_context
+from pynetdicom.pdu import A_ASSOCIATE_RQ
+from pynetdicom.pdu_primitives import A_ASSOCIATE, ImplementationClassUIDNotification, MaximumLengthNotification
+from pynetdicom.sop_class import CTImageStorage, Verification  # type: ignore[attr-defined]  # made at run time
+
+from benchmarks.processes import free_port, peak_resident_mib, running, wait_for_port
+from benchmarks.receive import _ORTHANC, _STORESCP, Receiving, _node, _orthanc, _storescp
+from benchmarks.tables import MISSED, at_most, print_table
+from ich_node import IMPLEMENTATION_CLASS_UID
+
+CONNECTIONS = 64
+SECONDS = 12.0
+TARGET_ECHO_S = 1.0
+TARGET_GONE_S = 10.0
+TARGET_MIB = 256.0
+_ECHO_EVERY_S = 0.5
+_ECHO_TIMEOUT_S = 4.0
+_BYSTANDER = "127.0.0.200"
+_PLAIN = """\
+import sys
+from pynetdicom import AE, evt
+from pynetdicom.sop_class import CTImageStorage, Verification
+entity = AE("ICH_NODE")
+for uid in (CTImageStorage, Verification):
+    entity.add_supported_context(uid)
+entity.start_server(("127.0.0.1", int(sys.argv[1])), evt_handlers=[(evt.EVT_C_STORE, lambda event: 0x0000)])
+"""
+
+Attack = Callable[[socket.socket], Iterator[bytes]]
+"""Gives what an attacker sends, one piece a second; it may read from the connection too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one attack did."""
+
+    echoes: int
+    failed: int
+    longest_s: float
+    gone_s: float | None
+    """Until the receiver had closed all connections of the attacker; None: it had not."""
+    peak_mib: float
+
+
+def measure() -> None:
+    """Attack every receiver in every way from one address and from sixteen, and print the table."""
+    receivers = {"ich-node": _node, "pynetdicom": _plain}
+    receivers |= {"storescp --fork": _storescp} if Path(_STORESCP).exists() else {}
+    receivers |= {"Orthanc": _orthanc} if Path(_ORTHANC).exists() else {}
+    rows: list[tuple[object, ...]] = []
+    with tempfile.TemporaryDirectory(prefix="ich-node-bench-") as name:
+        for what, attack in ATTACKS.items():
+            for addresses in (1, 16):
+                for receiver, start in receivers.items():
+                    shutil.rmtree(folder := Path(name) / "run", ignore_errors=True)
+                    folder.mkdir()
+                    with contextmanager(start)(folder) as receiving:
+                        rows.append(_row(what, addresses, receiver, _attacked(receiving, attack, addresses)))
+    print_table(
+        f"Attacks: {CONNECTIONS} connections for {SECONDS:g} s; C-ECHO of another address twice a second",
+        ("Attack", "From", "Receiver", "Echoes", "Failed", "Longest", "Target", "Gone", "Target", "Peak MiB", "Target"),
+        rows,
+    )  # fmt: skip
+
+
+def _row(what: str, addresses: int, receiver: str, one: Outcome) -> tuple[object, ...]:
+    ours = receiver == "ich-node"
+    gone = "no" if one.gone_s is None else f"{one.gone_s:.1f} s"
+    longest = at_most(one.longest_s if not one.failed else float("inf"), TARGET_ECHO_S, "s")
+    in_time = at_most(one.gone_s or 0.0, TARGET_GONE_S, "s") if one.gone_s is not None else MISSED
+    mib = at_most(one.peak_mib, TARGET_MIB, "")
+    targets = (longest, in_time, mib) if ours else ("", "", "")
+    return (
+        what, addresses, receiver, one.echoes, one.failed, f"{one.longest_s:.2f} s", targets[0], gone, targets[1],
+        f"{one.peak_mib:.0f}", targets[2],
+    )  # fmt: skip
+
+
+def _attacked(receiving: Receiving, attack: Attack, addresses: int) -> Outcome:
+    over = time.monotonic() + SECONDS
+    closed_after: list[float | None] = []
+    attackers = [
+        threading.Thread(target=_hold, args=(receiving.port, source, attack, over, closed_after))
+        for source in (f"127.0.0.{2 + number % addresses}" for number in range(CONNECTIONS))
+    ]
+    for one in attackers:
+        one.start()
+    times: list[float | None] = []
+    while time.monotonic() < over:
+        times.append(_echo_s(receiving.port))
+        time.sleep(_ECHO_EVERY_S)
+    for one in attackers:
+        one.join()
+    answered = [one for one in times if one is not None]
+    gone = None if None in closed_after else max((one for one in closed_after if one is not None), default=0.0)
+    failed = len(times) - len(answered)
+    longest = max(answered, default=_ECHO_TIMEOUT_S)
+    return Outcome(len(times), failed, longest, gone, peak_resident_mib(receiving.pid))
+
+
+def _echo_s(port: int) -> float | None:
+    """Seconds that a C-ECHO took, association and all; None where it failed."""
+    entity = AE("BYSTANDER")
+    entity.connection_timeout = entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = _ECHO_TIMEOUT_S
+    entity.add_requested_context(Verification)
+    began = time.monotonic()
+    association = entity.associate("127.0.0.1", port, ae_title="ICH_NODE", bind_address=(_BYSTANDER, 0))
+    if not association.is_established:
+        return None
+    status = association.send_c_echo().get("Status")
+    association.release()
+    return time.monotonic() - began if status == 0x0000 else None
+
+
+def _hold(port: int, address: str, attack: Attack, over: float, closed_after: list[float | None]) -> None:
+    """Attack with one connection; note after how long the receiver closed it."""
+    began = time.monotonic()
+    closed = False
+    try:
+        with socket.create_connection(("127.0.0.1", port), 5, (address, 0)) as connection:
+            pieces = attack(connection)
+            while time.monotonic() < over and not closed:
+                piece = next(pieces, b"")
+                connection.settimeout(max(over - time.monotonic(), 0.1))
+                connection.sendall(piece)
+                closed = _is_closed(connection, 1.0)
+    except OSError:
+        closed = True
+    closed_after.append(time.monotonic() - began if closed else None)
+
+
+def _is_closed(connection: socket.socket, wait_s: float) -> bool:
+    if not select.select([connection], [], [], wait_s)[0]:
+        return False
+    with suppress(OSError):
+        return connection.recv(4096) == b""
+    return True
+
+
+# ----------------------------------------------------------------------------------------- attacks
+
+
+def _request() -> bytes:
+    primitive = A_ASSOCIATE()
+    primitive.application_context_name = "1.2.840.10008.3.1.1.1"
+    primitive.calling_ae_title, primitive.called_ae_title = "SCANNER1", "ICH_NODE"
+    context = build_context(CTImageStorage)
+    context.context_id = 1
+    primitive.presentation_context_definition_list = [context]
+    longest, implementation = MaximumLengthNotification(), ImplementationClassUIDNotification()
+    longest.maximum_length_received = 16384
+    implementation.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+    primitive.user_information = [longest, implementation]
+    request = A_ASSOCIATE_RQ()
+    request.from_primitive(primitive)
+    return request.encode()
+
+
+def _silent(_: socket.socket) -> Iterator[bytes]:
+    yield b""
+
+
+def _half_a_request(_: socket.socket) -> Iterator[bytes]:
+    yield _request()[:100]
+
+
+def _a_byte_a_second(_: socket.socket) -> Iterator[bytes]:
+    for byte in _request():
+        yield bytes([byte])
+
+
+def _half_a_message(connection: socket.socket) -> Iterator[bytes]:
+    connection.settimeout(5)
+    connection.sendall(_request())
+    connection.recv(4096)
+    yield struct.pack(">BBL", 0x04, 0, 16000) + bytes(1000)
+
+
+def _far_too_long(_: socket.socket) -> Iterator[bytes]:
+    yield struct.pack(">BBL", 0x01, 0, 400 * 1024 * 1024)
+    while True:
+        yield bytes(1024 * 1024)
+
+
+ATTACKS: dict[str, Attack] = {
+    "silent": _silent,
+    "half a request": _half_a_request,
+    "a byte a second": _a_byte_a_second,
+    "half a message": _half_a_message,
+    "400 MiB announced": _far_too_long,
+}
+
+
+def _plain(folder: Path) -> Iterator[Receiving]:
+    """Run a receiver as pynetdicom makes it, with its own limits."""
+    port = free_port()
+    with running([sys.executable, "-c", _PLAIN, str(port)], folder / "pynetdicom.log") as pid:
+        wait_for_port(port)
+        yield Receiving(pid, port, folder)
