@@ -24,16 +24,24 @@ def plan_alerts(config: Config, answer: StudyAnswer, now: datetime) -> AlertPlan
     Args:
         now: local time, for rules with ``hours``.
     """
+    peer = peer_of(config, answer.calling_ae_title, answer.remote_address)
+    held = mode_for(config, peer) != "live"
     if is_too_old(config, answer.acquired_at, now.timestamp()):
-        return AlertPlan()
+        return AlertPlan(held=held)
     channels = channels_of(config)
-    steps: dict[tuple[str, bool], AlertStep] = {}
+    steps: dict[tuple[str, float], AlertStep] = {}
     for rule in config.alert_rule:
         if _fits(rule, answer, now):
             for step in _steps(rule, channels):
-                steps.setdefault((step.channel.name, step.after_s > 0), step)
-    peer = peer_of(config, answer.calling_ae_title, answer.remote_address)
-    return AlertPlan(tuple(steps.values()), held=mode_for(config, peer) != "live")
+                same = (step.channel.name, step.after_s)
+                steps[same] = _stricter(steps.get(same, step), step)
+    return AlertPlan(tuple(steps.values()), held=held)
+
+
+def _stricter(one: AlertStep, other: AlertStep) -> AlertStep:
+    """Of two rules that tell the same channel at the same time, wait as the more impatient one does."""
+    waits = [step.answer_within_s for step in (one, other) if step.answer_within_s is not None]
+    return AlertStep(one.channel, one.after_s, min(waits, default=None))
 
 
 def is_too_old(config: Config, acquired_at: float | None, now: float) -> bool:

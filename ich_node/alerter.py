@@ -18,6 +18,7 @@ from ich_node.errors import AlertRefused, ChannelUnavailable, DatabaseBusy
 from ich_node.job_queue import DeliveryRules, new_owner
 from ich_node.job_queue.alert_entries import AlertPlan, enter_alerts
 from ich_node.job_queue.alert_outbox import (
+    bury_unknown_channels,
     claim_alert,
     mark_alert_refused,
     mark_told,
@@ -50,6 +51,7 @@ class Alerter:
         }
         known = channels_of(config)
         self._watchers = [known[name] for name in config.watchdog.tell]
+        self._tells_of_node = config.node.mode != "shadow"
         self._watch_at = 0.0
         settings = config.alert
         self._rules = DeliveryRules(
@@ -63,6 +65,8 @@ class Alerter:
     def run(self, stop: threading.Event) -> None:
         """Tell until told to stop, through all channels at once: one that hangs holds up no other."""
         telling: dict[str, Future[None]] = {}
+        if count := bury_unknown_channels(self._database, self._most_per_minute.keys()):
+            log.error("alerts are for channels that there are not any more: DEAD", count=count)
         with ThreadPoolExecutor(max(len(self._channels), 1), "alert") as threads:
             while not stop.is_set():
                 try:
@@ -95,7 +99,7 @@ class Alerter:
         found = find_conditions(
             self._database, WatchRules(settings.no_result_s, settings.destination_down_s, settings.queue_wait_s)
         )
-        for name in note_conditions(self._database, found, self._watchers):
+        for name in note_conditions(self._database, found, self._watchers if self._tells_of_node else ()):
             if name in found:
                 log.error("the node needs a person", what=found[name])
             else:
@@ -105,7 +109,7 @@ class Alerter:
         return plan_alerts(self._config, answer, datetime.now().astimezone())
 
     def _claim(self, telling: Mapping[str, Any]) -> Alert | None:
-        if self._config.node.mode != "live" or not self._channels:
+        if self._config.node.mode == "shadow" or not self._channels:
             return None
         return claim_alert(
             self._database,
@@ -113,6 +117,7 @@ class Alerter:
             lease_s=self._lease_s,
             busy=telling.keys(),
             most_per_minute=self._most_per_minute,
+            of_studies=self._config.node.mode == "live",
         )
 
     def _tell(self, alert: Alert) -> None:

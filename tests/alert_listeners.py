@@ -51,9 +51,10 @@ def _mllp_message(connection: socket.socket, path: str, todo: Iterator[str]) -> 
         connection.sendall(b"\x0bMSH|^~\\&|")
         return
     of = "somebody else's" if behaviour == "other" else identifier
-    code = "AA" if behaviour == "other" else behaviour
+    code, of_our_own, text = ("AA" if behaviour == "other" else behaviour).partition(":")
+    text = text if of_our_own else "as asked"
     now = f"{datetime.now().astimezone():%Y%m%d%H%M%S}"
-    answer = f"MSH|^~\\&|RIS||ICH_NODE||{now}||ACK^R01|{identifier}|P|2.5.1\rMSA|{code}|{of}|as asked\r"
+    answer = f"MSH|^~\\&|RIS||ICH_NODE||{now}||ACK^R01|{identifier}|P|2.5.1\rMSA|{code}|{of}|{text}\r"
     connection.sendall(b"\x0b" + answer.encode() + b"\x1c\r")
 
 

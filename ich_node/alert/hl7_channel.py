@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -55,7 +56,7 @@ class HL7Channel:
             raise ChannelUnavailable("no connection or no ACK in time") from None
         except _NO_ANSWER as error:
             raise ChannelUnavailable(f"no ACK ({type(error).__name__})") from None
-        return _judge(answer, message.identifier)
+        return _judge(answer, message)
 
     def text(self, message: AlertMessage) -> str:
         """Give the message as it is sent: one segment to a line, which ends with a carriage return."""
@@ -87,15 +88,15 @@ class HL7Channel:
             writer.close()
 
 
-def _judge(answer: hl7.Message, identifier: str) -> str:
+def _judge(answer: hl7.Message, message: AlertMessage) -> str:
     try:
         acknowledgement = answer.segment("MSA")
         code, of = str(acknowledgement(1)), str(acknowledgement(2))
     except (KeyError, IndexError):
         raise ChannelUnavailable("the answer is no ACK") from None
-    if of != identifier:
+    if of != message.identifier:
         raise ChannelUnavailable("the ACK is of another message")
-    text = _text_of(acknowledgement)
+    text = _text_of(acknowledgement, message)
     if code in _TAKEN:
         return f"ACK {code}{text}"
     if code in _REJECTED:
@@ -103,8 +104,19 @@ def _judge(answer: hl7.Message, identifier: str) -> str:
     raise ChannelUnavailable(f"NAK {code}{text}")
 
 
-def _text_of(acknowledgement: hl7.Segment) -> str:
-    """MSA-3, which some receivers fill; nothing of it is trusted to be short or clean."""
+def _text_of(acknowledgement: hl7.Segment, message: AlertMessage) -> str:
+    """MSA-3, which some receivers fill; nothing of it is trusted to be short or clean.
+
+    It may quote the patient: digits are not shown, and nothing of a text with a word of the patient's name or ID.
+    """
     text = str(acknowledgement(3)) if len(acknowledgement) > 3 else ""
-    shown = "".join(one for one in text if one.isprintable())[:80]
+    name = message.patient_name
+    whose = (name.family, name.given, name.middle, message.patient_id, message.accession_number)
+    if _words(text) & _words(" ".join(whose)):
+        return ": (its text names the patient and is not kept)"
+    shown = "".join("#" if one.isdigit() else one for one in text if one.isprintable())[:80]
     return f": {shown}" if shown else ""
+
+
+def _words(text: str) -> set[str]:
+    return {word for word in re.split(r"[\W_]+", text.casefold()) if word}

@@ -73,7 +73,8 @@ class MailChannel:
     def mail(self, message: AlertMessage) -> EmailMessage:
         """Give the message as it is sent."""
         mail = EmailMessage()
-        mail["Subject"] = _SUBJECTS[message.kind].format(outcome=message.outcome.replace("_", " "))
+        subject = _SUBJECTS[message.kind].format(outcome=message.outcome.replace("_", " "))
+        mail["Subject"] = f"TEST MODEL: {subject}" if message.test_model else subject
         mail["From"] = self.sender
         mail["To"] = ", ".join(self.recipients)
         mail["Date"] = format_datetime(message.created_at)

@@ -86,6 +86,8 @@ class AlertMessage:
     placer_order_number: str = ""
     filler_order_number: str = ""
     report_sop_instance_uid: str = ""
+    test_model: bool = False
+    """Shown for a test: it means nothing."""
 
     @property
     def created(self) -> str:
@@ -132,9 +134,10 @@ def message_of(alert: Alert, source_file: Path) -> AlertMessage:
         study_time=_text(report, "StudyTime").split(".")[0],
         study_description=_text(report, "StudyDescription"),
         study_id=_text(report, "StudyID"),
-        placer_order_number=_text(request, "PlacerOrderNumberImagingServiceRequest"),
-        filler_order_number=_text(request, "FillerOrderNumberImagingServiceRequest"),
+        placer_order_number=_order_number(report, request, "Placer"),
+        filler_order_number=_order_number(report, request, "Filler"),
         report_sop_instance_uid=_text(report, "SOPInstanceUID") if alert.revision else "",
+        test_model=alert.test_model,
     )
 
 
@@ -192,6 +195,12 @@ def _findings(alert: Alert) -> tuple[ClassFinding, ...]:
 def _text(dataset: Dataset, keyword: str) -> str:
     value = dataset.get(keyword)
     return "" if value is None else str(value).strip()
+
+
+def _order_number(source: Dataset, request: Dataset, whose: str) -> str:
+    """As in the request, or beside it: images have them at either place."""
+    keyword = f"{whose}OrderNumberImagingServiceRequest"
+    return _text(request, keyword) or _text(source, keyword)
 
 
 def _issuer(dataset: Dataset, keyword: str) -> str:

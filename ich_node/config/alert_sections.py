@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
 from ich_node.config.sections import Outcome
-from ich_node.config.values import AETitle, Days, Host, Name, Port, PositiveSeconds, Section
+from ich_node.config.values import AETitle, Days, Host, Name, Port, PositiveSeconds, Section, is_host
 
 _TIME_SPAN = re.compile(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d")
 _URL = re.compile(r"https?://[^\s/@]+(/\S*)?")
@@ -23,7 +24,12 @@ def _time_span(value: str) -> str:
 
 
 def _url(value: str) -> str:
-    if not _URL.fullmatch(value):
+    try:
+        url = urlsplit(value)
+        well = _URL.fullmatch(value) and is_host(url.hostname or "") and url.port != 0
+    except ValueError:  # a port beyond 65535, a bracket without its end
+        well = False
+    if not well:
         raise ValueError("must be http:// or https:// and a host, without a password in it")
     return value
 

@@ -21,8 +21,13 @@ def _ae_title(value: str) -> str:
     return value.strip()
 
 
+def is_host(value: str) -> bool:
+    """Say whether this is a host name or an IP address."""
+    return bool(_HOST_NAME.fullmatch(value)) or (_is_network(value) and "/" not in value)
+
+
 def _host(value: str) -> str:
-    if not _HOST_NAME.fullmatch(value) and not (_is_network(value) and "/" not in value):
+    if not is_host(value):
         raise ValueError("must be a host name or an IP address")
     return value
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +19,8 @@ from ich_node.records.alerts import NOT_ANALYSED, PRELIMINARY, WITHDRAWN
 
 _AT_ONCE = 100
 """Studies in one transaction: others wait for the write lock."""
-_OUTRANKED = (AlertState.PENDING, AlertState.WAITING, AlertState.HELD)
+_OUTRANKED = (AlertState.PENDING, AlertState.WAITING, AlertState.HELD, AlertState.DEAD)
+_TAKES_BACK = (AlertKind.CORRECTION, AlertKind.WITHDRAWN)
 _TOLD = (AlertState.SENT, AlertState.ACKNOWLEDGED, AlertState.UNANSWERED, AlertState.SENDING)
 _WITHOUT_RESULT = (WITHDRAWN, NOT_ANALYSED)
 _NEWER = "the study has a newer revision"
@@ -115,11 +116,14 @@ def _enter(connection: Connection, study: Any, answer: StudyAnswer, plan: AlertP
     steps = list(plan.steps)
     if kind is AlertKind.FINAL and before and seen:  # it only confirms what somebody has seen
         steps = [AlertStep(step.channel) for step in steps if not step.after_s]
-    told_now = {step.channel.name for step in steps}
-    steps += [AlertStep(channel) for channel in before if channel.name not in told_now]
-    _add(connection, answer, steps, (kind, (study.told or "") if before else ""), plan.held)
+    at_once = {step.channel.name for step in steps if not step.after_s}
+    steps += [AlertStep(channel) for channel in before if channel.name not in at_once]
+    for step, number in _numbered(steps):
+        values = _telling(study, kind, heard=step.channel in before) | _of_step(step, number, held=plan.held)
+        connection.execute(insert(AlertRow).values(_of_answer(answer) | values))
     told = PRELIMINARY if kind is AlertKind.PRELIMINARY else answer.outcome
-    _note(connection, study.id, decided | {"told": told if steps else None})
+    may_have_heard = bool(steps) and (bool(before) or not plan.held)
+    _note(connection, study.id, decided | {"told": told if may_have_heard else None})
     return bool(steps)
 
 
@@ -147,29 +151,34 @@ def _supersede(connection: Connection, of_study: ColumnElement[bool]) -> None:
     connection.execute(update(AlertRow).where(of_study).values(answer_within_s=None))
 
 
-def _add(
-    connection: Connection,
-    answer: StudyAnswer,
-    steps: Sequence[AlertStep],
-    what: tuple[AlertKind, str],
-    held: bool,
-) -> None:
+def _numbered(steps: Sequence[AlertStep]) -> Iterator[tuple[AlertStep, int]]:
+    """Give what is told at once as step 0, each channel once, and what comes later as 1, 2 ... in its order."""
+    at_once = {step.channel.name: step for step in reversed(steps) if not step.after_s}
+    later = sorted((step for step in steps if step.after_s), key=lambda step: step.after_s)
+    yield from ((step, 0) for step in steps if at_once.get(step.channel.name) is step)
+    yield from ((step, number) for number, step in enumerate(later, 1))
+
+
+def _telling(study: Any, kind: AlertKind, *, heard: bool) -> dict[str, Any]:
+    """Say what an alert is to one channel: who never heard of the study is told, not corrected."""
+    if kind not in _TAKES_BACK:
+        return {"kind": kind, "told_before": ""}
+    return {"kind": kind, "told_before": study.told or ""} if heard else {"kind": AlertKind.FINAL, "told_before": ""}
+
+
+def _of_answer(answer: StudyAnswer) -> dict[str, Any]:
+    return {"identifier": new_alert_identifier(), "study_id": answer.study_id, "revision": answer.revision,
+            "outcome": answer.outcome}  # fmt: skip
+
+
+def _of_step(step: AlertStep, number: int, *, held: bool) -> dict[str, Any]:
     now = time.time()
-    kind, told_before = what
-    seen: set[str] = set()
-    for number, step in enumerate(sorted(steps, key=lambda one: one.after_s)):
-        later = step.after_s > 0
-        if step.channel.name in seen and not later:
-            continue
-        seen.add(step.channel.name)
-        values = {
-            "identifier": new_alert_identifier(), "study_id": answer.study_id, "revision": answer.revision,
-            "kind": kind, "outcome": answer.outcome, "told_before": told_before, "channel": step.channel.name,
-            "channel_kind": step.channel.kind, "step": number, "answer_within_s": step.answer_within_s,
-            "state": AlertState.HELD if held else AlertState.WAITING if later else AlertState.PENDING,
-            "next_attempt_at": now + step.after_s, "created_at": now,
-        }  # fmt: skip
-        connection.execute(insert(AlertRow).values(values))
+    return {
+        "channel": step.channel.name, "channel_kind": step.channel.kind, "step": number,
+        "answer_within_s": step.answer_within_s,
+        "state": AlertState.HELD if held else AlertState.WAITING if step.after_s else AlertState.PENDING,
+        "next_attempt_at": now + step.after_s, "created_at": now,
+    }  # fmt: skip
 
 
 def _note(connection: Connection, study_id: int, values: dict[str, Any]) -> None:

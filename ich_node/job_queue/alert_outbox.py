@@ -7,12 +7,12 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, func, or_, select, text, update
+from sqlalchemy import Connection, func, literal, or_, select, text, update
 
 from ich_node.database import AlertRow, Database, InstanceRow, ResultRow, SeriesRow, StudyRow
 from ich_node.database.tables import AWAITED
 from ich_node.job_queue.outbox import DeliveryRules
-from ich_node.records import REPORT_KIND, Alert, AlertKind, AlertState
+from ich_node.records import REPORT_KIND, Alert, AlertKind, AlertState, Triage
 
 _A_MINUTE_S = 60.0
 _SECONDS_A_DAY = 86400.0
@@ -20,13 +20,20 @@ _OPEN = (AlertState.PENDING, AlertState.SENDING)
 
 
 def claim_alert(
-    database: Database, owner: str, *, lease_s: float, busy: Collection[str], most_per_minute: dict[str, int]
+    database: Database,
+    owner: str,
+    *,
+    lease_s: float,
+    busy: Collection[str],
+    most_per_minute: dict[str, int],
+    of_studies: bool = True,
 ) -> Alert | None:
-    """Take the lease of the alert that is to be told next; the most urgent study and the oldest alert first.
+    """Take the lease of the alert that is to be told next: by priority, what is positive first, then the oldest.
 
     Args:
         busy: names of channels to leave alone, since something is being told there.
-        most_per_minute: for each channel there is; alerts for others wait.
+        most_per_minute: for each channel there is.
+        of_studies: False: only what is about the node itself.
     """
     now = time.time()
     left_over = or_(AlertRow.lease_expires_at < now, AlertRow.lease_owner == owner)
@@ -37,8 +44,14 @@ def claim_alert(
             AlertRow.state.in_((AlertState.PENDING, AlertState.WAITING, AlertState.SENDING)),
             AlertRow.next_attempt_at <= now,
             or_(AlertRow.state != AlertState.SENDING, left_over),
+            or_(AlertRow.study_id.is_(None), literal(of_studies)),
         )
-        .order_by(StudyRow.priority.desc(), AlertRow.next_attempt_at, AlertRow.id)
+        .order_by(
+            func.coalesce(StudyRow.priority, 0).desc(),
+            (AlertRow.outcome == Triage.POSITIVE).desc(),
+            AlertRow.next_attempt_at,
+            AlertRow.id,
+        )
     )
     with database.reading() as connection:
         full = _channels_at_their_limit(connection, most_per_minute, now)
@@ -109,13 +122,30 @@ def _first_identifier(connection: Connection, row: Any) -> str:
 def _source(connection: Connection, study: Any, row: Any) -> str | None:
     if row.revision:
         report = select(ResultRow.path).where(
-            ResultRow.study_id == row.study_id, ResultRow.revision == row.revision, ResultRow.kind == REPORT_KIND
-        )
-        return connection.execute(report.order_by(ResultRow.preference).limit(1)).scalar()
+            ResultRow.study_id == row.study_id, ResultRow.revision <= row.revision, ResultRow.kind == REPORT_KIND,
+            ResultRow.path.is_not(None),
+        )  # fmt: skip
+        newest = report.order_by(ResultRow.revision.desc(), ResultRow.preference).limit(1)
+        return connection.execute(newest).scalar()
     image = select(InstanceRow.path).where(
         InstanceRow.series_id == study.early_series_id, InstanceRow.current, InstanceRow.path.is_not(None)
     )
     return connection.execute(image.order_by(InstanceRow.id).limit(1)).scalar()
+
+
+def bury_unknown_channels(database: Database, known: Collection[str]) -> int:
+    """Give up what is for channels that the configuration does not name any more; return how many.
+
+    They would wait for ever, unseen.
+    """
+    waits = (AlertState.PENDING, AlertState.WAITING, AlertState.SENDING)
+    lost = (AlertRow.state.in_(waits), AlertRow.channel.not_in(known))
+    with database.reading() as connection:
+        if not connection.execute(select(AlertRow.id).where(*lost).limit(1)).first():
+            return 0
+    with database.writing() as connection:
+        values = {"state": AlertState.DEAD, "error": "the configuration names no such channel any more"}
+        return connection.execute(update(AlertRow).where(*lost).values(values)).rowcount
 
 
 def mark_told(database: Database, alert: Alert, owner: str, answer: str) -> None:
@@ -153,16 +183,17 @@ def mark_alert_refused(database: Database, alert: Alert, owner: str, error: str,
 
 
 def _finish(connection: Connection, alert: Alert, owner: str, values: dict[str, Any]) -> None:
-    """Give the row back, where it is still ours; one that a newer revision made void stays so once it failed."""
-    row = connection.execute(
-        select(AlertRow.revision, StudyRow.alerted_revision, StudyRow.told, AlertRow.outcome)
-        .outerjoin(StudyRow, StudyRow.id == AlertRow.study_id)
-        .where(AlertRow.id == alert.id, AlertRow.lease_owner == owner)
-    ).first()
+    """Give the row back, where it is still ours; once it failed, it stays void where the channel is told otherwise."""
+    mine = select(AlertRow).where(AlertRow.id == alert.id, AlertRow.lease_owner == owner)
+    row = connection.execute(mine).first()
     if row is None:
         return
-    outdated = row.revision < (row.alerted_revision or 0) and row.told != row.outcome
-    if outdated and values["state"] == AlertState.PENDING:
+    newer = select(AlertRow.id).where(
+        AlertRow.study_id == row.study_id, AlertRow.channel == row.channel, AlertRow.id > row.id,
+        or_(AlertRow.revision != row.revision, AlertRow.kind != row.kind),
+    )  # fmt: skip
+    failed = values["state"] in (AlertState.PENDING, AlertState.DEAD)
+    if failed and connection.execute(newer.limit(1)).first():
         values = values | {"state": AlertState.SUPERSEDED}
     values = values | {"lease_owner": None, "lease_expires_at": None}
     connection.execute(update(AlertRow).where(AlertRow.id == alert.id).values(values))
@@ -185,13 +216,15 @@ def acknowledge(database: Database, what: str, who: str) -> int:
         of_study = or_(AlertRow.study_id.in_(by_identifier), AlertRow.study_id.in_(by_study))
         ids = list(connection.execute(select(AlertRow.id).where(of_study)).scalars())
         mine = AlertRow.id.in_(ids)
-        waiting = update(AlertRow).where(mine, AlertRow.state == AlertState.WAITING)
-        connection.execute(waiting.values(state=AlertState.SUPERSEDED, error=f"acknowledged by {who}"))
-        told = AlertRow.state.in_((AlertState.SENT, AlertState.UNANSWERED))
         seen = {"acknowledged_at": now, "acknowledged_by": who[:64]}
+        waiting = update(AlertRow).where(mine, AlertRow.state == AlertState.WAITING)
+        spared = {"state": AlertState.SUPERSEDED, "error": f"acknowledged by {who}"}
+        stopped = connection.execute(waiting.values(seen | spared)).rowcount
+        told = AlertRow.state.in_((AlertState.SENT, AlertState.UNANSWERED))
         done = connection.execute(update(AlertRow).where(mine, told).values(seen | {"state": AlertState.ACKNOWLEDGED}))
-        open_yet = update(AlertRow).where(mine, AlertRow.state.in_(_OPEN), AlertRow.acknowledged_at.is_(None))
-        return done.rowcount + connection.execute(open_yet.values(seen)).rowcount
+        not_told = AlertRow.state.in_((*_OPEN, AlertState.DEAD)) & AlertRow.acknowledged_at.is_(None)
+        noted = connection.execute(update(AlertRow).where(mine, not_told).values(seen)).rowcount
+        return stopped + done.rowcount + noted
 
 
 def send_again(database: Database, what: str | None) -> int:
@@ -211,12 +244,13 @@ def send_again(database: Database, what: str | None) -> int:
 
 
 def note_unanswered(database: Database) -> int:
-    """Mark what nobody acknowledged although its time is over and no further step waits; return how many."""
+    """Mark what nobody acknowledged although its time is over and no further step is to come; return how many."""
     late = (text(AWAITED), AlertRow.sent_at + AlertRow.answer_within_s < time.time())
     later = AlertRow.__table__.alias("later")
     waits = (
         select(later.c.id)
         .where(later.c.study_id == AlertRow.study_id, later.c.revision == AlertRow.revision)
+        .where(later.c.step > AlertRow.step)
         .where(later.c.state.in_((*_OPEN, AlertState.WAITING)))
         .exists()
     )

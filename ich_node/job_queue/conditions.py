@@ -14,6 +14,8 @@ from ich_node.job_queue.alert_entries import new_alert_identifier
 from ich_node.records import AlertChannel, AlertKind, AlertState, DeliveryState, InstanceState, SeriesState
 
 _UNFINISHED = (SeriesState.RECEIVING, SeriesState.COMPLETE)
+_OF_TODAY = (SeriesRow.state.in_(_UNFINISHED), SeriesRow.modality == "CT", SeriesRow.old.is_(False))
+"""Old studies may wait: they go behind everything else."""
 _UNDELIVERED = (DeliveryState.PENDING, DeliveryState.SENDING)
 
 
@@ -32,32 +34,32 @@ def find_conditions(database: Database, rules: WatchRules) -> dict[str, str]:
     with database.reading() as connection:
         return dict(
             (*_silence(connection, now - rules.no_result_s), *_backlog(connection, now - rules.queue_wait_s),
-             *_failures(connection), *_destinations(connection, now - rules.destination_down_s))
+             *_failures(connection), *_destinations(connection, now - rules.destination_down_s),
+             *_channels(connection, now - rules.destination_down_s))
         )  # fmt: skip
 
 
 def _silence(connection: Connection, before: float) -> Iterator[tuple[str, str]]:
-    late = select(func.count()).where(
-        SeriesRow.state.in_(_UNFINISHED), SeriesRow.last_received_at < before, SeriesRow.modality == "CT"
-    )
+    late = select(func.count()).where(*_OF_TODAY, SeriesRow.last_received_at < before)
     if count := connection.execute(late).scalar_one():
         yield "no result", f"{count} CT series without a result in time: look whether the worker runs and has its model"
 
 
 def _backlog(connection: Connection, before: float) -> Iterator[tuple[str, str]]:
-    """Slices that nobody has looked at for long, though nothing failed: more comes than the worker gets through.
-
-    Old studies may wait: they go behind everything else.
-    """
-    of_today = (SeriesRow.state.in_(_UNFINISHED), SeriesRow.modality == "CT", SeriesRow.old.is_(False))
+    """Slices that nobody has looked at for long, though nothing failed: more comes than the worker gets through."""
     unread = (
         select(func.count())
         .select_from(InstanceRow)
         .join(SeriesRow, SeriesRow.id == InstanceRow.series_id)
-        .where(*of_today, InstanceRow.state == InstanceState.RECEIVED, InstanceRow.received_at < before)
+        .where(
+            *_OF_TODAY,
+            InstanceRow.current,
+            InstanceRow.state == InstanceState.RECEIVED,
+            InstanceRow.received_at < before,
+        )
     )
     unscored = select(func.coalesce(func.sum(SeriesRow.planes_waiting), 0)).where(
-        *of_today, SeriesRow.last_received_at < before
+        *_OF_TODAY, SeriesRow.last_received_at < before
     )
     if count := connection.execute(unread).scalar_one() + connection.execute(unscored).scalar_one():
         yield "backlog", f"the queue grows: {count} slices wait for the worker for longer than they may"
@@ -82,6 +84,10 @@ def _destinations(connection: Connection, before: float) -> Iterator[tuple[str, 
     waiting = select(DeliveryRow.destination, func.count().label("objects")).where(
         DeliveryRow.state.in_(_UNDELIVERED), DeliveryRow.created_at < before
     )
+    takes = select(DeliveryRow.destination).where(
+        DeliveryRow.state == DeliveryState.DELIVERED, DeliveryRow.finished_at >= before
+    )
+    waiting = waiting.where(DeliveryRow.destination.not_in(takes))
     for row in connection.execute(waiting.group_by(DeliveryRow.destination)).all():
         yield (
             f"destination {row.destination}",
@@ -90,6 +96,14 @@ def _destinations(connection: Connection, before: float) -> Iterator[tuple[str, 
     paused = select(DestinationRow.name).where(DestinationRow.paused_at < before)
     for name in connection.execute(paused).scalars():
         yield f"destination {name}", f"destination {name} refuses our association; its objects wait"
+
+
+def _channels(connection: Connection, before: float) -> Iterator[tuple[str, str]]:
+    waiting = select(AlertRow.channel, func.count().label("alerts")).where(
+        AlertRow.state.in_((AlertState.PENDING, AlertState.SENDING)), AlertRow.created_at < before
+    )
+    for row in connection.execute(waiting.group_by(AlertRow.channel)).all():
+        yield f"channel {row.channel}", f"alert channel {row.channel} takes nothing: {row.alerts} alerts wait"
 
 
 def note_conditions(database: Database, found: Mapping[str, str], channels: Sequence[AlertChannel]) -> list[str]:

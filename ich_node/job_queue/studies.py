@@ -162,5 +162,7 @@ def _tell(
         "reason": study.reason.name,
         "withdrawn": withdrawn,
     }
+    if not objects and current:  # the revision stays, and people are to be told all the same
+        answer["alerted_revision"] = current - 1
     set_answer(connection, study.id, revision, now, answer)
     return True

@@ -112,8 +112,9 @@ def referenced_request(source: Dataset) -> Dataset | None:
     item.StudyInstanceUID = source.StudyInstanceUID
     item.ReferencedStudySequence = []
     item.RequestedProcedureCodeSequence = []
-    item.PlacerOrderNumberImagingServiceRequest = None
-    item.FillerOrderNumberImagingServiceRequest = None
+    for keyword in ("PlacerOrderNumberImagingServiceRequest", "FillerOrderNumberImagingServiceRequest"):
+        number = valid_element(requests[0], keyword) or valid_element(source, keyword)
+        setattr(item, keyword, number.value if number else None)
     accession_number = valid_element(requests[0], "AccessionNumber") or valid_element(source, "AccessionNumber")
     item.AccessionNumber = accession_number.value if accession_number else None
     for keyword in ("RequestedProcedureID", "RequestedProcedureDescription", "RequestedProcedureCodeSequence"):

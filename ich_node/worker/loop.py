@@ -115,8 +115,9 @@ class Worker:
         ours = score_ready_planes(self._bench, job, closing=False, most=most) is not None
         if job.due:
             self._bench.striking.discard(job.id)
-        elif ours:
-            look_early(self._bench, job)
+        elif ours and (error := _attempt(lambda: look_early(self._bench, job))):
+            self._bench.striking.discard(job.id)  # the result is told in its time
+            log.error("no early alert", error, series=job.id)
         return ours
 
     def _guarded(self, job: SeriesJob, work: Callable[[SeriesJob], bool]) -> bool:

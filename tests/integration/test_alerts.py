@@ -227,7 +227,10 @@ def test_a_poison_alert_stops_no_other(tmp_path: Path) -> None:
     ):
         site.box.add_study()  # its finding is not known
         site.tell(lambda: {one.state for one in site.alerts()} == {"DEAD", "SENT"})
-        assert {one.channel: one.error for one in site.alerts()} == {"ris": "ZeroDivisionError", "mail": ""}
+        assert {one.channel: one.error for one in site.alerts()} == {
+            "ris": f"template {template}: ZeroDivisionError",
+            "mail": "",
+        }
         assert len(mailbox.heard) == 1
 
 
@@ -284,7 +287,7 @@ def test_who_does_not_answer_is_followed_by_the_next_until_somebody_does(tmp_pat
         assert len(worklist.heard) == 1
         first = site.alerts()[0]
 
-        assert acknowledge(site.box.database, first.identifier, "Dr. Ada") == 2
+        assert acknowledge(site.box.database, first.identifier, "Dr. Ada") == 3
         time.sleep(1.2)
         site.tell()
 

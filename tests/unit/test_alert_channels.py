@@ -17,8 +17,9 @@ import hl7
 import pytest
 import trustme
 
-from ich_node.alert import AlertMessage, ChannelPatience, HL7Channel, MailChannel, WebhookChannel
+from ich_node.alert import AlertMessage, ChannelPatience, HL7Channel, MailChannel, WebhookChannel, check_template
 from ich_node.alert.message import ClassFinding, PersonNameParts
+from ich_node.alert.templates import HL7_TEMPLATE
 from ich_node.errors import AlertRefused, ChannelUnavailable
 from tests.alert_peers import https_server, listener, mail_server
 from tests.running import free_port
@@ -119,6 +120,26 @@ def test_an_ack_that_is_none(tmp_path: Path, behaviour: str, error: type[Excepti
         mllp(ris.port).tell(MESSAGE)
 
 
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("Unknown patient 4711", "NAK AE: Unknown patient ####"),
+        ("no such patient: ZOË", "NAK AE: (its text names the patient and is not kept)"),
+        ("", "NAK AE"),
+    ],
+)
+def test_what_a_receiver_says_is_kept_without_the_patient(tmp_path: Path, text: str, kept: str) -> None:
+    with listener("mllp", tmp_path, f"AE:{text}") as ris, pytest.raises(ChannelUnavailable) as failed:
+        mllp(ris.port).tell(MESSAGE)
+    assert str(failed.value) == kept
+
+
+def test_no_line_break_of_any_kind_ends_a_segment() -> None:
+    name = PersonNameParts("Do\u2028e\u2029\x85\x0b", "J")
+    lines = mllp(1).text(replace(MESSAGE, patient_name=name)).splitlines()
+    assert all(line[:4] in ("MSH|", "PID|", "ORC|", "OBR|", "TQ1|", "OBX|") for line in lines)
+
+
 def test_nobody_listens() -> None:
     port = free_port()
     for channel in (mllp(port), webhook(port), mail(port)):
@@ -133,13 +154,19 @@ def test_nobody_listens() -> None:
         ("MSH|{{ patient_id", "line 1"),
         ("MSH|{{ ''.__class__.__mro__ }}", "unsafe"),
         ("MSH|{{ patient_name.nickname }}", "nickname"),
+        ("MSH|{{ {}[issuer_of_patient_id] }}", "attribute"),
+        ("MSH|{{ 1 // (findings | length - 1) }}", "division"),
     ],
 )
-def test_a_template_with_a_fault(tmp_path: Path, template: str, says: str) -> None:
+def test_a_template_with_a_fault_is_named_when_it_is_checked_and_quotes_nobody_when_it_is_used(
+    tmp_path: Path, template: str, says: str
+) -> None:
     file = tmp_path / "own.j2"
     file.write_text(template)
-    with pytest.raises(AlertRefused, match=says):
-        mllp(1, template=file).text(MESSAGE)
+    assert says in check_template(file, HL7_TEMPLATE, "hl7", mllp(1).names)
+    with pytest.raises(AlertRefused, match=r"own\.j2.*(Error|Undefined)") as refused:
+        mllp(1, template=file).text(replace(MESSAGE, findings=MESSAGE.findings[:1]))
+    assert "HOSPITAL" not in str(refused.value)
 
 
 def test_a_template_of_ones_own(tmp_path: Path) -> None:

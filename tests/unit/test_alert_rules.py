@@ -28,6 +28,22 @@ def planned(
     return [(step.channel.name, step.after_s) for step in plan.steps]
 
 
+def test_of_two_rules_for_one_channel_the_more_impatient_waits_and_repeats_are_kept() -> None:
+    values = {
+        "receiver": {"allow_any": True},
+        "alert_hl7": [{"name": "ris", "host": "ris", "port": 2575}],
+        "alert_rule": [{"tell": ["ris"]}, {"tell": ["ris"], "answer_within_s": 60.0, "then": ["ris", "ris"]}],
+    }
+    steps = plan_alerts(parse_config(values), POSITIVE, NOON).steps
+    assert [(step.after_s, step.answer_within_s) for step in steps] == [(0.0, 60.0), (60.0, 60.0), (120.0, 60.0)]
+
+
+@pytest.mark.parametrize("acquired_at", [None, 0.0])
+def test_what_is_not_live_is_held_however_old_it_is(acquired_at: float | None) -> None:
+    values = {"receiver": {"allow_any": True}, "node": {"mode": "objects"}}
+    assert plan_alerts(parse_config(values), replace(POSITIVE, acquired_at=acquired_at), NOON).held
+
+
 def test_without_a_rule_nobody_is_told() -> None:
     assert planned(POSITIVE) == []
 

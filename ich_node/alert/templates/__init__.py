@@ -21,7 +21,8 @@ HL7_TEMPLATE: Final = "oru_r01.hl7.j2"
 MAIL_TEMPLATE: Final = "mail.txt.j2"
 
 _HL7_ESCAPES: Final = {"\\": "\\E\\", "|": "\\F\\", "^": "\\S\\", "&": "\\T\\", "~": "\\R\\"}
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
+_FAULTS: Final = (OSError, TemplateError, TypeError, ValueError, ArithmeticError, LookupError)
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 
 def render(template: Path | None, default: str, syntax: Syntax, message: AlertMessage, more: Mapping[str, str]) -> str:
@@ -35,32 +36,38 @@ def render(template: Path | None, default: str, syntax: Syntax, message: AlertMe
         more: further names, of the channel.
 
     Raises:
-        AlertRefused: the template cannot be read, has a fault, or names what there is not.
+        AlertRefused: the template cannot be read, has a fault, or names what there is not. It says no more than
+            the kind of fault and the line: the rest may quote a patient's data.
     """
     try:
-        source = template.read_text("utf-8") if template else _packaged(default)
-        environment = SandboxedEnvironment(
-            undefined=StrictUndefined, finalize=_FINALIZE[syntax], trim_blocks=True, lstrip_blocks=True,
-            keep_trailing_newline=True, autoescape=False,
-        )  # fmt: skip
-        names = {name: getattr(message, name) for name in AlertMessage.__slots__} | {"created": message.created}
-        return environment.from_string(source).render(names | dict(more))
-    except (OSError, UnicodeDecodeError) as error:
-        raise AlertRefused(f"template {template} cannot be read: {error}") from None
-    except TemplateError as error:
-        number = getattr(error, "lineno", None)  # of a fault in its syntax
-        line = f", line {number}" if number else ""
-        raise AlertRefused(f"template {template or default}{line}: {error.message}") from None
-    except (TypeError, ValueError) as error:
-        raise AlertRefused(f"template {template or default}: {error}") from None
+        return _fill(template, default, syntax, message, more)
+    except _FAULTS as error:
+        raise AlertRefused(f"template {template or default}{_line(error)}: {type(error).__name__}") from None
+
+
+def _line(error: Exception) -> str:
+    number = getattr(error, "lineno", None)  # of a fault in its syntax
+    return f", line {number}" if number else ""
+
+
+def _fill(template: Path | None, default: str, syntax: Syntax, message: AlertMessage, more: Mapping[str, str]) -> str:
+    source = template.read_text("utf-8") if template else _packaged(default)
+    environment = SandboxedEnvironment(
+        undefined=StrictUndefined, finalize=_FINALIZE[syntax], trim_blocks=True, lstrip_blocks=True,
+        keep_trailing_newline=True, autoescape=False,
+    )  # fmt: skip
+    names = {name: getattr(message, name) for name in AlertMessage.__slots__} | {"created": message.created}
+    return environment.from_string(source).render(names | dict(more))
 
 
 def check_template(template: Path, default: str, syntax: Syntax, more: Mapping[str, str]) -> str:
     """Fill a site's template in with an invented message; returns what is wrong with it, else nothing."""
     try:
-        text = render(template, default, syntax, _invented(), more)
-    except AlertRefused as error:
-        return str(error)
+        text = _fill(template, default, syntax, _invented(), more)
+    except (OSError, UnicodeDecodeError) as error:
+        return f"template {template} cannot be read: {error}"
+    except _FAULTS as error:  # all that it can quote is invented
+        return f"template {template}{_line(error)}: {error}"
     if syntax == "hl7" and not text.lstrip().startswith("MSH|"):
         return f"template {template}: must begin with MSH|"
     return ""
