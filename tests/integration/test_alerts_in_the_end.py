@@ -72,7 +72,8 @@ def test_a_withdrawal_is_told_also_where_no_report_could_be_made(site: AlertingS
         study = connection.execute(select(StudyRow)).one()
         connection.exec_driver_sql("update series set state = 'QUARANTINED'")
     of_it = StudyToTell(
-        id=study.id, study_instance_uid=uid, series_id=study.rests_on_series_id, series_instance_uid="1.2.3", revision=2,
+        id=study.id, study_instance_uid=uid, series_id=study.rests_on_series_id, series_instance_uid="1.2",
+        revision=2,
         reason=NotAnalysedReason.ANALYSIS_FAILED, detail="", calling_ae_title="", remote_address="", old=False,
     )  # fmt: skip
     assert withdraw_study(site.box.database, of_it, (), ())
