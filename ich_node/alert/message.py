@@ -86,6 +86,12 @@ class AlertMessage:
     placer_order_number: str = ""
     filler_order_number: str = ""
     report_sop_instance_uid: str = ""
+    prior: str = ""
+    """What is known of earlier studies of the patient, in words; empty where it is about the node itself."""
+    prior_undated: str = ""
+    """The same without dates, for who gets no patient data."""
+    known_bleed: bool = False
+    """This node reported hemorrhage for an earlier study of the patient."""
 
     @property
     def created(self) -> str:
@@ -135,6 +141,9 @@ def message_of(alert: Alert, source_file: Path) -> AlertMessage:
         placer_order_number=_text(request, "PlacerOrderNumberImagingServiceRequest"),
         filler_order_number=_text(request, "FillerOrderNumberImagingServiceRequest"),
         report_sop_instance_uid=_text(report, "SOPInstanceUID") if alert.revision else "",
+        prior="" if alert.history is None else alert.history.in_words(),
+        prior_undated="" if alert.history is None else alert.history.in_words(dated=False),
+        known_bleed=alert.history is not None and alert.history.known_bleed,
     )
 
 
