@@ -31,6 +31,11 @@ _VERIFICATION: Final = "1.2.840.10008.1.1"
 _PART: Final = re.compile(r"(<!-- generated: (?P<name>[a-z_]+) -->\n).*?(<!-- end of (?P=name) -->)", re.DOTALL)
 
 _DEFAULT: Final = Config()
+_QUERIES: Final = (
+    ("STUDY", query_retrieve.STUDY_KEYS),
+    ("SERIES", query_retrieve.SERIES_KEYS),
+    ("IMAGE", query_retrieve.IMAGE_KEYS),
+)
 
 _CONFIGURED: Final = (
     ("`node.ae_title`", "AE title, as SCP and as SCU", _DEFAULT.node.ae_title),
@@ -174,8 +179,7 @@ def query_contexts() -> str:
 def query_keys() -> str:
     """The keys of its requests."""
     rows = [
-        (level, ", ".join(keyword for keyword in keys if keyword != "QueryRetrieveLevel"))
-        for level, keys in (("SERIES", query_retrieve.SERIES_KEYS), ("IMAGE", query_retrieve.IMAGE_KEYS))
+        (level, ", ".join(keyword for keyword in keys if keyword != "QueryRetrieveLevel")) for level, keys in _QUERIES
     ]
     return _table(("Query/Retrieve Level", "Keys"), rows)
 

@@ -65,6 +65,7 @@ def _fits(rule: AlertRuleSettings, answer: StudyAnswer, now: datetime) -> bool:
         and answer.probabilities.get("any", 0.0) >= rule.minimum_probability
         and (rule.station_name is None or is_like(answer.station_name, rule.station_name))
         and (rule.ae_title is None or rule.ae_title == answer.calling_ae_title)
+        and (rule.known_bleed is None or rule.known_bleed == answer.known_bleed)
         and (rule.hours is None or _is_within(rule.hours, now))
     )
 

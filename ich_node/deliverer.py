@@ -14,6 +14,7 @@ from ich_node.config import Config
 from ich_node.database import Database, open_database, prepare_database
 from ich_node.deliver import StoreOutcome, Verdict, is_warning, store
 from ich_node.errors import ClassNotTaken, DatabaseBusy, DestinationRefuses, DestinationUnavailable, TransientError
+from ich_node.history_asker import HistoryAsker
 from ich_node.housekeeping import start_housekeeping
 from ich_node.job_queue import (
     DeliveryRules,
@@ -249,6 +250,9 @@ def start_asking(config: Config, database: Database, stop: threading.Event) -> N
     pacs = pacs_to_ask(config)
     if pacs is not None:
         threading.Thread(target=Asker(config, database, pacs).run, args=(stop,), name="ask", daemon=True).start()
+    if pacs is not None and config.history.query:
+        asker = HistoryAsker(config, database, pacs)
+        threading.Thread(target=asker.run, args=(stop,), name="ask-history", daemon=True).start()
 
 
 def _patience(config: Config) -> Patience:

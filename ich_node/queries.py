@@ -21,6 +21,7 @@ from ich_node.database import (
     SeriesRow,
     StudyRow,
 )
+from ich_node.patient_history import history_of
 from ich_node.records import OBJECT_OF_KIND, InstanceState, NotAnalysedReason, SeriesState
 
 _OPEN = (SeriesState.RECEIVING, SeriesState.COMPLETE)
@@ -113,6 +114,8 @@ class StudyStatus:
     rests_on: str | None
     """Series Instance UID that the answer rests on."""
     received_at: float
+    prior: str = ""
+    """What is known of earlier studies of the patient, in words."""
     series: tuple[SeriesStatus, ...] = ()
     deliveries: tuple[DeliveryStatus, ...] = ()
     alerts: tuple[AlertStatus, ...] = ()
@@ -192,6 +195,7 @@ def _study(connection: Connection, row: Any) -> StudyStatus:
         old=row.old,
         rests_on=None if basis is None or row.triage is None else basis.series_instance_uid,
         received_at=row.created_at,
+        prior=history_of(connection, row).in_words(),
         series=status,
         deliveries=_deliveries(connection, row.id),
         alerts=_alerts(connection, row.id),

@@ -88,6 +88,12 @@ class AlertMessage:
     report_sop_instance_uid: str = ""
     test_model: bool = False
     """Shown for a test: it means nothing."""
+    prior: str = ""
+    """What is known of earlier studies of the patient, in words; empty where it is about the node itself."""
+    prior_undated: str = ""
+    """The same without dates, for who gets no patient data."""
+    known_bleed: bool = False
+    """This node reported hemorrhage for an earlier study of the patient."""
 
     @property
     def created(self) -> str:
@@ -138,6 +144,9 @@ def message_of(alert: Alert, source_file: Path) -> AlertMessage:
         filler_order_number=_order_number(report, request, "Filler"),
         report_sop_instance_uid=_text(report, "SOPInstanceUID") if alert.revision else "",
         test_model=alert.test_model,
+        prior="" if alert.history is None else alert.history.in_words(),
+        prior_undated="" if alert.history is None else alert.history.in_words(dated=False),
+        known_bleed=alert.history is not None and alert.history.known_bleed,
     )
 
 

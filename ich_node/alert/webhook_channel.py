@@ -83,6 +83,8 @@ class WebhookChannel:
                 one.code: {"presence": one.presence, "probability": round(one.probability, 4)}
                 for one in message.findings
             },
+            "known_bleed": message.known_bleed,
+            "prior": (message.prior if self.phi else message.prior_undated) or None,
             "notice": message.notice,
         }
         if self.phi:

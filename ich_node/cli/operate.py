@@ -133,6 +133,7 @@ def _what_needs_a_person(status: NodeStatus) -> Iterator[str]:
 def _show_study(study: StudyStatus, console: Console) -> None:
     if study.rests_on and len(study.series) > 1:
         console.print(f"\nthe answer rests on series {study.rests_on}", soft_wrap=True)
+    console.print(f"  earlier studies: {study.prior}", soft_wrap=True)
     for series in study.series:
         _show_series(series, console)
     for delivery in study.deliveries:

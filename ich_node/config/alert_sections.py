@@ -71,6 +71,7 @@ class AlertRuleSettings(Section):
     minimum_probability: Annotated[float, Field(ge=0, le=1)] = 0.0
     station_name: Annotated[str, Field(min_length=1, max_length=64)] | None = None
     ae_title: AETitle | None = None
+    known_bleed: bool | None = None
     hours: TimeSpan | None = None
     answer_within_s: PositiveSeconds | None = None
     then: Annotated[tuple[Name, ...], Field(strict=False)] = ()

@@ -25,6 +25,7 @@ from ich_node.config.sections import (
     DeliverySettings,
     DestinationSettings,
     EligibilitySettings,
+    HistorySettings,
     ModelSettings,
     NodeSettings,
     PeerSettings,
@@ -61,6 +62,7 @@ class Config(Section):
     destination: Annotated[tuple[DestinationSettings, ...], Field(strict=False)] = ()
     priority: Annotated[tuple[PrioritySettings, ...], Field(strict=False)] = ()
     query: QuerySettings | None = None
+    history: HistorySettings = HistorySettings()
     viewer: ViewerSettings = ViewerSettings()
     alert: AlertSettings = AlertSettings()
     watchdog: WatchdogSettings = WatchdogSettings()
@@ -129,6 +131,8 @@ def _faults_between_keys(values: dict[str, Any]) -> list[str]:
             known = ", ".join(names) or "none"
             faults.append(f"peer.{number}.destinations = {unknown}: unknown destination; known: {known}")
     faults += _faults_of_channels(values)
+    if _section(values, "history").get("query") is True and "query" not in values:
+        faults.append("history.query = true: needs [query], the PACS that is asked")
     if not values.get("peer") and _section(values, "receiver").get("allow_any") in (None, False):
         faults.append("peer: nobody may send; add a [[peer]] with ae_title and address, or receiver.allow_any = true")
     for number, rule in enumerate(_tables(values, "priority")):

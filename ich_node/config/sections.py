@@ -131,6 +131,12 @@ class QuerySettings(Section):
     port: Port
 
 
+class HistorySettings(Section):
+    """``[history]``: whether the PACS of ``[query]`` is asked for earlier studies of a patient."""
+
+    query: bool = False
+
+
 class DeliverySettings(Section):
     """``[delivery]``: patience with destinations."""
 

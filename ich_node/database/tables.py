@@ -7,7 +7,7 @@ from typing import Any, Final
 from sqlalchemy import JSON, ForeignKey, Index, LargeBinary, String, Text, UniqueConstraint, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-SCHEMA: Final = "0003"
+SCHEMA: Final = "0004"
 """The newest migration: what these tables are."""
 
 # What is looked for ten times a second has an index of its own, which holds nothing else. SQLite uses such an index
@@ -72,6 +72,12 @@ class StudyRow(Base):
     """It was decided who is told of the early finding."""
     told: Mapped[str | None] = mapped_column(_STATE)
     """What people were last told that the study says."""
+    history_asked_at: Mapped[float | None]
+    """When the PACS was last asked about earlier studies of the patient, or tried to be."""
+    pacs_studies: Mapped[int | None]
+    """How many earlier CT studies the PACS said there are; None where it did not, or said too little."""
+    pacs_newest: Mapped[str | None] = mapped_column(String(8))
+    """StudyDate of the newest of them."""
 
 
 class SeriesRow(Base):
@@ -84,6 +90,7 @@ class SeriesRow(Base):
         Index("series_by_head_expected", "head_expected", "state"),
         Index("series_by_lease_owner", "lease_owner"),
         Index("series_by_uid", "series_instance_uid"),
+        Index("series_by_patient", "patient_mark"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -126,6 +133,10 @@ class SeriesRow(Base):
     acquired_at: Mapped[float | None]
     """Of the newest image whose header says when it was acquired."""
     station_name: Mapped[str] = mapped_column(String(64), default="")
+    patient_mark: Mapped[str | None] = mapped_column(String(32))
+    """Hash of PatientID with its issuer, of the image that was read last; None where there is none."""
+    birth_mark: Mapped[str | None] = mapped_column(String(32))
+    """Hash of PatientBirthDate."""
     released_instance_id: Mapped[int | None]
     """Up to this instance a person released the series from quarantine."""
     lease_owner: Mapped[str | None] = mapped_column(String(128))

@@ -14,6 +14,7 @@ from sqlalchemy import ColumnElement, Connection, insert, select, text, update
 from ich_node.database import AlertRow, Database, SeriesRow, StudyRow
 from ich_node.database.tables import EARLY, TO_ALERT
 from ich_node.job_queue.alert_early import studies_left_without_result
+from ich_node.patient_history import history_of
 from ich_node.records import AlertChannel, AlertKind, AlertState, AlertStep, Presence, StudyAnswer, Triage
 from ich_node.records.alerts import NOT_ANALYSED, PRELIMINARY, WITHDRAWN
 
@@ -73,7 +74,7 @@ def _studies(connection: Connection) -> list[Any]:
 
 def _early_answer(connection: Connection, study: Any) -> StudyAnswer:
     series = connection.execute(select(SeriesRow).where(SeriesRow.id == study.early_series_id)).one()
-    return _answer_of(study, series, Triage.POSITIVE, study.early_finding)
+    return _answer_of(connection, study, series, Triage.POSITIVE, study.early_finding)
 
 
 def _answer(connection: Connection, study: Any) -> StudyAnswer:
@@ -84,10 +85,10 @@ def _answer(connection: Connection, study: Any) -> StudyAnswer:
             select(SeriesRow).where(SeriesRow.study_id == study.id).order_by(SeriesRow.id).limit(1)
         ).one()
     outcome = WITHDRAWN if study.withdrawn else study.triage or NOT_ANALYSED
-    return _answer_of(study, series, outcome, (series.finding or {}) if study.triage else {})
+    return _answer_of(connection, study, series, outcome, (series.finding or {}) if study.triage else {})
 
 
-def _answer_of(study: Any, series: Any, outcome: str, finding: dict[str, Any]) -> StudyAnswer:
+def _answer_of(connection: Connection, study: Any, series: Any, outcome: str, finding: dict[str, Any]) -> StudyAnswer:
     return StudyAnswer(
         study_id=study.id,
         revision=study.revision,
@@ -99,6 +100,7 @@ def _answer_of(study: Any, series: Any, outcome: str, finding: dict[str, Any]) -
         remote_address=series.remote_address,
         acquired_at=series.acquired_at,
         test_model=finding.get("test_model", False),
+        known_bleed=history_of(connection, study).known_bleed,
     )
 
 

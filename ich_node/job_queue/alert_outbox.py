@@ -12,6 +12,7 @@ from sqlalchemy import Connection, func, literal, or_, select, text, update
 from ich_node.database import AlertRow, Database, InstanceRow, ResultRow, SeriesRow, StudyRow
 from ich_node.database.tables import AWAITED
 from ich_node.job_queue.outbox import DeliveryRules
+from ich_node.patient_history import history_of
 from ich_node.records import REPORT_KIND, Alert, AlertKind, AlertState, Triage
 
 _A_MINUTE_S = 60.0
@@ -96,6 +97,7 @@ def _alert(connection: Connection, row: Any) -> Alert:
         study_instance_uid="" if study is None else study.study_instance_uid,
         first_identifier=_first_identifier(connection, row),
         test_model=finding.get("test_model", False),
+        history=None if study is None else history_of(connection, study),
         text=row.text or "",
     )
 

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, delete, insert, or_, select, update
 
 from ich_node.database import Database, InstanceRow, PlaneRow, SeriesRow
 from ich_node.job_queue.facts import facts_from_json, facts_to_json, tissue_to_json
@@ -70,12 +70,23 @@ def save_read(database: Database, job: SeriesJob, owner: str, read: Sequence[Rea
             return False
         for one in read:
             _save_instance(connection, one)
+        _note_patient(connection, job.id, read)
         others = [one.instance_id for one in read if one.other_picture]
         if others and not _is_released(connection, job.id, others):
             images = "1 image" if len(others) == 1 else f"{len(others)} images"
             quarantine(connection, job.id, NotAnalysedReason.OTHER_PIXELS, images)
             return False
         return True
+
+
+def _note_patient(connection: Connection, series_id: int, read: Sequence[ReadInstance]) -> None:
+    """Note on the series whose it is, as the image read last says: by that, earlier studies are found."""
+    marks = next((one.marks for one in reversed(read) if one.marks.patient_id), None)
+    if marks is None:
+        return
+    values = {"patient_mark": marks.patient_id, "birth_mark": marks.patient_birth_date or None}
+    other = or_(*(getattr(SeriesRow, name).is_distinct_from(value) for name, value in values.items()))
+    connection.execute(update(SeriesRow).where(SeriesRow.id == series_id, other).values(values))
 
 
 def _is_released(connection: Connection, series_id: int, instance_ids: Sequence[int]) -> bool:

@@ -29,6 +29,7 @@ from ich_node.records.findings import (
     SliceProbability,
     TriageFinding,
 )
+from ich_node.records.history import EarlierBleed, EarlierStudies, PatientHistory
 from ich_node.records.images import (
     Completeness,
     Gap,
@@ -106,6 +107,8 @@ __all__ = [
     "DeliveryObject",
     "DeliveryState",
     "Destination",
+    "EarlierBleed",
+    "EarlierStudies",
     "EligibilityRules",
     "Gap",
     "HounsfieldSlice",
@@ -115,6 +118,7 @@ __all__ = [
     "ModelIdentity",
     "NotAnalysedReason",
     "OtherSeriesFinding",
+    "PatientHistory",
     "PatientMarks",
     "PlaneMember",
     "PlaneScore",

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Literal
 
+from ich_node.records.history import PatientHistory
+
 ChannelKind = Literal["hl7", "webhook", "mail"]
 
 WITHDRAWN: Final = "withdrawn"
@@ -84,6 +86,8 @@ class StudyAnswer:
     remote_address: str
     acquired_at: float | None
     test_model: bool = False
+    known_bleed: bool = False
+    """This node reported hemorrhage for an earlier study of the patient; what is not known is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,5 +118,7 @@ class Alert:
     first_identifier: str = ""
     """Of the first alert of the study through this channel: what a correction is about, without naming a patient."""
     test_model: bool = False
+    history: PatientHistory | None = None
+    """None where it is about the node itself."""
     text: str = ""
     """Of a condition of the node itself."""

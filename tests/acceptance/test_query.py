@@ -1,9 +1,10 @@
-"""Orthanc says how many instances of a series it holds, and the node closes the series by it."""
+"""Orthanc says how many instances a series has, by which the node closes it, and which studies a patient had before."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,8 @@ from ich_node.database import SeriesRow
 from ich_node.deliverer import Asker
 from ich_node.pacs import send_study
 from ich_node.phantom import PhantomSettings, write_series
-from ich_node.query_retrieve import count_instances
-from ich_node.records import Destination
+from ich_node.query_retrieve import count_instances, find_earlier_studies, read_study_of_patient
+from ich_node.records import Destination, EarlierStudies
 from tests.acceptance.conftest import Orthanc
 from tests.running import settings
 from tests.unit.queueing import open_queue, receive, received, rows
@@ -64,3 +65,27 @@ def test_a_series_is_due_when_orthanc_holds_no_more_than_came_here(
     queue.close()
     assert row.expected_instances == expected
     assert (row.due_at <= time.time()) is due
+
+
+def test_orthanc_says_which_ct_studies_a_patient_had_before(archive: Destination, tmp_path: Path) -> None:
+    mine = f"P{time.time_ns()}"
+
+    def send(patient_id: str, day: int) -> Path:
+        drawn = PhantomSettings(
+            slices=1, rows=32, patient_id=patient_id, study_instance_uid=generate_uid(),
+            acquired_at=datetime(2026, 3, day, 12).astimezone(),
+        )  # fmt: skip
+        (image,) = write_series(tmp_path / str(generate_uid()), drawn)
+        send_study([image], archive.host, archive.port, archive.ae_title)
+        return image
+
+    def earlier(image: Path) -> EarlierStudies | None:
+        study = read_study_of_patient(image)
+        assert study is not None
+        return find_earlier_studies(archive, "ICH_NODE", study, Patience())
+
+    first, second, third = (send(mine, day) for day in (1, 2, 3))
+    send(f"{mine}9", 1)
+    assert earlier(first) == EarlierStudies(0)
+    assert earlier(second) == EarlierStudies(1, "20260301")
+    assert earlier(third) == EarlierStudies(2, "20260302")

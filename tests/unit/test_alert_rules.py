@@ -67,10 +67,18 @@ def test_without_a_rule_nobody_is_told() -> None:
         ({"hours": "12:00-12:01"}, True),
         ({"hours": "11:00-12:00"}, False),
         ({"station_name": "CT_ER*", "ae_title": "SCANNER2"}, False),
+        ({"known_bleed": False}, True),
+        ({"known_bleed": True}, False),
     ],
 )
 def test_every_condition_must_fit(conditions: dict[str, Any], told: bool) -> None:
     assert bool(planned(POSITIVE, {"tell": ["ris"], **conditions})) is told
+
+
+@pytest.mark.parametrize(("wanted", "told"), [(True, True), (False, False), (None, True)])
+def test_a_known_bleed_follows_rules_for_it_and_rules_that_do_not_ask(wanted: bool | None, told: bool) -> None:
+    rule: dict[str, Any] = {"tell": ["ris"]} | ({} if wanted is None else {"known_bleed": wanted})
+    assert bool(planned(replace(POSITIVE, known_bleed=True), rule)) is told
 
 
 @pytest.mark.parametrize(("hour", "told"), [(17, True), (23, True), (0, True), (6, True), (7, False), (16, False)])

@@ -253,6 +253,9 @@ def test_a_fault_of_a_priority_says_what_is_allowed(condition: str, says: str) -
 def test_a_query_needs_everything_that_an_association_needs() -> None:
     faults = faults_of("receiver.allow_any = true\n[query]\nae_title = 'PACS'")
     assert faults == ["query.host: missing", "query.port: missing"]
+    assert faults_of("receiver.allow_any = true\n[history]\nquery = true") == [
+        "history.query = true: needs [query], the PACS that is asked"
+    ]
     assert the_fault("query = 'PACS'") == "query = 'PACS': must be a table: [query]"
 
 

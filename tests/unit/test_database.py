@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import subprocess
 import sys
@@ -199,13 +200,17 @@ def test_the_schema_is_the_newest_migration() -> None:
 def first_schema(folder: Path) -> Database:
     """A database as version 0001 left it: a concluded series, and one that was arriving and half scored."""
     database = open_database(f"sqlite:///{folder / 'ich-node.sqlite'}")
+    migrate(database, "0001")
+    write(database, *_ROWS_OF_THE_FIRST_SCHEMA)
+    return database
+
+
+def migrate(database: Database, schema: str) -> None:
     settings = AlembicConfig()
     settings.set_main_option("script_location", "ich_node.database:migrations")
     with database.writing() as connection:
         settings.attributes["connection"] = connection
-        command.upgrade(settings, "0001")
-    write(database, *_ROWS_OF_THE_FIRST_SCHEMA)
-    return database
+        command.upgrade(settings, schema)
 
 
 _SERIES = """INSERT INTO series (id, study_id, series_instance_uid, modality, state, head_expected, triage, attempts,
@@ -250,6 +255,20 @@ def test_a_late_slice_after_the_upgrade_makes_a_new_revision(tmp_path: Path) -> 
     assert [one.sop_instance_uid for one in waiting_instances(database, job.id, 9)] == ["1.2.1.1.1", "1.2.1.1.2"]
     plan = plan_report(database, job, Triage.NEGATIVE, None, "other")
     assert (plan.revision, plan.triage, plan.rests_on_series_id) == (2, Triage.NEGATIVE, job.id)
+    database.close()
+
+
+def test_after_the_upgrade_a_series_is_of_the_patient_whom_its_newest_image_named_before(tmp_path: Path) -> None:
+    database = first_schema(tmp_path)
+    migrate(database, "0003")
+    for number, patient_id, birth_date in ((3, "old", "b"), (4, "new", ""), (5, "", "")):
+        marks = json.dumps({"patient_id": patient_id, "patient_name": "", "patient_birth_date": birth_date})
+        instance = _INSTANCE.format(number).replace(f"({number}, {number},", f"({number}, 1,")
+        write(database, instance, f"UPDATE instance SET marks = '{marks}' WHERE id = {number}")
+    prepare_database(database, tmp_path)
+    concluded, arriving = rows(database, SeriesRow)
+    assert (concluded.patient_mark, concluded.birth_mark) == ("new", None)
+    assert (arriving.patient_mark, arriving.birth_mark) == (None, None)
     database.close()
 
 

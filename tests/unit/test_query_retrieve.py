@@ -16,8 +16,14 @@ from ich_node.association import Patience
 from ich_node.errors import DestinationRefuses, DestinationUnavailable
 from ich_node.pacs import SmallPacs, send_study
 from ich_node.phantom import PhantomSettings, write_series
-from ich_node.query_retrieve import STUDY_ROOT_FIND, count_instances
-from ich_node.records import Destination
+from ich_node.query_retrieve import (
+    STUDY_ROOT_FIND,
+    StudyOfPatient,
+    count_instances,
+    find_earlier_studies,
+    read_study_of_patient,
+)
+from ich_node.records import Destination, EarlierStudies
 from tests.running import free_port, leaks_a_socket
 
 STUDY, SERIES = "2.25.11", "2.25.12"
@@ -152,3 +158,94 @@ def test_a_pacs_that_hangs_is_unavailable_after_our_patience() -> None:
                 ask(port)
         finally:
             hanging.set()
+
+
+# --------------------------------------------------------------------------- earlier studies of a patient
+
+
+NOW = StudyOfPatient("4711", "HOSPITAL", "19500102", STUDY, "20260312", "101500")
+
+
+def earlier(*matches: dict[str, Any], study: StudyOfPatient = NOW) -> EarlierStudies | None:
+    """Ask a PACS that answers a study of 2026-01-05 with some changes, for each of the matches."""
+    values = {"PatientID": "4711", "StudyInstanceUID": "2.25.1", "StudyDate": "20260105", "ModalitiesInStudy": "CT"}
+
+    def answer(_: Dataset) -> Iterator[tuple[int, Dataset]]:
+        for one in matches:
+            ds = Dataset()
+            for keyword, value in (values | one).items():
+                setattr(ds, keyword, value)
+            yield PENDING, ds
+
+    with answering(answer) as port:
+        return find_earlier_studies(Destination("query", "PACS", "127.0.0.1", port), "ICH_NODE", study, SHORT)
+
+
+def test_earlier_ct_studies_of_the_patient_are_counted_once_each() -> None:
+    newer = {"StudyInstanceUID": "2.25.2", "StudyDate": "20260301", "ModalitiesInStudy": ["CT", "SR"]}
+    assert earlier({}, newer, {}) == EarlierStudies(2, "20260301")
+    assert earlier() == EarlierStudies(0)
+
+
+def test_the_query_names_the_patient_and_the_time() -> None:
+    asked: list[Dataset] = []
+
+    def answer(identifier: Dataset) -> Iterator[tuple[int, Dataset]]:
+        asked.append(identifier)
+        yield from ()
+
+    with answering(answer) as port:
+        find_earlier_studies(Destination("query", "PACS", "127.0.0.1", port), "ICH_NODE", NOW, SHORT)
+    (one,) = asked
+    assert {element.keyword: element.value or "" for element in one} == {
+        "QueryRetrieveLevel": "STUDY", "PatientID": "4711", "IssuerOfPatientID": "HOSPITAL", "PatientBirthDate": "",
+        "StudyInstanceUID": "", "StudyDate": "-20260312", "StudyTime": "", "ModalitiesInStudy": "CT",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "match",
+    [
+        {"StudyInstanceUID": STUDY, "StudyDate": "20260312"},
+        {"ModalitiesInStudy": "MR"},
+        {"StudyDate": "20260313"},
+        {"StudyDate": "20260312", "StudyTime": "101500"},
+    ],
+    ids=["this study", "no CT", "later", "not earlier that day"],
+)
+def test_what_is_no_earlier_ct_study(match: dict[str, Any]) -> None:
+    assert earlier(match) == EarlierStudies(0)
+
+
+def test_an_earlier_study_of_the_same_day_counts() -> None:
+    assert earlier({"StudyDate": "20260312", "StudyTime": "0900"}) == EarlierStudies(1, "20260312")
+
+
+@pytest.mark.parametrize(
+    "match",
+    [
+        {"PatientID": "4712"},
+        {"PatientID": ""},
+        {"IssuerOfPatientID": "OTHER"},
+        {"PatientBirthDate": "19611111"},
+        {"ModalitiesInStudy": None},
+        {"StudyDate": ""},
+        {"StudyDate": "20260312", "StudyTime": ""},
+        {"StudyInstanceUID": ""},
+    ],
+    ids=["other patient", "nobody", "other issuer", "other birth date", "no modality", "no date", "no time", "no UID"],
+)
+def test_an_answer_in_doubt_never_counts_and_never_means_that_there_is_none(match: dict[str, Any]) -> None:
+    assert earlier(match) is None
+    assert earlier(match, {}) == EarlierStudies(1, "20260105")
+
+
+def test_an_image_says_what_is_asked_about(tmp_path: Path) -> None:
+    (image,) = write_series(tmp_path, PhantomSettings(slices=1, rows=32, patient_id="Ä1", study_instance_uid=STUDY))
+    study = read_study_of_patient(image)
+    assert study is not None
+    assert (study.patient_id, study.patient_birth_date, study.study_instance_uid) == ("Ä1", "19500101", STUDY)
+    assert len(study.study_date) == 8
+    assert read_study_of_patient(tmp_path / "none.dcm") is None
+    (image,) = write_series(tmp_path / "nobody", PhantomSettings(slices=1, rows=32, patient_id=""))
+    assert read_study_of_patient(image) is None
