@@ -22,7 +22,7 @@ from pydicom.uid import (
 
 from ich_node import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, association, deliver, query_retrieve
 from ich_node.config import Config
-from ich_node.receive import negotiation, scp, statuses
+from ich_node.receive import negotiation, scp, statuses, transport
 from ich_node.records import ANALYSED_SOP_CLASSES, HEMORRHAGE_CLASSES, Presence, Triage
 from ich_node.report import codes, content, structured_report
 
@@ -94,7 +94,10 @@ def implementation() -> str:
 def defaults() -> str:
     """The configuration parameters of the network, with their defaults."""
     rows = [(key, what, f"{value:g}" if isinstance(value, float) else value) for key, what, value in _CONFIGURED]
-    rows.append(("fixed", "time-out of an association request (ARTIM), s", f"{scp._ASSOCIATION_TIMEOUT_S:g}"))
+    rows.append(("fixed", "from the connection to its whole association request, s", f"{transport.REQUEST_S:g}"))
+    rows.append(("fixed", "from the first byte of a PDU to its last, s", f"{transport.PDU_S:g}"))
+    rows.append(("fixed", "longest PDU that is read, KiB", transport.LONGEST_PDU // 1024))
+    rows.append(("fixed", "time-out of a release or abort (ARTIM), s", f"{scp._ASSOCIATION_TIMEOUT_S:g}"))
     return _table(("Key", "Meaning", "Default"), rows)
 
 
