@@ -5,18 +5,29 @@ Every channel tells at least once, with the same identifier at every try, so tha
 
 from ich_node.alert.hl7_channel import HL7Channel
 from ich_node.alert.mail_channel import MailChannel
-from ich_node.alert.message import AlertMessage, message_of, message_of_node, message_of_test
+from ich_node.alert.message import (
+    RESEARCH_USE,
+    AlertMessage,
+    findings_of,
+    headline_of,
+    message_of,
+    message_of_node,
+    message_of_test,
+)
 from ich_node.alert.patience import ChannelPatience
 from ich_node.alert.templates import check_template
 from ich_node.alert.webhook_channel import WebhookChannel
 
 __all__ = [
+    "RESEARCH_USE",
     "AlertMessage",
     "ChannelPatience",
     "HL7Channel",
     "MailChannel",
     "WebhookChannel",
     "check_template",
+    "findings_of",
+    "headline_of",
     "message_of",
     "message_of_node",
     "message_of_test",

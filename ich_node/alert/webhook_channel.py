@@ -84,6 +84,7 @@ class WebhookChannel:
                 for one in message.findings
             },
             "notice": message.notice,
+            "acknowledge_url": message.link or None,
         }
         if self.phi:
             name = message.patient_name

@@ -8,6 +8,7 @@ from ich_node.config.alert_sections import (
     WatchdogSettings,
     WebhookChannelSettings,
 )
+from ich_node.config.answer_sections import WebSettings
 from ich_node.config.load import DEFAULT_PATHS, Config, find_config, load_config, parse_config
 from ich_node.config.sections import (
     DestinationSettings,
@@ -32,6 +33,7 @@ __all__ = [
     "QuerySettings",
     "ViewerSettings",
     "WatchdogSettings",
+    "WebSettings",
     "WebhookChannelSettings",
     "find_config",
     "load_config",

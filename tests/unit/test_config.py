@@ -404,3 +404,22 @@ ALERTS = """
 )
 def test_faults_of_alerts(more: str, says: str) -> None:
     assert says in the_fault(ALERTS + more)
+
+
+@pytest.mark.parametrize(
+    ("section", "says"),
+    [
+        ('[web]\npublic_url = "ich.hospital.example"', "must be http:// or https://"),
+        ('[web]\npublic_url = "https://node:secret@ich.hospital.example"', "must be http:// or https://"),
+        ('[web]\npublic_url = "https://ich.hospital.example/?a=b"', "must be http:// or https://"),
+        (f'[web]\npublic_url = "https://{"x" * 100}"', "at most 100 characters"),
+        ('[web]\ncertificate = "/node.pem"', "certificate and key go together"),
+    ],
+)
+def test_faults_of_what_answers_alerts(section: str, says: str) -> None:
+    assert says in the_fault(section)
+
+
+def test_a_slash_at_the_end_of_the_public_address_is_none_of_it() -> None:
+    values = {"receiver": {"allow_any": True}, "web": {"public_url": "https://ich.hospital.example/node/"}}
+    assert parse_config(values).web.public_url == "https://ich.hospital.example/node"

@@ -1,0 +1,45 @@
+"""The sections of the configuration that say how people answer an alert."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, model_validator
+
+from ich_node.config.values import Host, Port, Section
+
+_PUBLIC_URL = re.compile(r"https?://[A-Za-z0-9.:\[\]_-]+(/[A-Za-z0-9._/-]*)?")
+_LONGEST_PUBLIC_URL = 100
+"""Characters: an HL7 ST holds 199, and path and token of a link take 80."""
+
+
+def _public_url(value: str) -> str:
+    if value and not (_PUBLIC_URL.fullmatch(value) and len(value) <= _LONGEST_PUBLIC_URL):
+        raise ValueError(
+            f"must be http:// or https://, a host and perhaps a path, of at most {_LONGEST_PUBLIC_URL} characters"
+        )
+    return value.rstrip("/")
+
+
+class WebSettings(Section):
+    """``[web]``: the pages of the node."""
+
+    enabled: bool = False
+    bind: Host = "127.0.0.1"
+    port: Port = 8080
+    public_url: Annotated[str, AfterValidator(_public_url)] = ""
+    certificate: str = ""
+    key: str = ""
+
+    @model_validator(mode="after")
+    def _has_both_halves(self) -> WebSettings:
+        if bool(self.certificate) != bool(self.key):
+            raise ValueError("certificate and key go together")
+        return self
+
+    @property
+    def certificate_files(self) -> tuple[Path, Path] | None:
+        """Certificate and key; None without TLS of our own."""
+        return (Path(self.certificate), Path(self.key)) if self.certificate else None
