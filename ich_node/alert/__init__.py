@@ -3,6 +3,8 @@
 Every channel tells at least once, with the same identifier at every try, so that a receiver knows a repeat.
 """
 
+from ich_node.alert.answer_server import AnswerServer
+from ich_node.alert.hl7_answer import HL7Answer, HL7Reply
 from ich_node.alert.hl7_channel import HL7Channel
 from ich_node.alert.mail_channel import MailChannel
 from ich_node.alert.message import (
@@ -21,8 +23,11 @@ from ich_node.alert.webhook_channel import WebhookChannel
 __all__ = [
     "RESEARCH_USE",
     "AlertMessage",
+    "AnswerServer",
     "ChannelPatience",
+    "HL7Answer",
     "HL7Channel",
+    "HL7Reply",
     "MailChannel",
     "WebhookChannel",
     "check_template",
