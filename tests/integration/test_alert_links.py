@@ -28,6 +28,7 @@ from ich_node.errors import ConfigError, StartError
 from ich_node.job_queue.alert_answers import acknowledge
 from ich_node.queries import AlertStatus
 from ich_node.records import Triage
+from ich_node.supervisor import ROLES, roles_of
 from ich_node.web.server import run_web
 from tests.alert_peers import listener, mail_server
 from tests.alerting import FINDING, AlertingSite, alerting_site, ris
@@ -353,3 +354,9 @@ def test_check_config_looks_at_the_certificate(tmp_path: Path, capsys: pytest.Ca
     file.write_text(as_toml({"receiver": {"allow_any": True}, "web": web(certificate="/no.pem", key="/no.key")}))
     assert main(["check-config", "--config", str(file)]) == 78
     assert "/no.pem, /no.key cannot be used" in capsys.readouterr().err
+
+
+def test_a_whole_node_has_pages_only_where_they_are_switched_on() -> None:
+    sections = {"receiver": {"allow_any": True}}
+    assert roles_of(parse_config(sections)) == ROLES
+    assert roles_of(parse_config(sections | {"web": web()})) == (*ROLES, "web")
