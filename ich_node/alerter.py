@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from ich_node.alert import AlertMessage, message_of, message_of_node
 from ich_node.alert_channels import Channel
+from ich_node.alert_links import open_links
 from ich_node.alert_rules import channels_of, plan_alerts
 from ich_node.config import Config
 from ich_node.database import Database
@@ -45,6 +46,7 @@ class Alerter:
         self._config = config
         self._database = database
         self._channels = channels
+        self._links = open_links(config)
         self._owner = new_owner()
         self._most_per_minute = {
             one.name: one.most_per_minute for one in (*config.alert_hl7, *config.alert_webhook, *config.alert_mail)
@@ -144,7 +146,7 @@ class Alerter:
         path = source_path(self._config.state_directory, alert)
         if path is None:
             raise AlertRefused(_GONE)
-        return message_of(alert, path)
+        return message_of(alert, path, "" if self._links is None else self._links.url(alert.identifier))
 
 
 def _fields(alert: Alert) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+from ich_node.alert_answerer import taking_answers
 from ich_node.alert_channels import make_channels
 from ich_node.alerter import Alerter
 from ich_node.association import Association, Patience, associate
@@ -233,7 +234,11 @@ def run_deliverer(config: Config) -> None:
     with stop_on_signals() as stop:
         prepare_database(database, config.state_directory)
         free_leases_of_the_dead(database)
-        with start_housekeeping(config, database), ThreadPoolExecutor(1, "alerts") as beside:
+        with (
+            start_housekeeping(config, database),
+            taking_answers(config, database, stop),
+            ThreadPoolExecutor(1, "alerts") as beside,
+        ):
             start_asking(config, database, stop)
             alerts = beside.submit(Alerter(config, database, alerting).run, stop)
             alerts.add_done_callback(lambda _: stop.set())  # alerts that end by themselves end the process

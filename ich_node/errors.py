@@ -11,6 +11,7 @@
     ├── ModelError              the model bundle is missing, altered or gives nonsense; stops the worker
     ├── ReportError             a report could not be built
     ├── AlertRefused            an alert cannot be told as it is: the receiver refuses it, or its template has a fault
+    ├── AnswerNotUnderstood     an answer to an alert is no HL7 message
     ├── TrainingError           data, settings or a run of the training module cannot be used; says what to change
     └── TransientError          worth another try, with back-off
         ├── DestinationUnavailable   no connection, an abort or a time-out
@@ -78,6 +79,10 @@ class ReportError(IchNodeError):
 
 class AlertRefused(IchNodeError):
     """An alert cannot be told as it is: the receiver refuses it for good, or its template has a fault."""
+
+
+class AnswerNotUnderstood(IchNodeError):
+    """What came as the answer to an alert is no HL7 v2 message."""
 
 
 class TrainingError(IchNodeError):

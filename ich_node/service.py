@@ -1,14 +1,17 @@
-"""What every long-running role shares: stopping on a signal, and telling systemd how it is."""
+"""What long-running roles share: stopping on a signal, telling systemd how it is, and listening."""
 
 from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Final
+
+from ich_node.errors import StartError
 
 SUPERVISED: Final = "ICH_NODE_SUPERVISED"
 """Environment variable that tells a role to end with whoever holds its standard input."""
@@ -60,3 +63,19 @@ class SystemdNotifier:
     def _tell(self, state: str) -> None:
         if self._notifier is not None:
             self._notifier.notify(state)
+
+
+def listen(bind: str, port: int, keys: str) -> socket.socket:
+    """Listen on an address of this machine.
+
+    Args:
+        keys: of the configuration, that say where.
+
+    Raises:
+        StartError: it cannot be listened on.
+    """
+    try:
+        found = socket.getaddrinfo(bind, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        return socket.create_server((bind, port), family=found[0][0], backlog=128)
+    except OSError as error:
+        raise StartError(f"cannot listen on {bind}:{port}: {error.strerror}; see {keys}") from error

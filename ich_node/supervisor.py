@@ -17,6 +17,7 @@ from ich_node.log import EventLog
 from ich_node.service import SUPERVISED, SystemdNotifier, stop_on_signals
 
 ROLES: Final = ("receive", "work", "deliver")
+WEB: Final = "web"
 EXIT_CONFIGURATION: Final = 78
 _LONGEST_PAUSE_S = 30.0
 _STEADY_S = 60.0
@@ -34,6 +35,11 @@ class _Child:
     started_at: float
     failures: int = 0
     restart_at: float | None = None
+
+
+def roles_of(config: Config) -> tuple[str, ...]:
+    """Name the roles that a whole node has; the web pages only where they are switched on."""
+    return (*ROLES, WEB) if config.web.enabled else ROLES
 
 
 def serve(config: Config, config_path: Path, roles: tuple[str, ...] = ROLES) -> int:

@@ -94,6 +94,8 @@ class AlertMessage:
     """The same without dates, for who gets no patient data."""
     known_bleed: bool = False
     """This node reported hemorrhage for an earlier study of the patient."""
+    link: str = ""
+    """To the page that acknowledges the alert; empty where the node has none."""
 
     @property
     def created(self) -> str:
@@ -101,11 +103,12 @@ class AlertMessage:
         return f"{self.created_at:%Y%m%d%H%M%S}+0000"
 
 
-def message_of(alert: Alert, source_file: Path) -> AlertMessage:
+def message_of(alert: Alert, source_file: Path, link: str = "") -> AlertMessage:
     """Say what a study's alert says.
 
     Args:
         source_file: the study's Structured Report, or one of its images before there is one.
+        link: to the page that acknowledges it.
 
     Raises:
         AlertRefused: it cannot be read.
@@ -122,12 +125,12 @@ def message_of(alert: Alert, source_file: Path) -> AlertMessage:
         result_status=_STATUS.get(alert.kind, "F"),
         outcome=alert.outcome,
         told_before=alert.told_before,
-        headline=_headline(alert),
+        headline=headline_of(alert),
         first_identifier=alert.first_identifier or alert.identifier,
         urgent=alert.outcome == "positive",
         revision=alert.revision,
         created_at=datetime.fromtimestamp(alert.created_at, UTC),
-        findings=_findings(alert),
+        findings=findings_of(alert),
         study_instance_uid=alert.study_instance_uid,
         accession_number=_text(report, "AccessionNumber"),
         issuer_of_accession_number=_issuer(report, "IssuerOfAccessionNumberSequence"),
@@ -147,10 +150,12 @@ def message_of(alert: Alert, source_file: Path) -> AlertMessage:
         prior="" if alert.history is None else alert.history.in_words(),
         prior_undated="" if alert.history is None else alert.history.in_words(dated=False),
         known_bleed=alert.history is not None and alert.history.known_bleed,
+        link=link,
     )
 
 
-def _headline(alert: Alert) -> str:
+def headline_of(alert: Alert) -> str:
+    """Say in a sentence what an alert of a study says; of no patient."""
     mark = "TEST MODEL, means nothing: " if alert.test_model else ""
     so_far = ", on the slices so far: PRELIMINARY" if alert.kind is AlertKind.PRELIMINARY else ""
     return f"{mark}{_HEADLINES[alert.outcome]}{so_far}"
@@ -193,7 +198,8 @@ def message_of_node(alert: Alert) -> AlertMessage:
     )
 
 
-def _findings(alert: Alert) -> tuple[ClassFinding, ...]:
+def findings_of(alert: Alert) -> tuple[ClassFinding, ...]:
+    """List the classes of an alert of a study, in the order of the classes; none where no result stands."""
     return tuple(
         ClassFinding(name, _NAMES[name], alert.presence.get(name, "undetermined"), alert.probabilities[name])
         for name in HEMORRHAGE_CLASSES

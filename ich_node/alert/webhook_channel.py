@@ -86,6 +86,7 @@ class WebhookChannel:
             "known_bleed": message.known_bleed,
             "prior": (message.prior if self.phi else message.prior_undated) or None,
             "notice": message.notice,
+            "acknowledge_url": message.link or None,
         }
         if self.phi:
             name = message.patient_name

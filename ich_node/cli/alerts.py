@@ -46,7 +46,7 @@ def add_commands(commands: Commands) -> None:
 
 
 def _acknowledge(options: argparse.Namespace) -> int:
-    from ich_node.job_queue.alert_outbox import acknowledge
+    from ich_node.job_queue.alert_answers import acknowledge
 
     count = acknowledge(open_queue(read_config(options)), options.what, options.by or getpass.getuser())
     nothing = "nothing to acknowledge: no alert of that identifier or study was sent, or somebody has already"

@@ -25,6 +25,7 @@ def add_commands(commands: Commands) -> None:
         "receive": (_receive, "run the DICOM receiver only"),
         "work": (_work, "run the worker only: decode, score, conclude"),
         "deliver": (_deliver, "run the delivery of results and the housekeeping only"),
+        "web": (_web, "run the web pages only: alerts are acknowledged there"),
         "check-config": (_check_config, "check the configuration and name every fault"),
     }
     for name, (run, text) in roles.items():
@@ -55,11 +56,11 @@ def open_queue(config: Config) -> Database:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    from ich_node.supervisor import serve
+    from ich_node.supervisor import roles_of, serve
 
     config = read_config(options)
     start_logging(config.node.log_level, "serve")
-    return serve(config, find_config(options.config).resolve())
+    return serve(config, find_config(options.config).resolve(), roles_of(config))
 
 
 def _receive(options: argparse.Namespace) -> int:
@@ -91,6 +92,16 @@ def _deliver(options: argparse.Namespace) -> int:
     return 0
 
 
+def _web(options: argparse.Namespace) -> int:
+    _decode_nothing()
+    from ich_node.web.server import run_web
+
+    config = read_config(options)
+    start_logging(config.node.log_level, "web")
+    run_web(config)
+    return 0
+
+
 def _decode_nothing() -> None:
     """Keep GDCM out of roles that decode no pixel: pydicom loads it wherever it is installed, and it takes 30 MiB."""
     sys.modules["gdcm"] = None  # type: ignore[assignment]  # Python's own way to say "not to be imported"
@@ -99,10 +110,12 @@ def _decode_nothing() -> None:
 
 def _check_config(options: argparse.Namespace) -> int:
     from ich_node.alert_channels import make_channels
+    from ich_node.web.certificate import check_certificate
 
     path = find_config(options.config)
     config = load_config(path)
     channels = make_channels(config, path)
+    check_certificate(config, path)
     sys.stdout.write(
         f"{path}: no faults; {config.node.ae_title} on port {config.node.port}, {len(config.peer)} peers, "
         f"{len(config.destination)} destinations, {len(channels)} alert channels\n"

@@ -8,6 +8,7 @@ from ich_node.config.alert_sections import (
     WatchdogSettings,
     WebhookChannelSettings,
 )
+from ich_node.config.answer_sections import AlertAnswersSettings, WebSettings
 from ich_node.config.load import DEFAULT_PATHS, Config, find_config, load_config, parse_config
 from ich_node.config.sections import (
     DestinationSettings,
@@ -20,6 +21,7 @@ from ich_node.config.sections import (
 
 __all__ = [
     "DEFAULT_PATHS",
+    "AlertAnswersSettings",
     "AlertRuleSettings",
     "AlertSettings",
     "Config",
@@ -32,6 +34,7 @@ __all__ = [
     "QuerySettings",
     "ViewerSettings",
     "WatchdogSettings",
+    "WebSettings",
     "WebhookChannelSettings",
     "find_config",
     "load_config",

@@ -19,6 +19,7 @@ from ich_node.config.alert_sections import (
     WatchdogSettings,
     WebhookChannelSettings,
 )
+from ich_node.config.answer_sections import AlertAnswersSettings, WebSettings
 from ich_node.config.sections import (
     DatabaseSettings,
     DecodeSettings,
@@ -66,6 +67,8 @@ class Config(Section):
     viewer: ViewerSettings = ViewerSettings()
     alert: AlertSettings = AlertSettings()
     watchdog: WatchdogSettings = WatchdogSettings()
+    web: WebSettings = WebSettings()
+    alert_answers: AlertAnswersSettings = AlertAnswersSettings()
     alert_rule: Annotated[tuple[AlertRuleSettings, ...], Field(strict=False)] = ()
     alert_hl7: Annotated[tuple[HL7ChannelSettings, ...], Field(strict=False)] = ()
     alert_webhook: Annotated[tuple[WebhookChannelSettings, ...], Field(strict=False)] = ()

@@ -67,7 +67,7 @@ def claim_alert(
         values = {"state": AlertState.SENDING, "attempts": row.attempts + 1, "lease_owner": owner,
                   "lease_expires_at": now + lease_s}  # fmt: skip
         connection.execute(update(AlertRow).where(AlertRow.id == row.id).values(values))
-        return _alert(connection, row)
+        return alert_of(connection, row, row.attempts + 1)
 
 
 def _channels_at_their_limit(connection: Connection, most_per_minute: dict[str, int], now: float) -> list[str]:
@@ -76,7 +76,8 @@ def _channels_at_their_limit(connection: Connection, most_per_minute: dict[str, 
     return [row.channel for row in rows if row.alerts >= most_per_minute.get(row.channel, 0)]
 
 
-def _alert(connection: Connection, row: Any) -> Alert:
+def alert_of(connection: Connection, row: Any, attempts: int) -> Alert:
+    """Say what an alert is, and what its study says now where that is still what it tells of."""
     study = connection.execute(select(StudyRow).where(StudyRow.id == row.study_id)).first()
     finding = {} if study is None else _finding(connection, study, row)
     return Alert(
@@ -90,7 +91,7 @@ def _alert(connection: Connection, row: Any) -> Alert:
         study_id=row.study_id,
         revision=row.revision,
         source_file=None if study is None else _source(connection, study, row),
-        attempts=row.attempts + 1,
+        attempts=attempts,
         created_at=row.created_at,
         probabilities=finding.get("probabilities", {}),
         presence=finding.get("presence", {}),
@@ -199,34 +200,6 @@ def _finish(connection: Connection, alert: Alert, owner: str, values: dict[str, 
         values = values | {"state": AlertState.SUPERSEDED}
     values = values | {"lease_owner": None, "lease_expires_at": None}
     connection.execute(update(AlertRow).where(AlertRow.id == alert.id).values(values))
-
-
-def acknowledge(database: Database, what: str, who: str) -> int:
-    """Note that somebody has seen an alert: every alert of its study counts as seen, and what escalates is stopped.
-
-    Args:
-        what: identifier of an alert, or a Study Instance UID.
-        who: for the record.
-
-    Returns:
-        How many alerts were acknowledged; 0 where there is none of that name.
-    """
-    now = time.time()
-    by_identifier = select(AlertRow.study_id).where(AlertRow.identifier == what.upper())
-    by_study = select(StudyRow.id).where(StudyRow.study_instance_uid == what)
-    with database.writing() as connection:
-        of_study = or_(AlertRow.study_id.in_(by_identifier), AlertRow.study_id.in_(by_study))
-        ids = list(connection.execute(select(AlertRow.id).where(of_study)).scalars())
-        mine = AlertRow.id.in_(ids)
-        seen = {"acknowledged_at": now, "acknowledged_by": who[:64]}
-        waiting = update(AlertRow).where(mine, AlertRow.state == AlertState.WAITING)
-        spared = {"state": AlertState.SUPERSEDED, "error": f"acknowledged by {who}"}
-        stopped = connection.execute(waiting.values(seen | spared)).rowcount
-        told = AlertRow.state.in_((AlertState.SENT, AlertState.UNANSWERED))
-        done = connection.execute(update(AlertRow).where(mine, told).values(seen | {"state": AlertState.ACKNOWLEDGED}))
-        not_told = AlertRow.state.in_((*_OPEN, AlertState.DEAD)) & AlertRow.acknowledged_at.is_(None)
-        noted = connection.execute(update(AlertRow).where(mine, not_told).values(seen)).rowcount
-        return stopped + done.rowcount + noted
 
 
 def send_again(database: Database, what: str | None) -> int:

@@ -12,7 +12,7 @@ import hl7
 import pytest
 
 from ich_node.cli import main
-from ich_node.job_queue.alert_outbox import acknowledge
+from ich_node.job_queue.alert_answers import acknowledge
 from ich_node.records import Triage
 from tests.alert_peers import listener, mail_server
 from tests.alerting import FINDING, QUICK, alerting_site, ris

@@ -13,9 +13,9 @@ from sqlalchemy import select, update
 
 from ich_node.database import AlertRow, StudyRow
 from ich_node.job_queue import DeliveryRules, register_instance
+from ich_node.job_queue.alert_answers import acknowledge
 from ich_node.job_queue.alert_entries import AlertPlan, enter_alerts
 from ich_node.job_queue.alert_outbox import (
-    acknowledge,
     claim_alert,
     mark_alert_refused,
     mark_told,

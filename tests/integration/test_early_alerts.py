@@ -17,8 +17,8 @@ from ich_node.alert_channels import make_channels
 from ich_node.alerter import Alerter
 from ich_node.decode import DecoderPool
 from ich_node.job_queue import alert_early, claim_series, new_owner, register_instance, release_lease
+from ich_node.job_queue.alert_answers import acknowledge
 from ich_node.job_queue.alert_early import note_early_finding
-from ich_node.job_queue.alert_outbox import acknowledge
 from ich_node.phantom import write_series
 from ich_node.pipeline import Model
 from ich_node.records import Triage

@@ -31,6 +31,7 @@ def test_install_puts_every_file_where_the_documents_say(tmp_path: Path) -> None
         "etc/systemd/system/ich-node-receive.service",
         "etc/systemd/system/ich-node-work.service",
         "etc/systemd/system/ich-node-deliver.service",
+        "etc/systemd/system/ich-node-web.service",
         "usr/local/bin/ich-node",
         "opt/ich-node/README.md",
         "opt/ich-node/CHANGELOG.md",

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from ich_node.supervisor import EXIT_CONFIGURATION, ROLES
+from ich_node.supervisor import EXIT_CONFIGURATION, WEB
+from ich_node.supervisor import ROLES as ROLES_OF_THE_TARGET
 
 ROOT = Path(__file__).parents[2]
 ANALYZE = Path("/usr/bin/systemd-analyze")
+ROLES = (*ROLES_OF_THE_TARGET, WEB)
 UNITS = {role: f"ich-node-{role}.service" for role in ROLES}
-MOST_EXPOSED = {"receive": 1.5, "deliver": 1.5, "work": 1.0}
+MOST_EXPOSED = {"receive": 1.5, "deliver": 1.5, "web": 1.5, "work": 1.0}
 
 needs_systemd = pytest.mark.skipif(not ANALYZE.exists(), reason="systemd-analyze is not installed")
 
@@ -78,11 +80,14 @@ def test_a_unit_runs_its_role_and_stops_where_a_restart_would_not_help(role: str
     assert re.search(r"^WatchdogSec=\d+$", unit, re.MULTILINE)
 
 
-def test_the_target_holds_every_role() -> None:
+def test_the_target_holds_every_role_but_the_pages_which_a_site_enables() -> None:
     target = (ROOT / "systemd/ich-node.target").read_text()
     wanted = re.search(r"^Wants=(ich-node.*)$", target, re.MULTILINE)
     assert wanted is not None
-    assert set(wanted[1].split()) == set(UNITS.values())
+    assert set(wanted[1].split()) == {UNITS[role] for role in ROLES_OF_THE_TARGET}
+    unit = (ROOT / "systemd" / UNITS[WEB]).read_text()
+    assert "\nWantedBy=ich-node.target\n" in unit
+    assert "\nPartOf=ich-node.target\n" in unit
 
 
 def test_only_the_worker_has_no_network_and_may_make_code() -> None:

@@ -132,7 +132,10 @@ def test_all_faults_are_reported_at_once_with_key_value_and_what_is_allowed() ->
         destinations = ["pcas"]
     """)
     expected = [
-        ("surprise: unknown key", "allowed: alert, alert_hl7, alert_mail, alert_rule, alert_webhook, database, decode"),
+        (
+            "surprise: unknown key",
+            "allowed: alert, alert_answers, alert_hl7, alert_mail, alert_rule, alert_webhook, database",
+        ),
         ("node.ae_title = 'LONGER THAN SIXTEEN'", "1 to 16 ASCII characters"),
         ("node.port = 70000", "less than or equal to 65535"),
         ("receiver.acept: unknown key", "allowed: accept, allow_any"),
@@ -407,3 +410,24 @@ ALERTS = """
 )
 def test_faults_of_alerts(more: str, says: str) -> None:
     assert says in the_fault(ALERTS + more)
+
+
+@pytest.mark.parametrize(
+    ("section", "says"),
+    [
+        ('[web]\npublic_url = "ich.hospital.example"', "must be http:// or https://"),
+        ('[web]\npublic_url = "https://node:secret@ich.hospital.example"', "must be http:// or https://"),
+        ('[web]\npublic_url = "https://ich.hospital.example/?a=b"', "must be http:// or https://"),
+        (f'[web]\npublic_url = "https://{"x" * 100}"', "at most 100 characters"),
+        ('[web]\ncertificate = "/node.pem"', "certificate and key go together"),
+        ("[alert_answers]\nenabled = true", "addresses: nobody may answer"),
+        ('[alert_answers]\naddresses = ["engine"]', "must be an IP address"),
+    ],
+)
+def test_faults_of_what_answers_alerts(section: str, says: str) -> None:
+    assert says in the_fault(section)
+
+
+def test_a_slash_at_the_end_of_the_public_address_is_none_of_it() -> None:
+    values = {"receiver": {"allow_any": True}, "web": {"public_url": "https://ich.hospital.example/node/"}}
+    assert parse_config(values).web.public_url == "https://ich.hospital.example/node"

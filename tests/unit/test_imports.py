@@ -18,13 +18,19 @@ def loaded_by(module: str) -> set[str]:
     return set(ended.stdout.split())
 
 
-@pytest.mark.parametrize("module", ["ich_node.receive", "ich_node.deliverer", "ich_node.supervisor", "ich_node.cli"])
+@pytest.mark.parametrize(
+    "module", ["ich_node.receive", "ich_node.deliverer", "ich_node.supervisor", "ich_node.cli", "ich_node.web.server"]
+)
 def test_what_receives_and_delivers_imports_no_network_library(module: str) -> None:
     assert not loaded_by(module) & HEAVY
 
 
 def test_the_receiver_imports_neither_migrations_nor_scheduler_nor_terminal() -> None:
     assert not loaded_by("ich_node.receive") & {"alembic", "mako", "apscheduler", "psutil", "rich"}
+
+
+def test_what_does_not_serve_pages_imports_no_web_server() -> None:
+    assert not loaded_by("ich_node.deliverer, ich_node.web.certificate") & {"fastapi", "starlette", "uvicorn"}
 
 
 def test_checking_a_configuration_imports_no_dicom() -> None:

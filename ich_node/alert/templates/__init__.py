@@ -97,5 +97,5 @@ def _invented() -> AlertMessage:
         headline="Suspected intracranial hemorrhage", urgent=True, revision=2, created_at=datetime.now(UTC),
         findings=(ClassFinding("any", "any intracranial hemorrhage", "present", 0.9),), patient_id="1",
         patient_name=PersonNameParts("A", "B"), accession_number="2", prior="first study known here",
-        prior_undated="first study known here",
+        prior_undated="first study known here", link="https://ich.hospital.example/alerts/1",
     )  # fmt: skip

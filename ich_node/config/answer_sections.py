@@ -1,0 +1,67 @@
+"""The sections of the configuration that say how people and systems answer an alert."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, model_validator
+
+from ich_node.config.values import Address, Host, Port, PositiveSeconds, Section, parse_ip
+
+_PUBLIC_URL = re.compile(r"https?://[A-Za-z0-9.:\[\]_-]+(/[A-Za-z0-9._/-]*)?")
+_LONGEST_PUBLIC_URL = 100
+"""Characters: an HL7 ST holds 199, and path and token of a link take 80."""
+
+
+def _public_url(value: str) -> str:
+    if value and not (_PUBLIC_URL.fullmatch(value) and len(value) <= _LONGEST_PUBLIC_URL):
+        raise ValueError(
+            f"must be http:// or https://, a host and perhaps a path, of at most {_LONGEST_PUBLIC_URL} characters"
+        )
+    return value.rstrip("/")
+
+
+class WebSettings(Section):
+    """``[web]``: the pages of the node."""
+
+    enabled: bool = False
+    bind: Host = "127.0.0.1"
+    port: Port = 8080
+    public_url: Annotated[str, AfterValidator(_public_url)] = ""
+    certificate: str = ""
+    key: str = ""
+
+    @model_validator(mode="after")
+    def _has_both_halves(self) -> WebSettings:
+        if bool(self.certificate) != bool(self.key):
+            raise ValueError("certificate and key go together")
+        return self
+
+    @property
+    def certificate_files(self) -> tuple[Path, Path] | None:
+        """Certificate and key; None without TLS of our own."""
+        return (Path(self.certificate), Path(self.key)) if self.certificate else None
+
+
+class AlertAnswersSettings(Section):
+    """``[alert_answers]``: HL7 messages that acknowledge alerts."""
+
+    enabled: bool = False
+    bind: Host = "0.0.0.0"  # noqa: S104 - an interface engine is another machine; addresses are on an allow-list
+    port: Port = 2576
+    addresses: Annotated[tuple[Address, ...], Field(strict=False)] = ()
+    idle_timeout_s: PositiveSeconds = 60
+
+    @model_validator(mode="after")
+    def _lets_somebody_answer(self) -> AlertAnswersSettings:
+        if self.enabled and not self.addresses:
+            raise ValueError("addresses: nobody may answer; name the interface engine's address or network")
+        return self
+
+    def allows(self, remote_address: str) -> bool:
+        """Say whether answers are taken from there."""
+        address = parse_ip(remote_address)
+        return any(address in ipaddress.ip_network(one, strict=False) for one in self.addresses)

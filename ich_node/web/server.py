@@ -1,0 +1,78 @@
+"""``ich-node web``: the pages, served until a signal says stop."""
+
+from __future__ import annotations
+
+import socket
+import threading
+
+import uvicorn
+
+from ich_node.alert_links import open_links
+from ich_node.config import Config
+from ich_node.database import open_database, prepare_database
+from ich_node.errors import ConfigError
+from ich_node.log import EventLog
+from ich_node.service import SystemdNotifier, listen, stop_on_signals
+from ich_node.web.app import make_app
+from ich_node.web.certificate import check_certificate
+
+_LONGEST_WAIT_S = 5.0
+"""For a locked database: a person waits before the page."""
+_MOST_CONNECTIONS = 100
+_GRACE_S = 5
+_LOOK_S = 1.0
+
+log = EventLog("web")
+
+
+def run_web(config: Config) -> None:
+    """Serve until a signal says stop.
+
+    Raises:
+        ConfigError: the pages are not switched on, or the certificate cannot be used.
+        StartError: the node cannot run here: port, state folder, database.
+    """
+    links = open_links(config)
+    if links is None:
+        raise ConfigError("configuration", ["web.enabled = False: there are no pages to serve"])
+    check_certificate(config)
+    database = open_database(config.database_url, min(config.database.busy_timeout_s, _LONGEST_WAIT_S))
+    notifier = SystemdNotifier()
+    with stop_on_signals() as stop:
+        prepare_database(database, config.state_directory)
+        server = uvicorn.Server(_settings(config, make_app(config.node.ae_title, database, links)))
+        with listen(config.web.bind, config.web.port, "web.port and web.bind") as listening:
+            log.info("web ready", bind=config.web.bind, port=config.web.port)
+            notifier.ready(f"serving pages at port {config.web.port}")
+            _serve(server, listening, stop, notifier)
+    database.close()
+
+
+def _serve(server: uvicorn.Server, listening: socket.socket, stop: threading.Event, notifier: SystemdNotifier) -> None:
+    """Serve in a thread: signals, and the supervisor's end, are watched for here as in every role."""
+    thread = threading.Thread(target=server.run, args=([listening],), name="web")
+    thread.start()
+    while thread.is_alive() and not stop.wait(_LOOK_S):
+        notifier.alive()
+    notifier.stopping()
+    server.should_exit = True
+    thread.join()
+
+
+def _settings(config: Config, app: object) -> uvicorn.Config:
+    certificate, key = config.web.certificate_files or (None, None)
+    return uvicorn.Config(
+        app,  # type: ignore[arg-type]  # any ASGI application
+        loop="asyncio",
+        http="h11",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,  # its lines would hold the tokens
+        proxy_headers=False,
+        server_header=False,
+        limit_concurrency=_MOST_CONNECTIONS,
+        timeout_graceful_shutdown=_GRACE_S,
+        ssl_certfile=certificate,
+        ssl_keyfile=key,
+    )
