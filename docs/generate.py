@@ -42,6 +42,11 @@ _CONFIGURED: Final = (
     ("`node.bind`", "address it listens on", _DEFAULT.node.bind),
     ("`node.port`", "TCP port it listens on", _DEFAULT.node.port),
     ("`receiver.maximum_pdu_kib`", "longest PDU it asks peers to send, KiB", _DEFAULT.receiver.maximum_pdu_kib),
+    (
+        "`receiver.maximum_object_mib`",
+        "longest object, MiB; who sends more is cut off",
+        _DEFAULT.receiver.maximum_object_mib,
+    ),
     ("`receiver.maximum_associations`", "associations at the same time", _DEFAULT.receiver.maximum_associations),
     ("`receiver.idle_timeout_s`", "time-out between messages (ARTIM apart), s", _DEFAULT.receiver.idle_timeout_s),
     ("`receiver.allow_any`", "anybody may send", str(_DEFAULT.receiver.allow_any).lower()),
@@ -95,7 +100,7 @@ def defaults() -> str:
     """The configuration parameters of the network, with their defaults."""
     rows = [(key, what, f"{value:g}" if isinstance(value, float) else value) for key, what, value in _CONFIGURED]
     rows.append(("fixed", "from the connection to its whole association request, s", f"{transport.REQUEST_S:g}"))
-    rows.append(("fixed", "from the first byte of a PDU to its last, s", f"{transport.PDU_S:g}"))
+    rows.append(("fixed", "without a byte in the middle of a PDU, s", f"{transport.PDU_S:g}"))
     rows.append(("fixed", "longest PDU that is read, KiB", transport.LONGEST_PDU // 1024))
     rows.append(("fixed", "time-out of a release or abort (ARTIM), s", f"{scp._ASSOCIATION_TIMEOUT_S:g}"))
     return _table(("Key", "Meaning", "Default"), rows)

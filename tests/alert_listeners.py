@@ -10,6 +10,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import chain, repeat
@@ -84,7 +85,7 @@ def _smtp(port: int, path: str, behaviours: list[str]) -> None:
     with socket.create_server(("127.0.0.1", port)) as server:
         while True:
             connection, _ = server.accept()
-            with connection, connection.makefile("rwb") as lines:
+            with suppress(ConnectionError), connection, connection.makefile("rwb") as lines:  # who speaks may be killed
                 _smtp_session(lines, path, todo)
 
 

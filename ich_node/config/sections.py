@@ -34,6 +34,7 @@ class ReceiverSettings(Section):
     allow_any: bool = False
     maximum_pdu_kib: Annotated[int, Field(ge=4, le=1024)] = 128
     accept: Literal["all", "ct"] = "all"
+    maximum_object_mib: Annotated[int, Field(ge=16, le=16384)] = 512
     maximum_associations: Annotated[int, Field(ge=1, le=200)] = 32
     idle_timeout_s: PositiveSeconds = 60
     reserve_mib: Annotated[int, Field(ge=0)] = 1024

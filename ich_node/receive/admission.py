@@ -1,7 +1,7 @@
 """Who may have an association: connections that have not asked yet, and how many are served at once.
 
-Nobody locks the others out: neither with connections that ask for nothing, nor with associations that stop in the
-middle of a message, nor with many of either.
+Nobody locks the others out with connections that ask for nothing, or with associations that stop in the middle of a
+message. Who may have an association and holds it idle between two messages keeps its place for the idle time.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Final, Protocol
 FOR_ECHO: Final = 8
 """Associations beyond the limit for those who propose Verification alone: a full node still says that it is there."""
 STALLED_S: Final = 2.0
-"""In the middle of one PDU, after which an association has to make room when the node is full."""
+"""Without a byte in the middle of a PDU, after which an association has to make room when the node is full."""
 
 
 class Served(Protocol):
@@ -25,7 +25,7 @@ class Served(Protocol):
     def is_alive(self) -> bool: ...
 
     def stalled_s(self) -> float:
-        """Say for how long it has been in the middle of a PDU; 0 between two."""
+        """Say for how long nothing has come in the middle of a PDU; 0 between two."""
 
     def cut(self) -> None:
         """Close its connection; it ends soon."""
@@ -55,6 +55,13 @@ class Lobby:
         with self._lock:
             self._waiting.pop(connection, None)
 
+    def close(self) -> None:
+        """Send everybody away."""
+        with self._lock:
+            for connection in self._waiting:
+                shut(connection)
+            self._waiting.clear()
+
 
 class Admission:
     """Counts the associations that are served."""
@@ -64,20 +71,24 @@ class Admission:
         self._lock = threading.Lock()
         self._served: list[Served] = []
         self._for_echo: list[Served] = []
+        self._closed = False
 
-    def admit(self, begin: Callable[[], Served], *, echo_alone: bool) -> bool:
+    def admit(self, begin: Callable[[], Served], *, echo_alone: bool, known: bool) -> bool:
         """Begin an association, unless the node is full.
 
         Args:
             begin: makes and starts it.
             echo_alone: it proposes Verification and nothing else.
+            known: it will be accepted; nobody has to make room for a stranger.
 
         Returns:
             False where it is to be refused, for now.
         """
         with self._lock:
+            if self._closed:
+                return False
             self._served = [one for one in self._served if one.is_alive()]
-            if len(self._served) >= self._most:
+            if len(self._served) >= self._most and known and not echo_alone:
                 self._make_room()
             if len(self._served) < self._most:
                 self._served.append(begin())
@@ -86,12 +97,23 @@ class Admission:
                 self._admit_for_echo(begin)
             return echo_alone
 
+    def forget_ended(self) -> None:
+        """Let go of what has ended, and of the memory that it holds."""
+        with self._lock:
+            self._served = [one for one in self._served if one.is_alive()]
+            self._for_echo = [one for one in self._for_echo if one.is_alive()]
+
+    def close(self) -> None:
+        """Begin nothing any more."""
+        with self._lock:
+            self._closed = True
+
     def _make_room(self) -> None:
-        """Cut what has been in the middle of a PDU for long: whoever sends at all is done with one sooner."""
-        stalled = [one for one in self._served if one.stalled_s() > STALLED_S]
-        for one in stalled:
-            one.cut()
-        self._served = [one for one in self._served if one not in stalled]
+        """Cut the one of which nothing has come for longest in the middle of a PDU, where that is long."""
+        longest = max(self._served, key=lambda one: one.stalled_s())
+        if longest.stalled_s() > STALLED_S:
+            longest.cut()
+            self._served.remove(longest)
 
     def _admit_for_echo(self, begin: Callable[[], Served]) -> None:
         """Who came first goes first: an echo takes milliseconds."""

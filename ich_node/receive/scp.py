@@ -35,6 +35,7 @@ from ich_node.job_queue import (
 )
 from ich_node.log import EventLog
 from ich_node.receive import statuses
+from ich_node.receive.association_request import AssociationRequest
 from ich_node.receive.data_set import Identity, RefusedDataSet, check_agreement, identify
 from ich_node.receive.negotiation import Negotiation, serve_as_storage
 from ich_node.receive.spool import Spool, file_head, split_file
@@ -91,6 +92,8 @@ class Receiver:
         free_leases_of_the_dead(self._database)
         self._adopt_orphans()
         self._server = self._listen()
+        self._server.knows = self._knows
+        self._server.longest_object = self._config.receiver.maximum_object_mib * 1024 * 1024
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.2,), name="listener", daemon=True)
         self._thread.start()
 
@@ -109,8 +112,8 @@ class Receiver:
             return
         self._server.shutdown()
         deadline = time.monotonic() + drain_s
-        for association in self._server.active_associations:
-            association.join(max(0.0, deadline - time.monotonic()))
+        while (left := self._server.active_associations) and time.monotonic() < deadline:
+            left[0].join(min(0.5, max(0.0, deadline - time.monotonic())))
         for association in self._server.active_associations:
             association.abort()
         self._server = None
@@ -157,6 +160,10 @@ class Receiver:
         return entity
 
     # ---------------------------------------------------------------------------------- events
+
+    def _knows(self, asked: AssociationRequest, address: str) -> bool:
+        named = asked.called_ae_title == self._config.node.ae_title
+        return named and self._negotiation.admits(asked.calling_ae_title, address)
 
     def on_requested(self, event: Event) -> None:
         """Reject who is not on the allow-list; offer our contexts to the others."""

@@ -8,21 +8,25 @@ a deadline. Private names of pynetdicom are used: its version is pinned, and tes
 
 from __future__ import annotations
 
+import select
 import socket
 import ssl
 import struct
+import sys
+import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from socketserver import BaseServer
 from typing import Any, Final, cast
 
 from pynetdicom.association import Association
 from pynetdicom.events import EVT_CONN_OPEN, trigger
-from pynetdicom.pdu import A_ASSOCIATE_RQ
-from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at run time
 from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
 
 from ich_node.log import EventLog
 from ich_node.receive.admission import FOR_ECHO, Admission, Lobby, seconds_left, shut
+from ich_node.receive.association_request import AssociationRequest, read_association_request
 
 LONGEST_PDU: Final = 1024 * 1024 + 1024
 """Bytes: beyond the largest maximum that can be configured."""
@@ -31,14 +35,20 @@ LONGEST_REQUEST: Final = 256 * 1024
 REQUEST_S: Final = 5.0
 """From the connection until its request is here, TLS handshake included."""
 PDU_S: Final = 8.0
-"""From the first byte of a PDU to its last: 16 KiB a second at the usual 128 KiB."""
+"""Without a byte in the middle of a PDU; and after it, each must have come at SLOWEST or faster."""
+SLOWEST: Final = 4096.0
+"""Bytes a second, of a PDU that takes longer than PDU_S."""
+MOST_VALUES: Final = 2000
+"""Presentation data values in one PDU: pynetdicom takes 15 us for each."""
 WAITING: Final = 128
 """Connections that have not asked yet."""
 
 _HEADER_BYTES: Final = 6
 _ASSOCIATE_RQ: Final = 0x01
+_P_DATA: Final = 0x04
 _LOOK_S: Final = 1.0
 """Longest wait in one call to the system: deadlines are looked at in between."""
+_FAREWELLS: Final = 32
 _FULL: Final = struct.pack(">BBLBBBB", 0x03, 0, 4, 0, 2, 3, 2)
 """A-ASSOCIATE-RJ: transient, by the provider (presentation), local limit exceeded (PS3.8 9.3.4)."""
 
@@ -56,6 +66,11 @@ class Server(ThreadedAssociationServer):
         self.lobby = Lobby(WAITING)
         self.admission = Admission(self.ae.maximum_associations)
         self.ae.maximum_associations += FOR_ECHO + WAITING  # ours is the limit: pynetdicom counts too late
+        self.knows: Callable[[AssociationRequest, str], bool] = lambda _request, _address: True
+        """Whether a request from an address will be accepted."""
+        self.longest_object = sys.maxsize
+        """Bytes of one data set; who sends more is cut."""
+        self.farewells = threading.BoundedSemaphore(_FAREWELLS)
 
     def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
         """Accept a connection; without Nagle's algorithm, which holds each small response back for 40 ms."""
@@ -64,10 +79,21 @@ class Server(ThreadedAssociationServer):
         limit_timeouts(connection, self.ae.network_timeout)
         return connection, address
 
+    def service_actions(self) -> None:
+        """Let go of what has ended; called several times a second."""
+        super().service_actions()
+        self.admission.forget_ended()
+
+    def handle_error(self, _request: Any, client_address: Any) -> None:
+        """Log in one line what socketserver would print."""
+        log.error("connection failed", sys.exception(), address=str(client_address[0]))
+
     def shutdown(self) -> None:
-        """Stop listening. pynetdicom's own form expects a server that its AE started."""
+        """Stop listening, and begin nothing any more. pynetdicom's own form expects a server that its AE started."""
+        self.admission.close()
         BaseServer.shutdown(self)
         self.server_close()
+        self.lobby.close()
 
 
 def limit_timeouts(connection: socket.socket, send_s: float | None) -> None:
@@ -86,13 +112,13 @@ class ConnectionHandler(RequestHandler):
         """Read the request in time; begin the association, or refuse it."""
         deadline = time.monotonic() + min(REQUEST_S, self.server.ae.network_timeout or REQUEST_S)
         address = str(self.client_address[0])
-        if (context := self.server.ssl_context) is not None:
-            self.request = context.wrap_socket(self.request, server_side=True, do_handshake_on_connect=False)
-        self.server.lobby.enter(self.request, address)
         try:
+            if (context := self.server.ssl_context) is not None:
+                self.request = context.wrap_socket(self.request, server_side=True, do_handshake_on_connect=False)
+            self.server.lobby.enter(self.request, address)
             if isinstance(self.request, ssl.SSLSocket):
                 _shake_hands(self.request, deadline)
-            asked = _read_request(self.request, deadline)
+            asked = read_association_request(_read_request(self.request, deadline))
         except (OSError, ValueError) as error:
             say = log.info if isinstance(error, ConnectionError) else log.warning
             say("connection closed: it asked for no association", address=address, why=str(error))
@@ -100,25 +126,28 @@ class ConnectionHandler(RequestHandler):
             return
         finally:
             self.server.lobby.leave(self.request)
-        if not self.server.admission.admit(lambda: self._begin(asked), echo_alone=_is_echo_alone(asked)):
+        known = self.server.knows(asked, address)
+        if not self.server.admission.admit(lambda: self._begin(asked.pdu), echo_alone=asked.echo_alone, known=known):
             log.warning("association refused: all are in use", address=address)
             self._refuse()
 
     def _begin(self, asked: bytes) -> AssociationOfOurs:
         association = self._create_association()
-        reading = WholeReads.of(association, asked)
+        reading = WholeReads.of(association, asked, self.server.longest_object)
         trigger(association, EVT_CONN_OPEN, {"address": self.client_address})
         association.start()
         return AssociationOfOurs(association, reading)
 
     def _refuse(self) -> None:
-        """Send the rejection, and wait a moment for the peer to have read it."""
-        try:
+        """Send the rejection; where not too many are refused, wait a moment for the peer to have read it."""
+        waits = self.server.farewells.acquire(blocking=False)
+        with suppress(OSError):  # it did not wait for the answer
             self.request.sendall(_FULL)
             socket.socket.shutdown(self.request, socket.SHUT_WR)
-            self.request.recv(1)
-        except OSError:
-            pass  # it did not wait for the answer
+            while waits and self.request.recv(4096):
+                pass
+        if waits:
+            self.server.farewells.release()
         self.server.shutdown_request(self.request)
 
 
@@ -130,13 +159,14 @@ class AssociationOfOurs:
         self._reading = reading
 
     def is_alive(self) -> bool:
-        """Say whether it goes on."""
-        return self._association.is_alive()
+        """Say whether it goes on: one half of pynetdicom's may wait for the other, dead one for 10 s."""
+        dul = self._association.dul
+        return self._association.is_alive() and (dul.is_alive() or not self._association._dul_ready.is_set())
 
     def stalled_s(self) -> float:
-        """Say for how long it has been in the middle of a PDU; 0 between two."""
-        begun = self._reading.pdu_begun_at
-        return 0.0 if begun is None else time.monotonic() - begun
+        """Say for how long nothing has come in the middle of a PDU; 0 between two."""
+        came = self._reading.last_byte_at
+        return 0.0 if came is None else time.monotonic() - came
 
     def cut(self) -> None:
         """Close the connection under it."""
@@ -152,51 +182,102 @@ class WholeReads(AssociationSocket):
 
     _ahead: bytearray
     """What was read before there was an association."""
-    pdu_begun_at: float | None
+    _header: bytearray
+    """Of the PDU whose rest is to come; empty between two."""
+    _begun_at: float
+    _unfinished: int
+    """Bytes of the data set of which fragments have come."""
+    _longest_object: int
+    last_byte_at: float | None
     """On the monotonic clock; None between two PDUs."""
-    _announced: int
 
     @classmethod
-    def of(cls, association: Association, ahead: bytes) -> WholeReads:
+    def of(cls, association: Association, ahead: bytes, longest_object: int = sys.maxsize) -> WholeReads:
         """Change the socket of an association: pynetdicom has no hook for its class, and a second one would be
         announced twice."""
         reading = association.dul.socket
         reading.__class__ = cls
         ours = cast(WholeReads, reading)
-        ours._ahead, ours.pdu_begun_at, ours._announced = bytearray(ahead), None, 0
+        ours._ahead, ours._header, ours._begun_at, ours.last_byte_at = bytearray(ahead), bytearray(), 0.0, None
+        ours._unfinished, ours._longest_object = 0, longest_object
         return ours
 
     @property
     def ready(self) -> bool:
-        """Say whether there is something to read."""
-        return bool(self._ahead) or bool(AssociationSocket.ready.fget(self))  # type: ignore[attr-defined]
+        """Say whether there is something to read; unlike select(), poll() knows file descriptors beyond 1023."""
+        if self._ahead:
+            return True
+        connection = self.socket
+        if connection is None or not self._is_connected:
+            return False
+        try:
+            poll = select.poll()
+            poll.register(connection, select.POLLIN)
+            came = bool(poll.poll(0))
+        except (OSError, ValueError):
+            self.event_queue.put("Evt17")  # transport connection closed
+            return False
+        return came or (isinstance(connection, ssl.SSLSocket) and bool(connection.pending()))
 
     def recv(self, nr_bytes: int) -> bytearray:
         """Read ``nr_bytes``, a PDU's header or its rest; fewer where the connection ends before.
 
         Raises:
-            OSError: the peer announced more than any PDU holds, or was too slow with one.
+            OSError: the peer announced more than any PDU holds, was too slow with one, or sends an object without end.
         """
         if nr_bytes > LONGEST_PDU:
             raise OSError("the announced PDU is longer than allowed")
-        if self.pdu_begun_at is None:
-            self.pdu_begun_at, is_rest = time.monotonic(), False
-        else:
-            is_rest = True
-        deadline = self.pdu_begun_at + min(PDU_S, self.assoc.network_timeout or PDU_S)
+        is_rest = bool(self._header)
+        if not is_rest:
+            self._begun_at = self.last_byte_at = time.monotonic()
         received, self._ahead = self._ahead[:nr_bytes], self._ahead[nr_bytes:]
         if len(received) < nr_bytes:
-            received += read_whole(cast(socket.socket, self.socket), nr_bytes - len(received), deadline)
-        if is_rest or len(received) < nr_bytes or not any(received[2:]):  # a PDU may be a header alone
-            self.pdu_begun_at = None
+            received += read_whole(cast(socket.socket, self.socket), nr_bytes - len(received), self._keep_pace)
+        whole = len(received) == nr_bytes
+        if is_rest and whole and self._header[0] == _P_DATA:
+            self._check_values(received)
+        if is_rest or not whole or not any(received[2:]):  # a PDU may be a header alone
+            self._header, self.last_byte_at = bytearray(), None
+        else:
+            self._header = received[:]
         return received
 
+    def _keep_pace(self, new: int, so_far: int) -> None:
+        """Look whether a PDU comes in time.
 
-def read_whole(connection: socket.socket, nr_bytes: int, deadline: float) -> bytearray:
+        Raises:
+            TimeoutError: nothing has come for PDU_S, or it comes more slowly than SLOWEST.
+        """
+        now = time.monotonic()
+        if new:
+            self.last_byte_at = now
+        longest = min(PDU_S, self.assoc.network_timeout or PDU_S)
+        took = now - self._begun_at
+        silent = now - (self.last_byte_at or now) > longest
+        if silent or (took > longest and so_far < took * SLOWEST):
+            raise TimeoutError("the rest of a PDU did not come in time")
+
+    def _check_values(self, data: bytearray) -> None:
+        """Add up the fragments of a data set (PS3.8 9.3.5, Annex E.2).
+
+        Raises:
+            OSError: too many values in one PDU, or a data set that is longer than allowed.
+        """
+        begin = values = 0
+        while begin + 6 <= len(data):
+            length, _, control = struct.unpack_from(">LBB", data, begin)
+            begin, values = begin + 4 + length, values + 1
+            is_command, is_last = control & 1, control & 2
+            self._unfinished = 0 if is_command or is_last else self._unfinished + length
+            if values > MOST_VALUES or self._unfinished > self._longest_object:
+                raise OSError("an object, or the number of its fragments, is larger than allowed")
+
+
+def read_whole(connection: socket.socket, nr_bytes: int, look: Callable[[int, int], object]) -> bytearray:
     """Read so many bytes; fewer where the connection ends before.
 
     Args:
-        deadline: on the monotonic clock.
+        look: called where there is more to wait for, with the bytes that came now and in all; may raise.
 
     Raises:
         TimeoutError: they did not come in time.
@@ -215,7 +296,7 @@ def read_whole(connection: socket.socket, nr_bytes: int, deadline: float) -> byt
                 break
             count += new or 0
             if count < nr_bytes:
-                seconds_left(deadline)
+                look(new or 0, count)
     del received[count:]
     return received
 
@@ -239,7 +320,11 @@ def _read_request(connection: socket.socket, deadline: float) -> bytes:
         ValueError: it is none, or too long.
         OSError: it did not come whole, or not in time.
     """
-    header = read_whole(connection, _HEADER_BYTES, deadline)
+
+    def in_time(_new: int, _count: int) -> None:
+        seconds_left(deadline)
+
+    header = read_whole(connection, _HEADER_BYTES, in_time)
     if len(header) < _HEADER_BYTES:
         raise ConnectionError("closed by the peer")
     kind, _, length = struct.unpack(">BBL", header)
@@ -247,18 +332,7 @@ def _read_request(connection: socket.socket, deadline: float) -> bytes:
         raise ValueError("what came first is no A-ASSOCIATE-RQ")
     if length > LONGEST_REQUEST:
         raise ValueError("its request is longer than any")
-    rest = read_whole(connection, length, deadline)
+    rest = read_whole(connection, length, in_time)
     if len(rest) < length:
         raise ConnectionError("closed by the peer in the middle of its request")
     return bytes(header + rest)
-
-
-def _is_echo_alone(request: bytes) -> bool:
-    """Say whether a request proposes Verification and nothing else."""
-    asked = A_ASSOCIATE_RQ()
-    try:
-        asked.decode(request)
-        proposed = {str(one.abstract_syntax) for one in asked.presentation_context}
-    except Exception:  # noqa: BLE001 - whatever cannot be read, and however pynetdicom says so, is no C-ECHO
-        return False
-    return proposed == {str(Verification)}

@@ -14,15 +14,17 @@ from typing import Any
 
 import pytest
 import trustme
-from pynetdicom import AE
+from pynetdicom import AE, build_context
 from pynetdicom.association import Association
 from pynetdicom.pdu import A_ASSOCIATE_RQ
+from pynetdicom.pdu_primitives import A_ASSOCIATE, ImplementationClassUIDNotification, MaximumLengthNotification
 from pynetdicom.sop_class import CTImageStorage, Verification  # type: ignore[attr-defined]
 
 from ich_node.config import parse_config
 from ich_node.database import open_database, prepare_database
 from ich_node.receive import Receiver, admission, transport
 from ich_node.receive.admission import Admission, Lobby
+from ich_node.receive.negotiation import Negotiation
 from tests.running import leaks_a_socket, settings, wait_for
 
 ASSOCIATE_RQ, P_DATA = 1, 4
@@ -185,6 +187,77 @@ def test_who_stopped_in_a_message_makes_room_when_the_node_is_full(
         wait_for(lambda: associate(receiver, CTImageStorage).is_established, "there is room", 20)
 
 
+def whole_request(calling: str = "SCANNER1", version: int = 1, more: bytes = b"") -> bytes:
+    primitive = A_ASSOCIATE()
+    primitive.application_context_name = "1.2.840.10008.3.1.1.1"
+    primitive.calling_ae_title, primitive.called_ae_title = calling, "ICH_NODE"
+    context = build_context(CTImageStorage)
+    context.context_id = 1
+    primitive.presentation_context_definition_list = [context]
+    longest, implementation = MaximumLengthNotification(), ImplementationClassUIDNotification()
+    longest.maximum_length_received, implementation.implementation_class_uid = 16384, "1.2.3"
+    primitive.user_information = [longest, implementation]
+    request = A_ASSOCIATE_RQ()
+    request.from_primitive(primitive)
+    request.protocol_version = version
+    body = request.encode()[6:] + more
+    return struct.pack(">BBL", ASSOCIATE_RQ, 0, len(body)) + body
+
+
+@pytest.mark.parametrize("kind", ["no body", "zeros", "another version", "a bomb of items", "cut short"])
+def test_a_whole_request_that_is_none_takes_no_place(receiver: Receiver, kind: str) -> None:
+    sent = {
+        "no body": struct.pack(">BBL", ASSOCIATE_RQ, 0, 0),
+        "zeros": struct.pack(">BBL", ASSOCIATE_RQ, 0, 200) + bytes(200),
+        "another version": whole_request(version=2),
+        "a bomb of items": whole_request(more=b"\x10\0\0\0" * 60_000),
+        "cut short": whole_request(more=b"\x10\0\xff\xff"),
+    }[kind]
+    for _ in range(2 * MOST):
+        with connect(receiver) as peer:
+            peer.sendall(sent)
+            assert is_closed(peer)
+    association = associate(receiver, CTImageStorage)
+    assert association.is_established
+    association.release()
+
+
+@leaks_a_socket
+def test_a_stranger_gets_nobody_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission, "STALLED_S", 0.0)
+    with receiving(tmp_path) as receiver, full(receiver) as others:
+        monkeypatch.setattr(receiver, "_negotiation", Negotiation((), allow_any=False, accept="all"))
+        for one in others:
+            one.dul.socket.socket.sendall(struct.pack(">BBL", P_DATA, 0, 120_000) + bytes(1000))
+        with connect(receiver) as stranger:
+            stranger.sendall(whole_request("STRANGER"))
+            assert stranger.recv(1024) == REJECTED_FOR_NOW
+        assert all(one.is_alive() for one in others)
+
+
+@leaks_a_socket
+@pytest.mark.parametrize("fragments", ["long", "many"])
+def test_an_object_without_end_is_cut(tmp_path: Path, fragments: str) -> None:
+    with receiving(tmp_path, maximum_object_mib=16) as receiver:
+        association = associate(receiver, CTImageStorage)
+        value = struct.pack(">LBB", 100_002, 1, 0) + bytes(100_000) if fragments == "long" else b"\0\0\0\2\1\0" * 3000
+        pdu = struct.pack(">BBL", P_DATA, 0, len(value)) + value
+        for _ in range(400):  # 40 MB of one data set
+            try:
+                association.dul.socket.socket.sendall(pdu)
+            except (OSError, AttributeError):
+                break
+        wait_for(lambda: not association.is_alive(), "it is cut", 20)
+
+
+def test_who_waits_when_the_receiver_stops_is_sent_away(tmp_path: Path) -> None:
+    with receiving(tmp_path) as receiver:
+        peer = connect(receiver)
+        wait_for(lambda: receiver._server is not None and receiver._server.lobby._waiting, "it waits", 20)
+    with peer:
+        assert is_closed(peer)
+
+
 @leaks_a_socket
 def test_echoes_that_hang_make_room_for_others(receiver: Receiver) -> None:
     with full(receiver):
@@ -243,14 +316,26 @@ class Pretended:
 def test_the_admission_counts_exactly() -> None:
     counting = Admission(2)
     first, second, third = Pretended(), Pretended(), Pretended()
-    assert counting.admit(lambda: first, echo_alone=False)
-    assert counting.admit(lambda: second, echo_alone=True)
-    assert not counting.admit(lambda: third, echo_alone=False)
+    assert counting.admit(lambda: first, echo_alone=False, known=True)
+    assert counting.admit(lambda: second, echo_alone=True, known=True)
+    assert not counting.admit(lambda: third, echo_alone=False, known=True)
     first.alive = False
-    assert counting.admit(lambda: third, echo_alone=False)
-    second.stalled = admission.STALLED_S + 1
-    assert counting.admit(Pretended, echo_alone=False)
-    assert (second.was_cut, third.was_cut) == (True, False)
+    assert counting.admit(lambda: third, echo_alone=False, known=True)
+    counting.close()
+    second.alive = False
+    assert not counting.admit(Pretended, echo_alone=False, known=True)
+
+
+def test_only_the_one_that_stalled_longest_makes_room_and_only_for_who_is_known() -> None:
+    counting = Admission(2)
+    slow, stalled = Pretended(admission.STALLED_S + 1), Pretended(admission.STALLED_S + 2)
+    assert counting.admit(lambda: slow, echo_alone=False, known=True)
+    assert counting.admit(lambda: stalled, echo_alone=False, known=True)
+    assert counting.admit(Pretended, echo_alone=True, known=True), "an echo has a place of its own"
+    assert not counting.admit(Pretended, echo_alone=False, known=False)
+    assert (slow.was_cut, stalled.was_cut) == (False, False)
+    assert counting.admit(Pretended, echo_alone=False, known=True)
+    assert (slow.was_cut, stalled.was_cut) == (False, True)
 
 
 def test_a_silent_tls_handshake_holds_up_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
