@@ -56,6 +56,8 @@ class Outcome:
 
     echoes: int
     failed: int
+    refused: int
+    """Of as many associations to store images."""
     longest_s: float
     gone_s: float | None
     """Until the receiver had closed all connections of the attacker; None: it had not."""
@@ -77,8 +79,9 @@ def measure() -> None:
                     with contextmanager(start)(folder) as receiving:
                         rows.append(_row(what, addresses, receiver, _attacked(receiving, attack, addresses)))
     print_table(
-        f"Attacks: {CONNECTIONS} connections for {SECONDS:g} s; C-ECHO of another address twice a second",
-        ("Attack", "From", "Receiver", "Echoes", "Failed", "Longest", "Target", "Gone", "Target", "Peak MiB", "Target"),
+        f"{CONNECTIONS} connections that misbehave, for {SECONDS:g} s; another address sends C-ECHO, and asks to send images",
+        ("Attack", "From", "Receiver", "Echoes", "Failed", "Images refused", "Longest", "Target", "Gone", "Target",
+         "Peak MiB", "Target"),
         rows,
     )  # fmt: skip
 
@@ -91,8 +94,8 @@ def _row(what: str, addresses: int, receiver: str, one: Outcome) -> tuple[object
     mib = at_most(one.peak_mib, TARGET_MIB, "")
     targets = (longest, in_time, mib) if ours else ("", "", "")
     return (
-        what, addresses, receiver, one.echoes, one.failed, f"{one.longest_s:.2f} s", targets[0], gone, targets[1],
-        f"{one.peak_mib:.0f}", targets[2],
+        what, addresses, receiver, one.echoes, one.failed, one.refused, f"{one.longest_s:.2f} s", targets[0],
+        gone, targets[1], f"{one.peak_mib:.0f}", targets[2],
     )  # fmt: skip
 
 
@@ -106,8 +109,10 @@ def _attacked(receiving: Receiving, attack: Attack, addresses: int) -> Outcome:
     for one in attackers:
         one.start()
     times: list[float | None] = []
+    storing: list[float | None] = []
     while time.monotonic() < over:
-        times.append(_echo_s(receiving.port))
+        times.append(_echo_s(receiving.port, Verification))
+        storing.append(_echo_s(receiving.port, Verification, CTImageStorage))
         time.sleep(_ECHO_EVERY_S)
     for one in attackers:
         one.join()
@@ -115,14 +120,19 @@ def _attacked(receiving: Receiving, attack: Attack, addresses: int) -> Outcome:
     gone = None if None in closed_after else max((one for one in closed_after if one is not None), default=0.0)
     failed = len(times) - len(answered)
     longest = max(answered, default=_ECHO_TIMEOUT_S)
-    return Outcome(len(times), failed, longest, gone, peak_resident_mib(receiving.pid))
+    refused = storing.count(None)
+    return Outcome(len(times), failed, refused, longest, gone, peak_resident_mib(receiving.pid))
 
 
-def _echo_s(port: int) -> float | None:
-    """Seconds that a C-ECHO took, association and all; None where it failed."""
+def _echo_s(port: int, *classes: str) -> float | None:
+    """Seconds that a C-ECHO took, association and all; None where it failed.
+
+    ``classes``: Verification alone, or with a storage class, as who sends images asks.
+    """
     entity = AE("BYSTANDER")
     entity.connection_timeout = entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = _ECHO_TIMEOUT_S
-    entity.add_requested_context(Verification)
+    for uid in classes:
+        entity.add_requested_context(uid)
     began = time.monotonic()
     association = entity.associate("127.0.0.1", port, ae_title="ICH_NODE", bind_address=(_BYSTANDER, 0))
     if not association.is_established:
@@ -144,6 +154,8 @@ def _hold(port: int, address: str, attack: Attack, over: float, closed_after: li
                 connection.settimeout(max(over - time.monotonic(), 0.1))
                 connection.sendall(piece)
                 closed = _is_closed(connection, 1.0)
+    except TimeoutError:  # it only stopped reading
+        closed = False
     except OSError:
         closed = True
     closed_after.append(time.monotonic() - began if closed else None)
@@ -196,6 +208,10 @@ def _half_a_message(connection: socket.socket) -> Iterator[bytes]:
     yield struct.pack(">BBL", 0x04, 0, 16000) + bytes(1000)
 
 
+def _no_request(_: socket.socket) -> Iterator[bytes]:
+    yield struct.pack(">BBL", 0x01, 0, 200) + bytes(200)
+
+
 def _far_too_long(_: socket.socket) -> Iterator[bytes]:
     yield struct.pack(">BBL", 0x01, 0, 400 * 1024 * 1024)
     while True:
@@ -207,6 +223,7 @@ ATTACKS: dict[str, Attack] = {
     "half a request": _half_a_request,
     "a byte a second": _a_byte_a_second,
     "half a message": _half_a_message,
+    "a request that is none": _no_request,
     "400 MiB announced": _far_too_long,
 }
 
