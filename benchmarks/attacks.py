@@ -79,7 +79,7 @@ def measure() -> None:
                     with contextmanager(start)(folder) as receiving:
                         rows.append(_row(what, addresses, receiver, _attacked(receiving, attack, addresses)))
     print_table(
-        f"{CONNECTIONS} connections that misbehave, for {SECONDS:g} s; another address sends C-ECHO, and asks to send images",
+        f"{CONNECTIONS} connections that misbehave, for {SECONDS:g} s; another address sends C-ECHO and images",
         ("Attack", "From", "Receiver", "Echoes", "Failed", "Images refused", "Longest", "Target", "Gone", "Target",
          "Peak MiB", "Target"),
         rows,
