@@ -18,7 +18,7 @@ help:  ## list the targets
 setup:  ## make .venv with everything in it, install the system programs
 	@scripts/setup
 
-model: setup  ## make the untrained bundle where no model is
+model: setup  ## make an untrained bundle where the one that comes with the program was removed
 	@test -f $(MODEL)/manifest.json || $(NODE) model init-untrained $(MODEL)
 
 demo: model  ## node and small PACS, a synthetic head CT (or DATA=folder), the result

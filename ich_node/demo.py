@@ -59,7 +59,7 @@ class DemoSettings:
     model: Path
     data: Path | None = None
     """Real DICOM files; a synthetic head CT where it is None."""
-    lesion: str = "subdural"
+    lesion: str = "intraparenchymal"
     test_model: bool = False
 
 

@@ -41,7 +41,7 @@ def add_commands(commands: Commands) -> None:
 
     demo = commands.add_parser("demo", help="show the whole node at work beside a small PACS (`make demo`)")
     demo.add_argument("--data", type=Path, metavar="DIR", help="folder of real DICOM (default: a synthetic head CT)")
-    demo.add_argument("--lesion", choices=_LESIONS[1:], default="subdural", help="of the synthetic head CT")
+    demo.add_argument("--lesion", choices=_LESIONS[1:], default="intraparenchymal", help="of the synthetic head CT")
     demo.add_argument("--model", type=Path, default=DEFAULT_BUNDLE, metavar="DIR", help=f"default {DEFAULT_BUNDLE}")
     demo.add_argument("--folder", type=Path, default=Path("var/demo"), metavar="DIR", help="default var/demo")
     demo.add_argument("--test-model", action="store_true", help="show findings of an untrained model")
