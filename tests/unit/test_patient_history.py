@@ -113,7 +113,9 @@ def test_what_is_no_known_bleed(patients: Patients, before: dict[str, Any], says
     assert known.in_words(dated=False) == says
 
 
-@pytest.mark.parametrize(("reported_at", "known"), [(NOW - 60, True), (NOW + 60, False), (None, False)])
+@pytest.mark.parametrize(
+    ("reported_at", "known"), [(NOW - 60, True), (NOW + 60, False), (None, False)], ids=["before", "after", "never"]
+)
 @pytest.mark.parametrize("lacking", ["then", "now"])
 def test_without_a_time_of_acquisition_counts_what_was_reported_before_this_study_came(
     patients: Patients, reported_at: float | None, known: bool, lacking: str
