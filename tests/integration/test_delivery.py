@@ -223,7 +223,7 @@ def test_a_report_nobody_took_for_a_week_is_dead(tmp_path: Path) -> None:
 @leaks_a_socket
 def test_a_rejected_association_pauses_the_destination_until_it_answers(tmp_path: Path) -> None:
     port = free_port()
-    with outbox(tmp_path / "state", port) as box:
+    with outbox(tmp_path / "state", port, delivery={"paused_retry_s": 3.0}) as box:
         box.add_study()
         box.add_study()
         with peer(lambda _: 0x0000, called_must_be="SOMEBODY"):
