@@ -24,7 +24,7 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE, ImplementationClassUIDNotific
 from pynetdicom.sop_class import CTImageStorage, Verification  # type: ignore[attr-defined]  # made at run time
 
 from benchmarks.processes import free_port, peak_resident_mib, running, wait_for_port
-from benchmarks.receive import _ORTHANC, _STORESCP, Receiving, _node, _orthanc, _storescp
+from benchmarks.receive import ORTHANC, STORESCP, Receiving, run_node, run_orthanc, run_storescp
 from benchmarks.tables import MISSED, at_most, print_table
 from ich_node import IMPLEMENTATION_CLASS_UID
 
@@ -66,9 +66,9 @@ class Outcome:
 
 def measure() -> None:
     """Attack every receiver in every way from one address and from sixteen, and print the table."""
-    receivers = {"ich-node": _node, "pynetdicom": _plain}
-    receivers |= {"storescp --fork": _storescp} if Path(_STORESCP).exists() else {}
-    receivers |= {"Orthanc": _orthanc} if Path(_ORTHANC).exists() else {}
+    receivers = {"ich-node": run_node, "pynetdicom": _plain}
+    receivers |= {"storescp --fork": run_storescp} if Path(STORESCP).exists() else {}
+    receivers |= {"Orthanc": run_orthanc} if Path(ORTHANC).exists() else {}
     rows: list[tuple[object, ...]] = []
     with tempfile.TemporaryDirectory(prefix="ich-node-bench-") as name:
         for what, attack in ATTACKS.items():

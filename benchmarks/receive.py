@@ -43,8 +43,8 @@ _PORT_SILENCE_S = 0.3
 _SMALLEST_IMAGE = 500_000
 """Bytes; everything smaller in a folder is an index or a database."""
 _STORESCU = "/usr/bin/storescu"  # pynetdicom's script of the same name shadows it on the PATH
-_STORESCP = "/usr/bin/storescp"
-_ORTHANC = "/usr/sbin/Orthanc"
+STORESCP = "/usr/bin/storescp"
+ORTHANC = "/usr/sbin/Orthanc"
 
 _CONFIG = """\
 [node]
@@ -78,8 +78,8 @@ class Run:
 
 def measure() -> None:
     """Measure and print the table."""
-    receivers = {"ich-node": _node} | ({"storescp --fork": _storescp} if Path(_STORESCP).exists() else {})
-    receivers |= {"Orthanc": _orthanc} if Path(_ORTHANC).exists() else {}
+    receivers = {"ich-node": run_node} | ({"storescp --fork": run_storescp} if Path(STORESCP).exists() else {})
+    receivers |= {"Orthanc": run_orthanc} if Path(ORTHANC).exists() else {}
     if not Path(_STORESCU).exists():
         print("receive: skipped, dcmtk's storescu is missing (package dcmtk)")
         return
@@ -161,7 +161,7 @@ def _stored(folder: Path) -> dict[str, str]:
 # --------------------------------------------------------------------------------------- receivers
 
 
-def _node(folder: Path) -> Iterator[Receiving]:
+def run_node(folder: Path) -> Iterator[Receiving]:
     port, config = free_port(), folder / "ich-node.toml"
     config.write_text(_CONFIG.format(port=port, state=folder / "state"))
     (log := folder / "node.log").touch()
@@ -181,16 +181,16 @@ def _check_rows(state: Path) -> None:
     database.close()
 
 
-def _storescp(folder: Path) -> Iterator[Receiving]:
+def run_storescp(folder: Path) -> Iterator[Receiving]:
     port = free_port()
     (folder / "images").mkdir()
-    command = [_STORESCP, "--fork", "-pdu", "131072", "-od", folder / "images", str(port)]
+    command = [STORESCP, "--fork", "-pdu", "131072", "-od", folder / "images", str(port)]
     with running(command, folder / "storescp.log", dcmtk_environment()) as pid:
         wait_for_port(port)
         yield Receiving(pid, port, folder / "images")
 
 
-def _orthanc(folder: Path) -> Iterator[Receiving]:
+def run_orthanc(folder: Path) -> Iterator[Receiving]:
     port, images = free_port(), folder / "images"
     settings = {
         "DicomPort": port,
@@ -203,7 +203,7 @@ def _orthanc(folder: Path) -> Iterator[Receiving]:
         "SyncStorageArea": True,
     }
     (folder / "orthanc.json").write_text(json.dumps(settings))
-    with running([_ORTHANC, folder / "orthanc.json"], folder / "orthanc.log", dcmtk_environment()) as pid:
+    with running([ORTHANC, folder / "orthanc.json"], folder / "orthanc.log", dcmtk_environment()) as pid:
         wait_for_port(port)
         yield Receiving(pid, port, images)
 

@@ -14,8 +14,7 @@ from ich_node.association import Association, Patience, associate
 from ich_node.config import Config
 from ich_node.database import Database, open_database, prepare_database
 from ich_node.deliver import StoreOutcome, Verdict, is_warning, store
-from ich_node.errors import ClassNotTaken, DatabaseBusy, DestinationRefuses, DestinationUnavailable, TransientError
-from ich_node.history_asker import HistoryAsker
+from ich_node.errors import ClassNotTaken, DatabaseBusy, DestinationRefuses, DestinationUnavailable
 from ich_node.housekeeping import start_housekeeping
 from ich_node.job_queue import (
     DeliveryRules,
@@ -29,10 +28,9 @@ from ich_node.job_queue import (
     new_owner,
     pause_destination,
 )
-from ich_node.job_queue.counts import SeriesQuestion, note_asked, note_count, series_to_ask
 from ich_node.log import EventLog
-from ich_node.query_retrieve import count_instances
-from ich_node.records import REPORT_KIND, Delivery, DeliveryState, Destination
+from ich_node.pacs_askers import CountAsker, HistoryAsker, PacsAsker
+from ich_node.records import REPORT_KIND, Delivery, DeliveryState
 from ich_node.routing import pacs_to_ask
 from ich_node.service import SystemdNotifier, stop_on_signals
 
@@ -40,7 +38,6 @@ _POLL_S = 0.1
 _SPARE_LEASE_S = 60.0
 _MOST_AT_ONCE = 20
 _DESTINATIONS_AT_ONCE = 8
-_QUESTIONS_AT_ONCE = 20
 _GONE = "the report's file is gone; ich-node requeue makes a new report"
 
 log = EventLog("deliver")
@@ -174,53 +171,6 @@ class Deliverer:
             log.info("destination still refuses", destination=name, why=error)
 
 
-class Asker:
-    """Asks the PACS how many images a series has. Nobody waits for the answer."""
-
-    def __init__(self, config: Config, database: Database, pacs: Destination) -> None:
-        self._ae_title = config.node.ae_title
-        self._database = database
-        self._pacs = pacs
-        self._patience = _patience(config)
-        self._silent = False
-        """The last question had no answer: the next one without is not logged again."""
-
-    def run(self, stop: threading.Event) -> None:
-        """Ask until told to stop."""
-        while not stop.is_set():
-            try:
-                self.step()
-            except TransientError as error:
-                log.error("the database stays locked; trying again", error)
-            stop.wait(_POLL_S)
-
-    def step(self) -> bool:
-        """Ask about what there is to ask; False where there is nothing."""
-        questions = series_to_ask(self._database, _QUESTIONS_AT_ONCE)
-        for question in questions:
-            self._ask(question)
-        return bool(questions)
-
-    def _ask(self, question: SeriesQuestion) -> None:
-        asked_at = note_asked(self._database, question.series_id)
-        study_uid, series_uid = question.study_instance_uid, question.series_instance_uid
-        try:
-            count = count_instances(self._pacs, self._ae_title, study_uid, series_uid, self._patience)
-        except (DestinationUnavailable, DestinationRefuses) as error:
-            self._note_silence(str(error))
-            return
-        if self._silent:
-            log.info("the PACS answers again how many images a series has")
-        self._silent = False
-        log.debug("the PACS was asked how many images a series has", series=question.series_id, count=count)
-        note_count(self._database, question.series_id, asked_at, count)
-
-    def _note_silence(self, why: str) -> None:
-        if not self._silent:
-            log.warning("the PACS does not say how many images a series has", ae_title=self._pacs.ae_title, why=why)
-        self._silent = True
-
-
 def run_deliverer(config: Config) -> None:
     """Deliver and keep house until a signal says stop.
 
@@ -253,11 +203,12 @@ def run_deliverer(config: Config) -> None:
 def start_asking(config: Config, database: Database, stop: threading.Event) -> None:
     """Ask the PACS, where one is configured, in a thread of its own: if it hangs it holds up nothing else."""
     pacs = pacs_to_ask(config)
-    if pacs is not None:
-        threading.Thread(target=Asker(config, database, pacs).run, args=(stop,), name="ask", daemon=True).start()
-    if pacs is not None and config.history.query:
-        asker = HistoryAsker(config, database, pacs)
-        threading.Thread(target=asker.run, args=(stop,), name="ask-history", daemon=True).start()
+    if pacs is None:
+        return
+    askers: list[PacsAsker] = [CountAsker(config, database, pacs)]
+    askers += [HistoryAsker(config, database, pacs)] if config.history.query else []
+    for asker in askers:
+        threading.Thread(target=asker.run, args=(stop,), name=asker.thread_name, daemon=True).start()
 
 
 def _patience(config: Config) -> Patience:

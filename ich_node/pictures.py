@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from ich_node.decode import DecodedPlane, MemberFile
+from ich_node.log import EventLog
 from ich_node.model.engine import Engine
 from ich_node.records import (
     HEMORRHAGE_CLASSES,
@@ -26,9 +26,10 @@ from ich_node.records import (
 from ich_node.report.slice_pictures import speaks_clearly
 from ich_node.windowing import Windowing, place_on_slice
 
-_LOG = logging.getLogger(__name__)
 _UNKNOWN_SPACING_MM: Final = (1.0, 1.0)
 _ANY: Final = HEMORRHAGE_CLASSES.index("any")
+
+log = EventLog("work")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,25 +47,41 @@ def pictured_slices(finding: TriageFinding) -> tuple[SliceProbability, ...]:
     return finding.key_slices.get("any", ())[:MOST_KEY_SLICES] if finding.triage is not None else ()
 
 
-def read_pixels(
-    one: SliceProbability,
+def pictures_of_slices(
+    finding: TriageFinding,
     paths: Mapping[str, Path],
     facts: Sequence[SliceFacts],
     read: Callable[[Sequence[MemberFile]], DecodedPlane],
-) -> PlanePixels | None:
-    """Read a slice again, or the slices of its slab; None where one is gone or cannot be read any more.
+    windowing: Windowing,
+    engine: Engine,
+) -> tuple[KeySlicePicture, ...]:
+    """Read the key slices of a series again, and make their pictures.
 
     Args:
         paths: file of each SOP instance.
         facts: of the series, for the distance of pixels.
         read: gives the mean of the slices in some files.
     """
+    planes = {}
+    for one in pictured_slices(finding):
+        if (pixels := _read(one, paths, facts, read)) is not None:
+            planes[_key(one)] = pixels
+    return key_slice_pictures(finding, planes, windowing, engine)
+
+
+def _read(
+    one: SliceProbability,
+    paths: Mapping[str, Path],
+    facts: Sequence[SliceFacts],
+    read: Callable[[Sequence[MemberFile]], DecodedPlane],
+) -> PlanePixels | None:
+    """None where an image of the slice, or of its slab, is gone or cannot be read any more."""
     keys: list[SliceKey] = [member.key for member in one.members] or [_key(one)]
     if any(uid not in paths for uid, _ in keys):
         return None
     plane = read([(paths[uid], frame) for uid, frame in keys])
     if plane.unreadable:
-        _LOG.warning("a key slice cannot be read again for its picture: %s", plane.unreadable[0].reason.name)
+        log.warning("a key slice cannot be read again for its picture", reason=plane.unreadable[0].reason.name)
         return None
     return PlanePixels(plane.hu, _spacing_mm(facts, one))
 

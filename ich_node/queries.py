@@ -178,10 +178,10 @@ def _studies(connection: Connection, limit: int, uid: str | None) -> tuple[Study
     if uid is not None:
         of_series = select(SeriesRow.study_id).where(SeriesRow.series_instance_uid == uid)
         wanted = wanted.where(or_(StudyRow.study_instance_uid == uid, StudyRow.id.in_(of_series)))
-    return tuple(_study(connection, row) for row in connection.execute(wanted).all())
+    return tuple(_study(connection, row, alone=uid is not None) for row in connection.execute(wanted).all())
 
 
-def _study(connection: Connection, row: Any) -> StudyStatus:
+def _study(connection: Connection, row: Any, *, alone: bool) -> StudyStatus:
     rows = connection.execute(select(SeriesRow).where(SeriesRow.study_id == row.id).order_by(SeriesRow.id)).all()
     status = tuple(_series(connection, one) for one in rows)
     basis = next((one for one, two in zip(status, rows, strict=True) if two.id == row.rests_on_series_id), None)
@@ -195,7 +195,7 @@ def _study(connection: Connection, row: Any) -> StudyStatus:
         old=row.old,
         rests_on=None if basis is None or row.triage is None else basis.series_instance_uid,
         received_at=row.created_at,
-        prior=history_of(connection, row).in_words(),
+        prior=history_of(connection, row).in_words() if alone else "",
         series=status,
         deliveries=_deliveries(connection, row.id),
         alerts=_alerts(connection, row.id),

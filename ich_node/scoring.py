@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ich_node.decode import DecodedInstance, DecoderPool, DecodeTask
-from ich_node.pictures import key_slice_pictures, pictured_slices, read_pixels
+from ich_node.pictures import pictures_of_slices
 from ich_node.pipeline import (
     Analysis,
     Model,
@@ -34,7 +34,6 @@ from ich_node.records import (
     USUAL_OBJECTS,
     EligibilityRules,
     InstanceState,
-    KeySlicePicture,
     NotAnalysedReason,
     PlaneMember,
     PlaneScore,
@@ -163,19 +162,16 @@ def build_results(scored: ScoredSeries, model: Model, decoder: DecoderPool) -> t
     facts = [one for one in scored.facts if one.sop_instance_uid in read] or scored.facts
     study = study_context(scored.study_instance_uid, scored.series_instance_uid, facts, scored.files)
     finding = scored.analysis.finding
-    pictures = _pictures(scored, finding, model, PlaneReader(decoder))
+    reader = PlaneReader(decoder)
+    pictures = pictures_of_slices(
+        finding,
+        scored.paths,
+        scored.facts,
+        lambda members: reader.read(members).result(),
+        model.windowing,
+        model.engine,
+    )
     return report(identity, study, finding, model.identity, steps, pictures=pictures, kinds=_KINDS)
-
-
-def _pictures(
-    scored: ScoredSeries, finding: TriageFinding, model: Model, reader: PlaneReader
-) -> tuple[KeySlicePicture, ...]:
-    planes = {}
-    for one in pictured_slices(finding):
-        pixels = read_pixels(one, scored.paths, scored.facts, lambda members: reader.read(members).result())
-        if pixels is not None:
-            planes[one.sop_instance_uid, one.frame] = pixels
-    return key_slice_pictures(finding, planes, model.windowing, model.engine)
 
 
 def _files(paths: Iterable[Path]) -> Iterator[Path]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, model_validator
 
-from ich_node.config.values import Address, Host, Port, PositiveSeconds, Section, parse_ip
+from ich_node.config.values import Address, Host, Port, PositiveSeconds, Section, is_in_network
 
 _PUBLIC_URL = re.compile(r"https?://[A-Za-z0-9.:\[\]_-]+(/[A-Za-z0-9._/-]*)?")
 _LONGEST_PUBLIC_URL = 100
@@ -63,5 +62,4 @@ class AlertAnswersSettings(Section):
 
     def allows(self, remote_address: str) -> bool:
         """Say whether answers are taken from there."""
-        address = parse_ip(remote_address)
-        return any(address in ipaddress.ip_network(one, strict=False) for one in self.addresses)
+        return any(is_in_network(remote_address, one) for one in self.addresses)

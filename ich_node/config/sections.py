@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-import ipaddress
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from ich_node.config.values import Address, AETitle, Days, Folder, Host, Name, Port, PositiveSeconds, Section, parse_ip
+from ich_node.config.values import (
+    Address,
+    AETitle,
+    Days,
+    Folder,
+    Host,
+    Name,
+    Port,
+    PositiveSeconds,
+    Section,
+    is_in_network,
+)
 from ich_node.records import USUAL_OBJECTS
 from ich_node.records.rules import NO_CONTRAST_VALUES
 
@@ -87,9 +97,7 @@ class PeerSettings(Section):
 
     def matches(self, ae_title: str, remote_address: str) -> bool:
         """Say whether a caller is this peer: AE title and address must both fit."""
-        return self.ae_title == ae_title and parse_ip(remote_address) in ipaddress.ip_network(
-            self.address, strict=False
-        )
+        return self.ae_title == ae_title and is_in_network(remote_address, self.address)
 
 
 class DestinationSettings(Section):

@@ -21,6 +21,11 @@ def _ae_title(value: str) -> str:
     return value.strip()
 
 
+def is_in_network(remote_address: str, network: str) -> bool:
+    """Say whether an address is this one, or in this network."""
+    return parse_ip(remote_address) in ipaddress.ip_network(network, strict=False)
+
+
 def is_host(value: str) -> bool:
     """Say whether this is a host name or an IP address."""
     return bool(_HOST_NAME.fullmatch(value)) or (_is_network(value) and "/" not in value)

@@ -6,6 +6,7 @@ import socket
 import threading
 
 import uvicorn
+from fastapi import FastAPI
 
 from ich_node.alert_links import open_links
 from ich_node.config import Config
@@ -59,10 +60,10 @@ def _serve(server: uvicorn.Server, listening: socket.socket, stop: threading.Eve
     thread.join()
 
 
-def _settings(config: Config, app: object) -> uvicorn.Config:
+def _settings(config: Config, app: FastAPI) -> uvicorn.Config:
     certificate, key = config.web.certificate_files or (None, None)
     return uvicorn.Config(
-        app,  # type: ignore[arg-type]  # any ASGI application
+        app,
         loop="asyncio",
         http="h11",
         ws="none",

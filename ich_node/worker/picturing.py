@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from ich_node.pictures import key_slice_pictures, pictured_slices, read_pixels
+from ich_node.decode import DecodedPlane, MemberFile
+from ich_node.pictures import pictures_of_slices
 from ich_node.records import (
     Destination,
     KeySlicePicture,
@@ -47,14 +48,13 @@ def pictures_of(
     bench: Workbench, content: SeriesContent, finding: TriageFinding, kinds: Collection[str]
 ) -> tuple[KeySlicePicture, ...]:
     """Read the key slices of a series again and show where their scores come from."""
-    wanted = pictured_slices(finding) if set(kinds) & {_SUMMARY, *_MARKS_A_PLACE} else ()
-    if not wanted:
+    if not set(kinds) & {_SUMMARY, *_MARKS_A_PLACE}:
         return ()
     paths = {instance.sop_instance_uid: bench.file(instance.path) for instance in content.instances}
-    planes = {}
-    for one in wanted:
-        pixels = read_pixels(one, paths, content.facts, lambda members: bench.reader.read(members).result())
-        if pixels is not None:
-            planes[one.sop_instance_uid, one.frame] = pixels
+
+    def read(members: Sequence[MemberFile]) -> DecodedPlane:
+        plane = bench.reader.read(members).result()
         bench.alive()
-    return key_slice_pictures(finding, planes, bench.model.windowing, bench.model.engine)
+        return plane
+
+    return pictures_of_slices(finding, paths, content.facts, read, bench.model.windowing, bench.model.engine)

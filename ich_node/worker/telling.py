@@ -18,7 +18,7 @@ from ich_node.job_queue import (
 )
 from ich_node.log import EventLog
 from ich_node.pipeline import report, study_context
-from ich_node.records import Completeness, Destination, ReportIdentity, StudySent
+from ich_node.records import Completeness, Destination, ReportIdentity, StudyContext, StudySent, TriageFinding
 from ich_node.report.withdrawal import is_of_test_model, withdrawn_context
 from ich_node.triage import not_analysed
 from ich_node.worker.bench import Workbench
@@ -71,18 +71,7 @@ def _no_result(bench: Workbench, study: StudyToTell) -> Sequence[SavedObject]:
         content.facts,
         [bench.file(one.path) for one in content.instances],
     )
-    kinds = viewer_kinds(bench, _destinations(bench, study), finding, study.predecessors)
-    objects = report(
-        _identity(bench, study),
-        context,
-        finding,
-        None,
-        (),
-        predecessors=study.predecessors,
-        kinds=kinds,
-        mode=bench.mode(study.calling_ae_title, study.remote_address),
-    )
-    return save_objects(bench.config.state_directory, objects)
+    return _saved(bench, study, context, finding)
 
 
 def _withdrawal(bench: Workbench, study: StudyToTell) -> Sequence[SavedObject]:
@@ -93,8 +82,14 @@ def _withdrawal(bench: Workbench, study: StudyToTell) -> Sequence[SavedObject]:
     previous = dcmread(bench.file(study.previous_file))
     context = withdrawn_context(previous)
     finding = dataclasses.replace(finding, withdrawn=True, test_model=is_of_test_model(previous))
+    return _saved(bench, study, context, finding)
+
+
+def _saved(
+    bench: Workbench, study: StudyToTell, context: StudyContext, finding: TriageFinding
+) -> Sequence[SavedObject]:
     objects = report(
-        _identity(bench, study),
+        ReportIdentity(bench.installation_uid, study.study_instance_uid, study.revision),
         context,
         finding,
         None,
@@ -104,10 +99,6 @@ def _withdrawal(bench: Workbench, study: StudyToTell) -> Sequence[SavedObject]:
         mode=bench.mode(study.calling_ae_title, study.remote_address),
     )
     return save_objects(bench.config.state_directory, objects)
-
-
-def _identity(bench: Workbench, study: StudyToTell) -> ReportIdentity:
-    return ReportIdentity(bench.installation_uid, study.study_instance_uid, study.revision)
 
 
 def _destinations(bench: Workbench, study: StudyToTell) -> Sequence[Destination]:

@@ -14,8 +14,8 @@ from sqlalchemy import update
 from ich_node.association import Patience
 from ich_node.config import parse_config
 from ich_node.database import SeriesRow
-from ich_node.deliverer import Asker
 from ich_node.pacs import send_study
+from ich_node.pacs_askers import CountAsker
 from ich_node.phantom import PhantomSettings, write_series
 from ich_node.query_retrieve import count_instances, find_earlier_studies, read_study_of_patient
 from ich_node.records import Destination, EarlierStudies
@@ -60,7 +60,7 @@ def test_a_series_is_due_when_orthanc_holds_no_more_than_came_here(
     receive(queue, *(received(number, **uids) for number in range(1, 13)))
     with queue.writing() as connection:
         connection.execute(update(SeriesRow).values(last_received_at=time.time() - 1.0))
-    assert Asker(parse_config(settings(tmp_path, Path("no-model"))), queue, archive).step()
+    assert CountAsker(parse_config(settings(tmp_path, Path("no-model"))), queue, archive).step()
     (row,) = rows(queue, SeriesRow)
     queue.close()
     assert row.expected_instances == expected

@@ -15,9 +15,10 @@ from sqlalchemy import update
 
 from ich_node.config import parse_config
 from ich_node.database import Database, SeriesRow
-from ich_node.deliverer import Asker, start_asking
+from ich_node.deliverer import start_asking
 from ich_node.job_queue.counts import note_asked, note_count, series_to_ask
 from ich_node.pacs import SmallPacs, send_study
+from ich_node.pacs_askers import CountAsker
 from ich_node.phantom import PhantomSettings, write_series
 from ich_node.records import Destination, SeriesState
 from tests.running import free_port, leaks_a_socket, settings, wait_for
@@ -165,9 +166,9 @@ def fill(pacs: SmallPacs, folder: Path, slices: int) -> None:
     assert send_study(write_series(folder, settings_), "127.0.0.1", pacs.port, "PACS") == slices
 
 
-def asker(queue: Database, port: int, folder: Path) -> Asker:
+def asker(queue: Database, port: int, folder: Path) -> CountAsker:
     config = parse_config(settings(folder, Path("no-model")))
-    return Asker(config, queue, Destination("query", "PACS", "127.0.0.1", port))
+    return CountAsker(config, queue, Destination("query", "PACS", "127.0.0.1", port))
 
 
 @pytest.mark.parametrize("counts_instances", [True, False])

@@ -25,8 +25,8 @@ from ich_node.config import parse_config
 from ich_node.database import Database, StudyRow
 from ich_node.decode import DecoderPool
 from ich_node.deliverer import start_asking
-from ich_node.history_asker import HistoryAsker
 from ich_node.job_queue import save_read, waiting_instances
+from ich_node.pacs_askers import HistoryAsker
 from ich_node.patient_history import history_of
 from ich_node.phantom import write_series
 from ich_node.pipeline import Model

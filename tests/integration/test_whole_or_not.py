@@ -15,8 +15,9 @@ from pynetdicom import AE
 from pynetdicom.association import Association
 
 from ich_node.decode import DecoderPool
-from ich_node.deliverer import Asker, start_asking
+from ich_node.deliverer import start_asking
 from ich_node.pacs import SmallPacs, send_study
+from ich_node.pacs_askers import CountAsker
 from ich_node.pipeline import Model
 from ich_node.queries import SeriesStatus
 from ich_node.routing import pacs_to_ask
@@ -235,7 +236,7 @@ def query(port: int) -> dict[str, Any]:
 def ask_the_pacs(site: Site) -> None:
     pacs = pacs_to_ask(site.node.config)
     assert pacs is not None
-    asker = Asker(site.node.config, site.node.database, pacs)
+    asker = CountAsker(site.node.config, site.node.database, pacs)
     wait_for(asker.step, "the PACS is asked")
 
 

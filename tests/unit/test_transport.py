@@ -18,7 +18,7 @@ from pynetdicom import AE, build_context
 from pynetdicom.association import Association
 from pynetdicom.pdu import A_ASSOCIATE_RQ
 from pynetdicom.pdu_primitives import A_ASSOCIATE, ImplementationClassUIDNotification, MaximumLengthNotification
-from pynetdicom.sop_class import CTImageStorage, Verification  # type: ignore[attr-defined]
+from pynetdicom.sop_class import CTImageStorage, Verification
 
 from ich_node.config import parse_config
 from ich_node.database import open_database, prepare_database
@@ -137,7 +137,7 @@ def test_an_association_that_stops_in_a_message_or_announces_too_much_is_cut(
         assert association.is_established
         association.dul.socket.socket.sendall(struct.pack(">BBL", P_DATA, 0, announced) + bytes(1000))
         wait_for(lambda: not association.is_alive(), "it is cut", 20)
-        wait_for(lambda: not receiver._server.active_associations, "nothing of it is left", 20)  # type: ignore[union-attr]
+        wait_for(lambda: not receiver._server.active_associations, "nothing of it is left", 20)
 
 
 @contextmanager
@@ -365,3 +365,8 @@ def test_the_names_of_pynetdicom_that_are_leaned_on_are_there() -> None:
         assert callable(getattr(transport.RequestHandler, name))
     association = Association(AE("ANY"), "acceptor")
     assert hasattr(association.dul, "socket")
+    assert not association._dul_ready.is_set()
+    with socket.socket() as unconnected:
+        ours = transport.AssociationSocket(association, unconnected)
+        assert hasattr(ours, "_is_connected")
+        assert hasattr(ours, "event_queue")
