@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 from ich_node.alert import AlertMessage, ChannelPatience, HL7Channel, MailChannel, WebhookChannel, check_template
 from ich_node.alert.templates import HL7_TEMPLATE, MAIL_TEMPLATE
 from ich_node.config import Config, HL7ChannelSettings, MailChannelSettings, WebhookChannelSettings
-from ich_node.errors import ConfigError
+from ich_node.errors import ConfigError, SecretFileError
+from ich_node.secret_files import check_private, is_credential, read_secret
 
 _SHORTEST_SECRET: Final = 16
 """Bytes; a shorter key of an HMAC is guessed too easily."""
@@ -39,6 +40,20 @@ def make_channels(config: Config, source: Path | str = "configuration") -> dict[
     return channels
 
 
+def without_credentials(config: Config) -> Config:
+    """Leave out the channels whose secrets are credentials: only the unit that delivers has those."""
+    return config.model_copy(
+        update={
+            "alert_webhook": tuple(one for one in config.alert_webhook if not _uses(one.secret_file, one.client_key)),
+            "alert_mail": tuple(one for one in config.alert_mail if not _uses(one.password_file)),
+        }
+    )
+
+
+def _uses(*files: Path | None) -> bool:
+    return any(one is not None and is_credential(one) for one in files)
+
+
 def channel_places(config: Config) -> list[tuple[str, str, int]]:
     """List name, host and port of every channel."""
     places = [(one.name, one.host, one.port) for one in config.alert_hl7]
@@ -60,9 +75,10 @@ def _webhook(settings: WebhookChannelSettings, patience: ChannelPatience, faults
     secret = _secret(settings.name, "secret_file", settings.secret_file, faults)
     if 0 < len(secret) < _SHORTEST_SECRET:
         _note(faults, settings.name, f"secret_file {settings.secret_file}: shorter than {_SHORTEST_SECRET} bytes")
-    _check_certificates(settings.name, settings.ca_file, settings.client_certificate, settings.client_key, faults)
-    values = settings.model_dump(exclude={"name", "most_per_minute", "secret_file"})
-    return WebhookChannel(secret=secret, patience=patience, **values)
+    key = _private(settings.name, "client_key", settings.client_key, faults)
+    _check_certificates(settings.name, settings.ca_file, settings.client_certificate if key else None, key, faults)
+    values = settings.model_dump(exclude={"name", "most_per_minute", "secret_file", "client_key"})
+    return WebhookChannel(secret=secret, client_key=key, patience=patience, **values)
 
 
 def _mail(settings: MailChannelSettings, patience: ChannelPatience, faults: list[str]) -> MailChannel:
@@ -81,16 +97,22 @@ def _mail(settings: MailChannelSettings, patience: ChannelPatience, faults: list
 def _secret(name: str, key: str, path: Path, faults: list[str]) -> bytes:
     """Read a secret without the line break that editors leave at its end."""
     try:
-        secret = path.read_bytes().rstrip(b"\r\n")
-        readable_by_all = path.stat().st_mode & 0o004
-    except OSError as error:
-        _note(faults, name, f"{key} {path}: cannot be read ({error.strerror})")
+        secret = read_secret(path).rstrip(b"\r\n")
+    except SecretFileError as error:
+        _note(faults, name, f"{key} {error}")
         return b""
     if not secret:
         _note(faults, name, f"{key} {path}: is empty")
-    if readable_by_all:
-        _note(faults, name, f"{key} {path}: everybody may read it; chmod 640, with the node's group")
     return secret
+
+
+def _private(name: str, key: str, path: Path | None, faults: list[str]) -> Path | None:
+    """Give the file of a private key that a library reads by itself; None where there is none to be used."""
+    try:
+        return None if path is None else check_private(path)
+    except SecretFileError as error:
+        _note(faults, name, f"{key} {error}")
+        return None
 
 
 def _check_certificates(

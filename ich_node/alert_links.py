@@ -5,18 +5,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import os
-import secrets
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
 from ich_node.config import Config
-from ich_node.durable import sync_directory
-from ich_node.errors import StartError
+from ich_node.secret_files import read_or_make_key
 
 KEY_FILE: Final = "web.key"
-_KEY_BYTES: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,43 +40,8 @@ def open_links(config: Config) -> AlertLinks | None:
     """Give what makes links, where the node has web pages.
 
     Raises:
-        StartError: the key cannot be made or read.
+        SecretFileError: the key cannot be made or read, or others can read it.
     """
     if not config.web.enabled:
         return None
     return AlertLinks(config.web.public_url, read_or_make_key(config.state_directory / KEY_FILE))
-
-
-def read_or_make_key(path: Path) -> bytes:
-    """Read the key of the links; the first process that needs it makes it, with mode 0600, and all others get that.
-
-    Raises:
-        StartError: it cannot be made or read, or is no key.
-    """
-    try:
-        if not path.exists():
-            _make_key(path)
-        key = path.read_bytes()
-    except OSError as error:
-        raise StartError(f"{path} cannot be used: {error.strerror}") from error
-    if len(key) != _KEY_BYTES:
-        raise StartError(f"{path} is damaged; delete it: links that were sent before end to work")
-    return key
-
-
-def _make_key(path: Path) -> None:
-    """Make the whole file under another name, and name it last: a link to a name that exists fails."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{secrets.token_hex(8)}.part")
-    try:
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(secrets.token_bytes(_KEY_BYTES))
-            file.flush()
-            os.fsync(file.fileno())
-        path.hardlink_to(part)
-    except FileExistsError:
-        return
-    finally:
-        part.unlink(missing_ok=True)
-    sync_directory(path.parent)

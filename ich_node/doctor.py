@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import shutil
 import socket
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from ich_node.alert_channels import channel_places
 from ich_node.association import Patience
@@ -18,6 +20,8 @@ from ich_node.errors import IchNodeError, StartError
 from ich_node.pipeline import open_model
 from ich_node.records import Destination
 from ich_node.routing import configured_destinations
+from ich_node.secret_files import check_private, is_credential
+from ich_node.state_folder import make_state_folder
 
 _MEBIBYTE = 1024 * 1024
 
@@ -34,6 +38,8 @@ class Finding:
 def examine(config: Config) -> Iterator[Finding]:
     """Look at disk, database, model, device, every destination and alert channel, one after the other."""
     yield _look("disk", lambda: _disk(config))
+    yield _look("state folder", lambda: _state_folder(config))
+    yield _look("secrets", lambda: _secrets(config))
     yield _look("database", lambda: _database(config))
     yield _look("model", lambda: _model(config))
     for destination in configured_destinations(config):
@@ -51,7 +57,7 @@ def _look(what: str, see: Callable[[], str]) -> Finding:
 
 def _disk(config: Config) -> str:
     state = config.state_directory
-    state.mkdir(parents=True, exist_ok=True)
+    make_state_folder(state)
     probe = state / "doctor.probe"
     write_durably(probe, [b"x"])
     probe.unlink()
@@ -60,6 +66,28 @@ def _disk(config: Config) -> str:
     if free_mib < config.receiver.reserve_mib:
         raise StartError(f"{text}: senders are answered 0xA700")
     return text
+
+
+def _state_folder(config: Config) -> str:
+    """Look for what others could read, were the folder itself ever opened."""
+    state = config.state_directory
+    places = [state, *(state / name for name in ("spool", "results", "cache"))]
+    modes = {path: stat.S_IMODE(path.stat().st_mode) for path in (*places, *state.glob("*.*")) if path.exists()}
+    wide = sorted(str(path) for path, mode in modes.items() if mode & 0o077)
+    within = f"; made before with wider rights, shielded by the folder: {', '.join(wide)}" if wide else ""
+    return f"{state} is the node's alone (mode {modes[state]:04o}){within}"
+
+
+def _secrets(config: Config) -> str:
+    files = [one.secret_file for one in config.alert_webhook]
+    files += [one.client_key for one in config.alert_webhook if one.client_key is not None]
+    files += [one.password_file for one in config.alert_mail if one.password_file is not None]
+    files += [Path(config.web.key)] if config.web.key else []
+    here = [one for one in files if not is_credential(one)]
+    for one in here:
+        check_private(one)
+    text = f"{len(here)} files, read by nobody else"
+    return f"{text}; {len(files) - len(here)} credentials of units" if len(files) > len(here) else text
 
 
 def _database(config: Config) -> str:

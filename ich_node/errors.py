@@ -5,6 +5,7 @@
     IchNodeError
     ├── ConfigError             the configuration has faults; all of them are listed
     ├── StartError              this process cannot run here: port, folder, database, schema
+    │   └── SecretFileError     a secret or key cannot be read, or others can; ``path`` and ``why``
     ├── SeriesNotAnalysed       expected and final; ``reason`` says why
     │   ├── Ineligible          not an axial non-contrast head CT
     │   └── Unreadable          the bytes cannot be turned into Hounsfield units
@@ -47,6 +48,18 @@ class ConfigError(IchNodeError):
 
 class StartError(IchNodeError):
     """This process cannot run here, and a restart alone will not mend it."""
+
+
+class SecretFileError(StartError):
+    """A file that holds a secret, or that trust rests on, cannot be read, or others than its owner can."""
+
+    def __init__(self, path: Path | str, why: str) -> None:
+        self.path = path
+        self.why = why
+        super().__init__(f"{path}: {why}")
+
+    def __reduce__(self) -> tuple[type["SecretFileError"], tuple[Path | str, str]]:
+        return type(self), (self.path, self.why)
 
 
 class SeriesNotAnalysed(IchNodeError):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import resource
 import signal
 import socket
 import threading
@@ -15,6 +17,20 @@ from ich_node.errors import StartError
 
 SUPERVISED: Final = "ICH_NODE_SUPERVISED"
 """Environment variable that tells a role to end with whoever holds its standard input."""
+
+_PR_SET_DUMPABLE: Final = 4
+"""prctl(2)."""
+
+
+def keep_to_ourselves() -> None:
+    """Make files that others cannot read, and never leave the memory, which holds patient data and keys, in a core.
+
+    A limit of 0 alone does not keep a core from a program that the kernel pipes it to (core(5)); a process that is not
+    dumpable is also none that another of the same user can look into (ptrace(2)).
+    """
+    os.umask(0o077)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 @contextmanager

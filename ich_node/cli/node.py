@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
+import stat
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ich_node.config import Config, find_config, load_config
+from ich_node.errors import ConfigError
 from ich_node.log import start_logging
 
 if TYPE_CHECKING:
@@ -47,19 +50,27 @@ def read_config(options: argparse.Namespace) -> Config:
 
 
 def open_queue(config: Config) -> Database:
-    """Open the database of a configuration, migrated."""
+    """Open the database of a configuration, migrated; what is made with it is ours alone."""
     from ich_node.database import open_database, prepare_database
 
+    os.umask(0o077)
     database = open_database(config.database_url, config.database.busy_timeout_s)
     prepare_database(database, config.state_directory)
     return database
+
+
+def _start(config: Config, role: str) -> None:
+    from ich_node.service import keep_to_ourselves
+
+    keep_to_ourselves()
+    start_logging(config.node.log_level, role)
 
 
 def _serve(options: argparse.Namespace) -> int:
     from ich_node.supervisor import roles_of, serve
 
     config = read_config(options)
-    start_logging(config.node.log_level, "serve")
+    _start(config, "serve")
     return serve(config, find_config(options.config).resolve(), roles_of(config))
 
 
@@ -68,7 +79,7 @@ def _receive(options: argparse.Namespace) -> int:
     from ich_node.receive import run_receiver
 
     config = read_config(options)
-    start_logging(config.node.log_level, "receive")
+    _start(config, "receive")
     run_receiver(config)
     return 0
 
@@ -77,7 +88,7 @@ def _work(options: argparse.Namespace) -> int:
     from ich_node.worker import run_worker
 
     config = read_config(options)
-    start_logging(config.node.log_level, "work")
+    _start(config, "work")
     run_worker(config)
     return 0
 
@@ -87,7 +98,7 @@ def _deliver(options: argparse.Namespace) -> int:
     from ich_node.deliverer import run_deliverer
 
     config = read_config(options)
-    start_logging(config.node.log_level, "deliver")
+    _start(config, "deliver")
     run_deliverer(config)
     return 0
 
@@ -97,7 +108,7 @@ def _web(options: argparse.Namespace) -> int:
     from ich_node.web.server import run_web
 
     config = read_config(options)
-    start_logging(config.node.log_level, "web")
+    _start(config, "web")
     run_web(config)
     return 0
 
@@ -109,15 +120,21 @@ def _decode_nothing() -> None:
 
 
 def _check_config(options: argparse.Namespace) -> int:
-    from ich_node.alert_channels import make_channels
-    from ich_node.web.certificate import check_certificate
+    from ich_node.alert_channels import channel_places, make_channels, without_credentials
+    from ich_node.web.certificate import check_certificate, key_is_credential
 
     path = find_config(options.config)
     config = load_config(path)
-    channels = make_channels(config, path)
-    check_certificate(config, path)
+    if path.stat().st_mode & stat.S_IWOTH:
+        raise ConfigError(path, ["everybody can change it: chmod 644"])
+    channels = channel_places(config)
+    looked_at = make_channels(without_credentials(config), path)
+    if not key_is_credential(config):
+        check_certificate(config, path)
+    later = len(channels) - len(looked_at) + key_is_credential(config)
     sys.stdout.write(
         f"{path}: no faults; {config.node.ae_title} on port {config.node.port}, {len(config.peer)} peers, "
         f"{len(config.destination)} destinations, {len(channels)} alert channels\n"
+        + (f"{later} with credentials of a unit, which are looked at when it starts\n" if later else "")
     )
     return 0

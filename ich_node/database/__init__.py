@@ -1,7 +1,8 @@
 """Tables, engine and migrations. Nothing outside this package, ``job_queue`` and ``queries`` speaks SQL."""
 
 from ich_node.database.engine import Database, open_database
-from ich_node.database.migrate import check_integrity, prepare_database
+from ich_node.database.installation import Installation, read_installation
+from ich_node.database.migrate import check_integrity, prepare_database, settle_installation
 from ich_node.database.tables import (
     AlertRow,
     Base,
@@ -25,6 +26,7 @@ __all__ = [
     "Database",
     "DeliveryRow",
     "DestinationRow",
+    "Installation",
     "InstallationRow",
     "InstanceRow",
     "OpenAssociationRow",
@@ -36,4 +38,6 @@ __all__ = [
     "check_integrity",
     "open_database",
     "prepare_database",
+    "read_installation",
+    "settle_installation",
 ]

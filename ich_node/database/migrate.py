@@ -2,37 +2,66 @@
 
 from __future__ import annotations
 
-import time
-import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from sqlalchemy import Connection, insert, inspect, select
+from sqlalchemy import Connection, inspect
 from sqlalchemy.exc import DatabaseError
 
 from ich_node.database.engine import Database
-from ich_node.database.tables import SCHEMA, InstallationRow
+from ich_node.database.installation import Installation, begin_anew, identify, note_installation, stay_the_same
+from ich_node.database.tables import SCHEMA
 from ich_node.errors import StartError
+from ich_node.state_folder import make_state_folder
 
 _LONGEST_MIGRATION_S = 600.0
 
 
-def prepare_database(database: Database, state_directory: Path) -> str:
+def prepare_database(database: Database, state_directory: Path, *, recover: bool = False) -> str:
     """Check, migrate and identify the database; make the state folder. The first process does it, the others wait.
+
+    Args:
+        database: to prepare.
+        state_directory: made with mode 0700.
+        recover: an empty database goes on as the installation that the state folder names.
 
     Returns:
         The installation UID, made at the first start.
 
     Raises:
-        StartError: the database is damaged, or was written by a newer version; or the state folder cannot be written.
+        ConfigError: the state folder is a copy, or its database is another's or gone; see ``installation``.
+        StartError: the database is damaged, or was written by a newer version; or the state folder cannot be written,
+            or is open to others.
     """
+    return _prepare(
+        database, state_directory, lambda connection: identify(connection, state_directory, recover=recover)
+    )
+
+
+def settle_installation(database: Database, state_directory: Path, *, anew: bool) -> str:
+    """Say that the installation of a database is here and nowhere else, or make it another one.
+
+    Returns:
+        The installation UID.
+
+    Raises:
+        StartError: see ``prepare_database``.
+    """
+
+    return _prepare(database, state_directory, begin_anew if anew else stay_the_same)
+
+
+def _prepare(database: Database, state_directory: Path, identity: Callable[[Connection], Installation]) -> str:
     try:
-        state_directory.mkdir(parents=True, exist_ok=True)
+        make_state_folder(state_directory)
         with FileLock(state_directory / "migrate.lock", timeout=_LONGEST_MIGRATION_S):
             check_integrity(database)
             with database.writing() as connection:
                 _migrate(connection)
-                return _identify(connection)
+                installation = identity(connection)
+            note_installation(state_directory, installation)
+            return installation.installation_uid
     except Timeout:
         raise StartError("another process has been migrating the database for 10 minutes") from None
     except DatabaseError as error:
@@ -79,12 +108,3 @@ def _schema_of(connection: Connection) -> str | None:
     if not inspect(connection).has_table("alembic_version"):
         return None
     return connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
-
-
-def _identify(connection: Connection) -> str:
-    known = connection.execute(select(InstallationRow.installation_uid)).scalar()
-    if known is not None:
-        return known
-    installation_uid = f"2.25.{uuid.uuid4().int}"
-    connection.execute(insert(InstallationRow).values(id=1, installation_uid=installation_uid, created_at=time.time()))
-    return installation_uid

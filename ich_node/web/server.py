@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from pathlib import Path
 
 import uvicorn
 from fastapi import FastAPI
@@ -36,12 +37,12 @@ def run_web(config: Config) -> None:
     links = open_links(config)
     if links is None:
         raise ConfigError("configuration", ["web.enabled = False: there are no pages to serve"])
-    check_certificate(config)
+    certificate_files = check_certificate(config)
     database = open_database(config.database_url, min(config.database.busy_timeout_s, _LONGEST_WAIT_S))
     notifier = SystemdNotifier()
     with stop_on_signals() as stop:
         prepare_database(database, config.state_directory)
-        server = uvicorn.Server(_settings(config, make_app(config.node.ae_title, database, links)))
+        server = uvicorn.Server(_settings(make_app(config.node.ae_title, database, links), certificate_files))
         with listen(config.web.bind, config.web.port, "web.port and web.bind") as listening:
             log.info("web ready", bind=config.web.bind, port=config.web.port)
             notifier.ready(f"serving pages at port {config.web.port}")
@@ -60,8 +61,8 @@ def _serve(server: uvicorn.Server, listening: socket.socket, stop: threading.Eve
     thread.join()
 
 
-def _settings(config: Config, app: FastAPI) -> uvicorn.Config:
-    certificate, key = config.web.certificate_files or (None, None)
+def _settings(app: FastAPI, certificate_files: tuple[Path, Path] | None) -> uvicorn.Config:
+    certificate, key = certificate_files or (None, None)
     return uvicorn.Config(
         app,
         loop="asyncio",

@@ -314,6 +314,7 @@ def test_processes_that_need_the_key_at_once_get_the_same_one(tmp_path: Path) ->
 def test_a_damaged_key_is_not_used(tmp_path: Path) -> None:
     path = tmp_path / "web.key"
     path.write_bytes(b"short")
+    path.chmod(0o600)
     with pytest.raises(StartError, match="is damaged"):
         read_or_make_key(path)
 
@@ -323,6 +324,7 @@ def test_the_pages_speak_tls_themselves(tmp_path: Path) -> None:
     files = {"certificate": tmp_path / "node.pem", "key": tmp_path / "node.key"}
     issued = authority.issue_cert("127.0.0.1")
     issued.private_key_pem.write_to_path(files["key"])
+    files["key"].chmod(0o600)
     for pem in issued.cert_chain_pems:
         pem.write_to_path(files["certificate"], append=True)
     context = ssl.create_default_context()

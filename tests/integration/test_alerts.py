@@ -419,6 +419,6 @@ def test_check_config_names_every_bad_secret_and_template(tmp_path: Path, capsys
     assert main(["check-config", "--config", str(file)]) == 78
     told = capsys.readouterr().err
     assert "5 faults" in told
-    for fault in ("ris: template", "patient_nam", "a: secret_file", "shorter than 16", "everybody may read it",
+    for fault in ("ris: template", "patient_nam", "a: secret_file", "shorter than 16", "others can read or change it",
                   "c: secret_file", "cannot be read", "d: certificates"):  # fmt: skip
         assert fault in told, fault
