@@ -17,6 +17,7 @@ from ich_node.database import open_database, prepare_database
 from ich_node.deliver import echo
 from ich_node.durable import write_durably
 from ich_node.errors import IchNodeError, StartError
+from ich_node.model.memory import demand_not_older
 from ich_node.pipeline import open_model
 from ich_node.records import Destination
 from ich_node.routing import configured_destinations
@@ -102,13 +103,14 @@ def _database(config: Config) -> str:
 def _model(config: Config) -> str:
     settings = config.model
     model = open_model(settings.directory, settings.engine, threads=settings.threads,
-                       cache=config.state_directory / "cache")  # fmt: skip
+                       cache=config.state_directory / "cache", public_key=settings.public_key_file)  # fmt: skip
     identity = model.identity
+    said = demand_not_older(config.state_directory, identity, allow_older=settings.allow_older)
     untrained = "its findings are shown, as TEST MODEL" if settings.show_findings_of_untrained_model else "no finding"
     trained = "trained" if identity.trained else f"UNTRAINED: {untrained}"
     return (
-        f"{identity.name} {identity.version} ({identity.sha256[:12]}), {trained}; "
-        f"engine {model.engine.name} on {model.engine.device}"
+        f"{identity.name} {identity.version} ({identity.sha256[:12]}), {trained}, {identity.signature}; "
+        f"engine {model.engine.name} on {model.engine.device}" + (f"; {said}" if said else "")
     )
 
 

@@ -70,7 +70,12 @@ def _add_model(commands: Commands) -> None:
     listing.set_defaults(run=_model_list)
     verify = actions.add_parser("verify", help="check every file of a bundle against its hash")
     verify.add_argument("directory", type=Path, nargs="?", default=DEFAULT_BUNDLE, help=f"default {DEFAULT_BUNDLE}")
+    verify.add_argument("--public-key", type=Path, metavar="FILE", help="it must be signed with this key (Ed25519)")
     verify.set_defaults(run=_model_verify)
+    sign = actions.add_parser("sign", help="sign the manifest of a bundle that is whole (Ed25519)")
+    sign.add_argument("directory", type=Path, help="the bundle")
+    sign.add_argument("--key", type=Path, required=True, metavar="FILE", help="private key (Ed25519, PEM)")
+    sign.set_defaults(run=_model_sign)
     make = actions.add_parser("init-untrained", help="make a bundle with random weights, until there is a trained one")
     make.add_argument("directory", type=Path, nargs="?", default=DEFAULT_BUNDLE, help=f"default {DEFAULT_BUNDLE}")
     make.add_argument(
@@ -103,6 +108,7 @@ def _score(options: argparse.Namespace) -> int:
             options.engine or config.model.engine,
             threads=config.model.threads,
             show_untrained=options.test_model or config.model.show_findings_of_untrained_model,
+            public_key=config.model.public_key_file,
         )
         with _progress(console) as bar:
             task = bar.add_task("scoring", total=None)
@@ -178,8 +184,8 @@ def _model_list(options: argparse.Namespace) -> int:
     bundles = sorted(path.parent for path in options.directory.glob(f"*/{MANIFEST}"))
     for directory in bundles:
         identity = load_bundle(directory).identity
-        trained = "trained" if identity.trained else "UNTRAINED"
-        sys.stdout.write(f"{directory}  {identity.name} {identity.version}  {identity.backbone}  {trained}\n")
+        trained, signed = "trained" if identity.trained else "UNTRAINED", identity.signature
+        sys.stdout.write(f"{directory}  {identity.name} {identity.version}  {identity.backbone}  {trained}  {signed}\n")
         sys.stdout.write("".join(f"    {line}\n" for line in identity.operating_points.values()))
     if not bundles:
         sys.stderr.write(f"ich-node: no model bundle in {options.directory}; make one: ich-node model init-untrained\n")
@@ -189,12 +195,22 @@ def _model_list(options: argparse.Namespace) -> int:
 def _model_verify(options: argparse.Namespace) -> int:
     from ich_node.model.bundle import verify_bundle
 
-    faults = verify_bundle(options.directory)
+    faults = verify_bundle(options.directory, options.public_key)
     for fault in faults:
         sys.stderr.write(f"ich-node: {fault}\n")
     if not faults:
-        sys.stdout.write(f"{options.directory}: every file agrees with its hash\n")
+        signed = ", and the signature with the key" if options.public_key else ""
+        sys.stdout.write(f"{options.directory}: every file agrees with its hash{signed}\n")
     return 1 if faults else 0
+
+
+def _model_sign(options: argparse.Namespace) -> int:
+    from ich_node.model.bundle import sign_bundle
+    from ich_node.model.signature import SIGNATURE
+
+    sign_bundle(options.directory, options.key)
+    sys.stdout.write(f"{options.directory / SIGNATURE} written\n")
+    return 0
 
 
 def _model_init_untrained(options: argparse.Namespace) -> int:

@@ -72,7 +72,14 @@ class ModelSettings(Section):
     directory: Folder = Path("models/ich-irv2")
     engine: Literal["auto", "cuda", "openvino", "torch"] = "auto"
     threads: Annotated[int, Field(ge=0, le=256)] = 0
+    public_key: str = ""
+    allow_older: bool = False
     show_findings_of_untrained_model: bool = False
+
+    @property
+    def public_key_file(self) -> Path | None:
+        """The key that a bundle must be signed with; None where no signature is demanded."""
+        return Path(self.public_key) if self.public_key else None
 
 
 class DecodeSettings(Section):

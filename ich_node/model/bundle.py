@@ -4,8 +4,10 @@ The manifest names the SHA-256 of every other file, so its own hash identifies t
 with a manifest is a whole bundle.
 """
 
+import errno
 import hashlib
 import os
+import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +21,7 @@ from torch import Tensor
 
 from ich_node.errors import ModelError
 from ich_node.model.manifest import WEIGHT_SUFFIX, Manifest
+from ich_node.model.signature import SIGNATURE, check_signature, sign
 from ich_node.records import ClassThresholds, ModelIdentity
 
 MANIFEST: Final = "manifest.json"
@@ -53,13 +56,19 @@ class ModelBundle:
         return replace(self, network_state={})
 
 
-def load_bundle(directory: Path) -> ModelBundle:
+def load_bundle(directory: Path, public_key: Path | None = None) -> ModelBundle:
     """Read a bundle; every file once, its hash checked on the very bytes that are then parsed.
 
+    So it does not matter what becomes of a file, or of a link in its place, after or while it is read.
+
+    Args:
+        directory: Of the bundle.
+        public_key: File of the key that it must be signed with; None demands no signature.
+
     Raises:
-        ModelError: A file is missing, altered or not understood; says which and what to do.
+        ModelError: A file is missing, altered or not understood, or the signature is; says which and what to do.
     """
-    manifest, manifest_sha256 = _read_manifest(directory)
+    manifest, manifest_sha256, signature = _read_manifest(directory, public_key)
     states: dict[str, State] = {_NETWORK: {}, _HEAD: {}}
     for name, sha256 in manifest.files.items():
         content = _read_checked(directory / name, sha256)
@@ -73,15 +82,15 @@ def load_bundle(directory: Path) -> ModelBundle:
         )
     points = {name: point.in_words(name) for name, point in (manifest.operating_points or {}).items()}
     identity = ModelIdentity(
-        manifest.name, manifest.version, manifest_sha256, manifest.trained, manifest.backbone, points
+        manifest.name, manifest.version, manifest_sha256, manifest.trained, manifest.backbone, points, signature
     )
     return ModelBundle(manifest, identity, states[_NETWORK], states[_HEAD] or None)
 
 
-def verify_bundle(directory: Path) -> list[str]:
+def verify_bundle(directory: Path, public_key: Path | None = None) -> list[str]:
     """List every fault of a bundle; empty when it is whole. Files that the manifest does not name are faults too."""
     try:
-        manifest, _ = _read_manifest(directory)
+        manifest, _, _ = _read_manifest(directory, public_key)
     except ModelError as error:
         return [str(error)]
     faults = []
@@ -92,7 +101,7 @@ def verify_bundle(directory: Path) -> list[str]:
                 _parse_weights(directory / name, content)
         except ModelError as error:
             faults.append(str(error))
-    strangers = {path.name for path in directory.iterdir()} - set(manifest.files) - {MANIFEST}
+    strangers = {path.name for path in directory.iterdir()} - set(manifest.files) - {MANIFEST, SIGNATURE}
     return faults + [f"{directory / name}: the manifest does not name this file" for name in sorted(strangers)]
 
 
@@ -119,7 +128,8 @@ def write_bundle(
     """
     draft = Manifest(**manifest_fields, files={})
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / MANIFEST).unlink(missing_ok=True)
+    for name in (MANIFEST, SIGNATURE):
+        (directory / name).unlink(missing_ok=True)
     for stale in directory.glob(f"*{WEIGHT_SUFFIX}"):
         stale.unlink()
     files = {}
@@ -130,6 +140,18 @@ def write_bundle(
     manifest = draft.model_copy(update={"files": files})
     _write_durably(directory / MANIFEST, (manifest.model_dump_json(indent=2) + "\n").encode())
     return manifest
+
+
+def sign_bundle(directory: Path, key_file: Path) -> None:
+    """Sign a bundle that is whole; the signature lies beside its manifest.
+
+    Raises:
+        ModelError: The bundle has faults, or the key is none of Ed25519.
+        SecretFileError: Others can read the key.
+    """
+    if faults := verify_bundle(directory):
+        raise ModelError(faults[0])
+    _write_durably(directory / SIGNATURE, sign(_read_file(directory / MANIFEST), key_file))
 
 
 def round_weights(state: State, stored: Stored) -> State:
@@ -167,25 +189,37 @@ def describe(manifest: Manifest) -> str:
     )
 
 
-def _read_manifest(directory: Path) -> tuple[Manifest, str]:
+def _read_manifest(directory: Path, public_key: Path | None) -> tuple[Manifest, str, str]:
+    """Read the manifest, and give its hash and what is known of its signature: all of the very same bytes."""
     path = directory / MANIFEST
     try:
-        content = path.read_bytes()
+        content = _read_file(path)
+        signature = _read_file(directory / SIGNATURE) if (directory / SIGNATURE).exists() else None
     except FileNotFoundError:
         remedy = "run `ich-node model init-untrained`, or set [model] directory to where the model is"
         raise ModelError(f"{path}: there is no model here; {remedy}") from None
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror}); check its owner and permissions") from None
+    signed = check_signature(content, signature, public_key, directory)
     try:
-        return Manifest.model_validate_json(content), hashlib.sha256(content).hexdigest()
+        return Manifest.model_validate_json(content), hashlib.sha256(content).hexdigest(), signed
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
         raise ModelError(f"{path}: {faults}; restore the model folder or use another version of the node") from None
 
 
+def _read_file(path: Path) -> bytes:
+    """Read a plain file; a device or a pipe in its place would never end."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "is no file")
+        return file.read()
+
+
 def _read_checked(path: Path, sha256: str) -> bytes:
     try:
-        content = path.read_bytes()
+        content = _read_file(path)
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror}); restore the model folder") from None
     if hashlib.sha256(content).hexdigest() != sha256:

@@ -110,10 +110,12 @@ def _has_bf16() -> bool:
 
 
 def _read_cached(core: Any, path: Path) -> Any | None:
+    """Read a kept network: what is hashed, with the name it was kept by, are the very bytes that OpenVINO is given."""
     try:
         expected = _mark(path).read_text()
-        if _fingerprint(path) == expected:
-            return core.read_model(path)
+        graph, weights = path.read_bytes(), path.with_suffix(".bin").read_bytes()
+        if _fingerprint(path, graph, weights) == expected:
+            return core.read_model(graph, weights)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -130,7 +132,7 @@ def _keep(model: Any, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         _mark(path).unlink(missing_ok=True)
         openvino.save_model(model, part, compress_to_fp16=False)
-        fingerprint = _fingerprint(part)
+        fingerprint = _fingerprint(path, part.read_bytes(), part.with_suffix(".bin").read_bytes())
         part.with_suffix(".bin").replace(path.with_suffix(".bin"))
         part.replace(path)
         _mark(path).write_text(fingerprint)
@@ -145,9 +147,9 @@ def _mark(path: Path) -> Path:
     return path.with_suffix(".sha256")
 
 
-def _fingerprint(path: Path) -> str:
-    digest = hashlib.sha256()
-    for part in (path, path.with_suffix(".bin")):
-        with part.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+def _fingerprint(path: Path, graph: bytes, weights: bytes) -> str:
+    """Hash a network with its name, which holds the model's hash: one of another model is none of this one."""
+    digest = hashlib.sha256(path.stem.encode())
+    for part in (graph, weights):
+        digest.update(hashlib.sha256(part).digest())
     return digest.hexdigest()

@@ -20,6 +20,8 @@ class ModelIdentity:
     backbone: str = ""
     operating_points: dict[str, str] = field(default_factory=dict)
     """Per class, in one line: what was measured at its thresholds. Empty where nothing was."""
+    signature: str = ""
+    """In words, whether somebody vouches for the manifest; empty where that was not asked, as in older rows."""
 
 
 @dataclass(frozen=True, slots=True)

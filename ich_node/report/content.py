@@ -148,6 +148,8 @@ def _algorithm(model: ModelIdentity | None, finding: TriageFinding, name: str) -
         parameters.append(f"thresholds: absent below {thresholds.low:g}, present from {thresholds.high:g}")
     if name in model.operating_points:
         parameters.append(f"measured at the thresholds: {model.operating_points[name]}")
+    if model.signature:
+        parameters.append(f"signature: {model.signature}")
     if not model.trained:
         parameters.append("trained: no")
     title = f"{wording.TEST_MODEL} {model.name}" if finding.test_model else model.name

@@ -22,10 +22,8 @@ def check_certificate(config: Config, source: Path | str = "configuration") -> t
     try:
         key = check_private(files[1])
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(files[0], key)
-    except SecretFileError as error:
-        raise ConfigError(source, [f"web.key: {error}"]) from None
-    except (OSError, ssl.SSLError) as error:
-        why = error.strerror or type(error).__name__
+    except (OSError, ssl.SSLError, SecretFileError) as error:
+        why = error.why if isinstance(error, SecretFileError) else error.strerror or type(error).__name__
         fault = f"web.certificate, web.key: {files[0]}, {files[1]} cannot be used ({why})"
         raise ConfigError(source, [fault]) from None
     return files[0], key

@@ -15,6 +15,7 @@ from ich_node.eligibility import slice_ineligibility
 from ich_node.errors import DatabaseBusy, IchNodeError, ModelError
 from ich_node.job_queue import claim_series, fail_attempt, free_leases_of_the_dead, new_owner, release_lease
 from ich_node.log import EventLog
+from ich_node.model.memory import demand_not_older, remember_model
 from ich_node.pipeline import Model, open_model
 from ich_node.plane_reader import PlaneReader
 from ich_node.records import EligibilityRules, SeriesJob
@@ -166,7 +167,9 @@ def run_worker(config: Config) -> None:
             threads=config.model.threads,
             show_untrained=config.model.show_findings_of_untrained_model,
             cache=config.state_directory / "cache",
+            public_key=config.model.public_key_file,
         )
+        _compare_with_before(config, model)
         _log_start(model)
         notifier.ready(f"scoring with {model.identity.name} on {model.engine.name}")
         Worker(config, database, model, decoder, installation_uid, notifier.alive).run(stop)
@@ -196,9 +199,18 @@ def decline_by(config: Config) -> DeclineSlice:
     return partial(slice_ineligibility, rules=eligibility_rules(config))
 
 
+def _compare_with_before(config: Config, model: Model) -> None:
+    """Refuse an older version of a model than was used here, and remember this one."""
+    allow = config.model.allow_older
+    if said := demand_not_older(config.state_directory, model.identity, allow_older=allow):
+        log.warning("another model than before", name=model.identity.name, why=said)
+    remember_model(config.state_directory, model.identity)
+
+
 def _log_start(model: Model) -> None:
     identity = model.identity
     log.info("model ready", name=identity.name, version=identity.version, sha256=identity.sha256,
+             signature=identity.signature,
              trained=identity.trained, engine=model.engine.name, device=model.engine.device)  # fmt: skip
     if not identity.trained:
         shown = "findings are shown as those of a TEST MODEL" if model.show_untrained else "no finding will be reported"
