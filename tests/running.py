@@ -174,10 +174,14 @@ class NodeProcesses:
     def start(self, role: str) -> None:
         """Start a role; it is not ready yet."""
         self.log(role).write_bytes(b"")
-        command = [sys.executable, "-m", "ich_node", role, "--config", str(self.config_path)]
         environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
         with self.log(role).open("ab") as log:
-            self.processes[role] = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=log, env=environment)
+            self.processes[role] = subprocess.Popen(
+                self.command(role), stdin=subprocess.DEVNULL, stderr=log, env=environment
+            )
+
+    def command(self, role: str) -> list[str]:
+        return [sys.executable, "-m", "ich_node", role, "--config", str(self.config_path)]
 
     def wait_ready(self, role: str) -> None:
         words = {"receive": "receiver ready", "work": "model ready", "deliver": "deliverer ready"}.get(role, "ready")

@@ -25,7 +25,9 @@ def test_install_puts_every_file_where_the_documents_say(tmp_path: Path) -> None
     laid_out = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     documents = {f"opt/ich-node/docs/{path.name}" for path in (ROOT / "docs").glob("*.md")}
     assert len(documents) > 4
-    assert laid_out == documents | {
+    examples = {f"opt/ich-node/drop-ins/{path.name}" for path in (ROOT / "systemd/drop-ins").glob("*.conf")}
+    assert len(examples) > 4
+    assert laid_out == documents | examples | {
         "etc/ich-node/ich-node.toml",
         "etc/systemd/system/ich-node.target",
         "etc/systemd/system/ich-node-receive.service",
