@@ -1,7 +1,7 @@
 """Who vouches for a model: an Ed25519 signature (RFC 8032) over its manifest, which names the hash of every other file.
 
-The signature is the 64 bytes alone, so that openssl can make and check it as well. ``cryptography`` is imported where it
-is used: a machine that only trains has none.
+The signature is the 64 bytes alone, so that openssl can make and check it as well. ``cryptography`` is imported where
+it is used: a machine that only trains has none.
 """
 
 from __future__ import annotations

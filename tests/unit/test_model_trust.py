@@ -91,8 +91,9 @@ def take_from_another(bundle: Path, other: Path) -> None:
 
 
 def link_to_another(bundle: Path, other: Path) -> None:
-    shards(bundle)[0].unlink()
-    shards(bundle)[0 if len(shards(bundle)) == 0 else -1].with_name(shards(other)[0].name).symlink_to(shards(other)[0])
+    first = shards(bundle)[0]
+    first.unlink()
+    first.symlink_to(shards(other)[0])
 
 
 def keep_the_older_manifest(bundle: Path, other: Path) -> None:
@@ -165,7 +166,7 @@ def test_an_older_version_is_used_where_a_site_says_so_and_the_newest_stays_know
     remember_model(tmp_path, identity("2.0"))
     assert "allow_older lets 1.0 be used" in demand_not_older(tmp_path, identity("1.0"), allow_older=True)
     remember_model(tmp_path, identity("1.0"))
-    with pytest.raises(ModelError, match="older than 2.0"):
+    with pytest.raises(ModelError, match=r"older than 2\.0"):
         demand_not_older(tmp_path, identity("1.0"), allow_older=False)
 
 
@@ -364,7 +365,14 @@ def put_another_model(cache: Path, other: Path) -> None:
         shutil.copy(kept(other, suffix), kept(cache, suffix))
 
 
-@pytest.mark.parametrize("change", [flip_in(".bin"), flip_in(".xml"), flip_in(".sha256"), put_another_model])
+@pytest.mark.parametrize(
+    "change",
+    [
+        flip_in(".bin"),
+        put_another_model,
+        *(pytest.param(flip_in(suffix), marks=pytest.mark.slow) for suffix in (".xml", ".sha256")),
+    ],
+)
 def test_a_conversion_that_was_tampered_with_is_made_again(
     tmp_path: Path, bundles: Path, conversions: dict[str, Any], change: Callable[[Path, Path], None]
 ) -> None:
