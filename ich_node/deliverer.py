@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from ich_node.alert_answerer import taking_answers
@@ -14,8 +15,8 @@ from ich_node.association import Association, Patience, associate
 from ich_node.config import Config
 from ich_node.database import Database, open_database, prepare_database
 from ich_node.deliver import StoreOutcome, Verdict, is_warning, store
-from ich_node.errors import ClassNotTaken, DatabaseBusy, DestinationRefuses, DestinationUnavailable
-from ich_node.housekeeping import start_housekeeping
+from ich_node.errors import ClassNotTaken, DestinationRefuses, DestinationUnavailable, StorageUnavailable
+from ich_node.housekeeping import start_housekeeping, wake_housekeeping
 from ich_node.job_queue import (
     DeliveryRules,
     claim_deliveries,
@@ -31,8 +32,10 @@ from ich_node.job_queue import (
 from ich_node.log import EventLog
 from ich_node.pacs_askers import CountAsker, HistoryAsker, PacsAsker
 from ich_node.records import REPORT_KIND, Delivery, DeliveryState
+from ich_node.role_lock import holding_role
 from ich_node.routing import pacs_to_ask
 from ich_node.service import SystemdNotifier, stop_on_signals
+from ich_node.timekeeping import keep_time
 
 _POLL_S = 0.1
 _SPARE_LEASE_S = 60.0
@@ -70,8 +73,8 @@ class Deliverer:
                 self._alive()
                 try:
                     busy = self._send_what_is_due(sending, threads)
-                except DatabaseBusy as error:  # what was being sent is claimed and sent again
-                    log.error("the database stays locked; trying again", error)
+                except StorageUnavailable as error:  # what was being sent is claimed and sent again
+                    log.error("nothing can be written now; trying again", error)
                     busy = False
                 if not busy:
                     stop.wait(_POLL_S)
@@ -181,15 +184,16 @@ def run_deliverer(config: Config) -> None:
     alerting = make_channels(config)
     database = open_database(config.database_url, config.database.busy_timeout_s)
     notifier = SystemdNotifier()
-    with stop_on_signals() as stop:
+    with stop_on_signals() as stop, holding_role(config.state_directory, "deliver"):
         prepare_database(database, config.state_directory)
         free_leases_of_the_dead(database)
         with (
-            start_housekeeping(config, database),
+            start_housekeeping(config, database) as scheduler,
             taking_answers(config, database, stop),
             ThreadPoolExecutor(1, "alerts") as beside,
         ):
             start_asking(config, database, stop)
+            keep_time(config, database, partial(wake_housekeeping, scheduler))
             alerts = beside.submit(Alerter(config, database, alerting).run, stop)
             alerts.add_done_callback(lambda _: stop.set())  # alerts that end by themselves end the process
             log.info("deliverer ready", destinations=[one.name for one in config.destination])

@@ -5,10 +5,13 @@
     IchNodeError
     ├── ConfigError             the configuration has faults; all of them are listed
     ├── StartError              this process cannot run here: port, folder, database, schema
+    │   └── AlreadyRunning      another node or role works on the state folder
     ├── SeriesNotAnalysed       expected and final; ``reason`` says why
     │   ├── Ineligible          not an axial non-contrast head CT
     │   └── Unreadable          the bytes cannot be turned into Hounsfield units
     ├── ModelError              the model bundle is missing, altered or gives nonsense; stops the worker
+    ├── DeviceFailed            the processor that scores failed; the worker ends and is started again
+    ├── StorageFailed           disk or database failed so that nothing in memory can be trusted; the process ends
     ├── ReportError             a report could not be built
     ├── AlertRefused            an alert cannot be told as it is: the receiver refuses it, or its template has a fault
     ├── AnswerNotUnderstood     an answer to an alert is no HL7 message
@@ -19,8 +22,10 @@
         │   └── ClassNotTaken        the association stands, but not for this kind of object
         ├── ChannelUnavailable       an alert's receiver could not be reached, hung, or answered that it cannot now
         ├── StoreRefused             the peer answered with a failure status
-        ├── SpoolFull                no room, or below the reserve
-        └── DatabaseBusy             the database stayed locked
+        └── StorageUnavailable       nothing can be written now; no fault of the job
+            ├── SpoolFull            no room, or below the reserve
+            ├── SpoolReadOnly        the disk is mounted read-only
+            └── DatabaseBusy         the database stayed locked
 
 Errors carry fields, never patient data: their texts may reach a log.
 """
@@ -49,6 +54,10 @@ class StartError(IchNodeError):
     """This process cannot run here, and a restart alone will not mend it."""
 
 
+class AlreadyRunning(StartError):
+    """Another node, or another process of this role, works on the state folder."""
+
+
 class SeriesNotAnalysed(IchNodeError):
     """A series or slice gets no result, for a reason that will not change."""
 
@@ -71,6 +80,18 @@ class Unreadable(SeriesNotAnalysed):
 
 class ModelError(IchNodeError):
     """The model bundle is missing, altered or gives nonsense. The worker stops rather than guess."""
+
+
+class DeviceFailed(IchNodeError):
+    """The processor that scores failed, or has too little memory. No fault of a series; a fresh process may do."""
+
+
+class StorageFailed(IchNodeError):
+    """The disk or the database failed: an fsync, a damaged page, a file that was taken away.
+
+    After a failed fsync the kernel may call pages clean that never reached the disk (https://lwn.net/Articles/752063/),
+    so trying again proves nothing. Whoever gets this ends, and looks the files over at the next start.
+    """
 
 
 class ReportError(IchNodeError):
@@ -118,9 +139,17 @@ class StoreRefused(TransientError):
         super().__init__(f"status 0x{dimse_status:04X}" + (f" ({comment})" if comment else ""))
 
 
-class SpoolFull(TransientError):
+class StorageUnavailable(TransientError):
+    """The state folder or the database cannot be written now. It passes; no fault of what was being stored."""
+
+
+class SpoolFull(StorageUnavailable):
     """There is no room for another object."""
 
 
-class DatabaseBusy(TransientError):
+class SpoolReadOnly(StorageUnavailable):
+    """The disk is mounted read-only."""
+
+
+class DatabaseBusy(StorageUnavailable):
     """The database stayed locked longer than we may wait."""

@@ -17,6 +17,7 @@ from ich_node.job_queue.cleaning import (
     quiet_studies,
     rescue_expired_leases,
 )
+from ich_node.job_queue.clock import LongestWaits, watch_clock
 from ich_node.job_queue.content import SeriesPlan, load_content, load_plan
 from ich_node.job_queue.counts import SeriesQuestion, note_asked, note_count, series_to_ask
 from ich_node.job_queue.findings import finding_from_json, finding_to_json
@@ -60,6 +61,7 @@ from ich_node.job_queue.work import (
     claim_series,
     close_series,
     fail_attempt,
+    give_back,
     postpone,
     release_lease,
 )
@@ -67,6 +69,7 @@ from ich_node.job_queue.work import (
 __all__ = [
     "Conclusion",
     "DeliveryRules",
+    "LongestWaits",
     "ReportPlan",
     "SavedFinding",
     "SavedObject",
@@ -89,6 +92,7 @@ __all__ = [
     "forget_files",
     "forget_results",
     "free_leases_of_the_dead",
+    "give_back",
     "known_paths",
     "load_content",
     "load_finding",
@@ -125,5 +129,6 @@ __all__ = [
     "studies_to_withdraw",
     "unreported_studies",
     "waiting_instances",
+    "watch_clock",
     "withdraw_study",
 ]
