@@ -13,6 +13,7 @@
     ├── DeviceFailed            the processor that scores failed; the worker ends and is started again
     ├── StorageFailed           disk or database failed so that nothing in memory can be trusted; the process ends
     ├── ReportError             a report could not be built
+    ├── FindingLost             the finding of a concluded series went with a database that was rebuilt
     ├── AlertRefused            an alert cannot be told as it is: the receiver refuses it, or its template has a fault
     ├── AnswerNotUnderstood     an answer to an alert is no HL7 message
     ├── TrainingError           data, settings or a run of the training module cannot be used; says what to change
@@ -96,6 +97,14 @@ class StorageFailed(IchNodeError):
 
 class ReportError(IchNodeError):
     """A report could not be built."""
+
+
+class FindingLost(IchNodeError):
+    """What a concluded series said is only in its report: the database was rebuilt."""
+
+    def __init__(self, series_id: int) -> None:
+        self.series_id = series_id
+        super().__init__("the finding of another series, that the answer rests on, is not in the database")
 
 
 class AlertRefused(IchNodeError):

@@ -47,7 +47,7 @@ from ich_node.job_queue.reception import (
     register_instance,
     release_association,
 )
-from ich_node.job_queue.requeue import requeue
+from ich_node.job_queue.requeue import analyse_again, requeue
 from ich_node.job_queue.results import Conclusion, ReportPlan, SavedObject, conclude_series, plan_report
 from ich_node.job_queue.series_finding import SavedFinding, load_finding
 from ich_node.job_queue.studies import (
@@ -79,6 +79,7 @@ __all__ = [
     "StoredFile",
     "StudyToTell",
     "WhyUnreadable",
+    "analyse_again",
     "claim_deliveries",
     "claim_series",
     "close_series",

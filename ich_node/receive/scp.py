@@ -37,13 +37,13 @@ from ich_node.log import EventLog
 from ich_node.receive import statuses
 from ich_node.receive.association_request import AssociationRequest
 from ich_node.receive.data_set import Identity, RefusedDataSet, check_agreement, identify
+from ich_node.receive.entry import READ_SOP_CLASSES, Kept, describe
 from ich_node.receive.negotiation import Negotiation, serve_as_storage
 from ich_node.receive.self_check import SelfCheck
 from ich_node.receive.spool import Spool, file_head, split_file
 from ich_node.receive.transport import ConnectionHandler, Server
-from ich_node.records import ANALYSED_SOP_CLASSES, KEY_OBJECT_SELECTION_STORAGE, ReceivedInstance, Reception
+from ich_node.records import Reception
 from ich_node.role_lock import holding_role
-from ich_node.routing import is_old, priority_of
 from ich_node.service import SystemdNotifier, stop_on_signals
 from ich_node.timekeeping import keep_time
 
@@ -58,8 +58,6 @@ _LOOK_S: Final = 2.0
 _LOOKS_A_CHECK: Final = 5
 _DRAIN_S: Final = 30.0
 _FAILED_DRAIN_S: Final = 2.0
-
-_READ_SOP_CLASSES: Final = (*ANALYSED_SOP_CLASSES, KEY_OBJECT_SELECTION_STORAGE)
 
 log = EventLog("receive")
 
@@ -283,30 +281,13 @@ class Receiver:
     def _register(
         self, identity: Identity, syntax: str, sha256: str, size: int, path: str, sender: _Sender
     ) -> tuple[Reception, int]:
-        received = ReceivedInstance(
-            study_instance_uid=identity.study_instance_uid,
-            series_instance_uid=identity.series_instance_uid,
-            sop_instance_uid=identity.sop_instance_uid,
-            sop_class_uid=identity.sop_class_uid,
-            transfer_syntax_uid=syntax,
-            modality=identity.modality,
-            sha256=sha256,
-            size_bytes=size,
-            path=path,
-            calling_ae_title=sender.calling_ae_title,
-            remote_address=sender.address,
-            priority=priority_of(
-                self._config, sender.calling_ae_title, identity.station_name, identity.requested_priority
-            ),
-            old=is_old(self._config, identity.acquired_at, time.time()),
-            acquired_at=identity.acquired_at,
-            station_name=identity.station_name,
-        )
+        kept = Kept(path, sha256, size, syntax)
+        received = describe(self._config, identity, kept, sender.calling_ae_title, sender.address)
         reception, series_id = register_instance(
             self._database,
             received,
             max_wait_s=self._config.series.max_wait_s,
-            analysed=identity.sop_class_uid in _READ_SOP_CLASSES,
+            analysed=identity.sop_class_uid in READ_SOP_CLASSES,
             association=sender.association,
         )
         if reception is Reception.DUPLICATE:
