@@ -218,7 +218,7 @@ def _name_trouble(error: DatabaseError) -> IchNodeError | None:
     if name.startswith(_FULL):
         return SpoolFull("no space left for the database")
     if name.startswith(_READ_ONLY):
-        return SpoolReadOnly("the database cannot be written: is the disk mounted read-only?")
+        return SpoolReadOnly(f"the database cannot be written: {error.orig}; is the disk mounted read-only?")
     if name.startswith(_FAILED):
         return StorageFailed(f"the database failed: {error.orig}; see `ich-node rebuild`")
     return None
