@@ -25,6 +25,7 @@ from ich_node.job_queue.leases import free_leases_of_the_dead, new_owner
 from ich_node.job_queue.outbox import (
     DeliveryRules,
     claim_deliveries,
+    hurry_deliveries,
     mark_delivered,
     mark_held,
     mark_lost,
@@ -94,6 +95,7 @@ __all__ = [
     "forget_results",
     "free_leases_of_the_dead",
     "give_back",
+    "hurry_deliveries",
     "known_paths",
     "load_content",
     "load_finding",
