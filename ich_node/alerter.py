@@ -15,7 +15,7 @@ from ich_node.alert_links import open_links
 from ich_node.alert_rules import channels_of, plan_alerts
 from ich_node.config import Config
 from ich_node.database import Database
-from ich_node.errors import AlertRefused, ChannelUnavailable, DatabaseBusy
+from ich_node.errors import AlertRefused, ChannelUnavailable, StorageFailed, StorageUnavailable
 from ich_node.job_queue import DeliveryRules, new_owner
 from ich_node.job_queue.alert_entries import AlertPlan, enter_alerts
 from ich_node.job_queue.alert_outbox import (
@@ -73,8 +73,8 @@ class Alerter:
             while not stop.is_set():
                 try:
                     busy = self._step(telling, threads)
-                except DatabaseBusy as error:  # what was being told is claimed and told again
-                    log.error("the database stays locked; trying again", error)
+                except StorageUnavailable as error:  # what was being told is claimed and told again
+                    log.error("nothing can be written now; trying again", error)
                     busy = False
                 if not busy:
                     stop.wait(_POLL_S)
@@ -128,7 +128,7 @@ class Alerter:
         except AlertRefused as error:
             state = mark_alert_refused(self._database, alert, self._owner, str(error), self._rules)
             _log_failure(alert, state, str(error))
-        except DatabaseBusy:  # no fault of the alert
+        except (StorageFailed, StorageUnavailable):  # no fault of the alert
             raise
         except ChannelUnavailable as error:
             state = mark_untold(self._database, alert, self._owner, str(error), self._rules)

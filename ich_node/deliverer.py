@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from ich_node.alert_answerer import taking_answers
@@ -14,12 +16,13 @@ from ich_node.association import Association, Patience, associate
 from ich_node.config import Config
 from ich_node.database import Database, open_database, prepare_database
 from ich_node.deliver import StoreOutcome, Verdict, is_warning, store
-from ich_node.errors import ClassNotTaken, DatabaseBusy, DestinationRefuses, DestinationUnavailable
-from ich_node.housekeeping import start_housekeeping
+from ich_node.errors import ClassNotTaken, DestinationRefuses, DestinationUnavailable, StorageUnavailable
+from ich_node.housekeeping import start_housekeeping, wake_housekeeping
 from ich_node.job_queue import (
     DeliveryRules,
     claim_deliveries,
     free_leases_of_the_dead,
+    hurry_deliveries,
     mark_delivered,
     mark_held,
     mark_lost,
@@ -31,10 +34,15 @@ from ich_node.job_queue import (
 from ich_node.log import EventLog
 from ich_node.pacs_askers import CountAsker, HistoryAsker, PacsAsker
 from ich_node.records import REPORT_KIND, Delivery, DeliveryState
+from ich_node.resting import Resting
+from ich_node.role_lock import holding_role
 from ich_node.routing import pacs_to_ask
 from ich_node.service import SystemdNotifier, stop_on_signals
+from ich_node.timekeeping import keep_time
 
 _POLL_S = 0.1
+_LONGEST_POLL_S = 2.0
+_NINE_TENTHS = 9.0
 _SPARE_LEASE_S = 60.0
 _MOST_AT_ONCE = 20
 _DESTINATIONS_AT_ONCE = 8
@@ -60,6 +68,7 @@ class Deliverer:
             refused_tries=settings.refused_tries,
             paused_retry_s=settings.paused_retry_s,
         )
+        self._resting = Resting(self._rules)
         self._lease_s = _SPARE_LEASE_S + settings.connect_timeout_s + settings.response_timeout_s * (_MOST_AT_ONCE + 2)
 
     def run(self, stop: threading.Event) -> None:
@@ -68,13 +77,14 @@ class Deliverer:
         with ThreadPoolExecutor(_DESTINATIONS_AT_ONCE, "deliver") as threads:
             while not stop.is_set():
                 self._alive()
+                began = time.monotonic()
                 try:
                     busy = self._send_what_is_due(sending, threads)
-                except DatabaseBusy as error:  # what was being sent is claimed and sent again
-                    log.error("the database stays locked; trying again", error)
+                except StorageUnavailable as error:  # what was being sent is claimed and sent again
+                    log.error("nothing can be written now; trying again", error)
                     busy = False
-                if not busy:
-                    stop.wait(_POLL_S)
+                if not busy:  # looking through many that wait takes its time: never more than a tenth of ours
+                    stop.wait(max(_POLL_S, min(_NINE_TENTHS * (time.monotonic() - began), _LONGEST_POLL_S)))
 
     def _send_what_is_due(self, sending: dict[str, Future[None]], threads: ThreadPoolExecutor) -> bool:
         for name in [name for name, future in sending.items() if future.done()]:
@@ -94,9 +104,9 @@ class Deliverer:
     def _claim(self, busy: Collection[str]) -> list[Delivery]:
         if self._config.node.mode == "shadow":
             return []
-        state = self._config.state_directory
+        state, alone = self._config.state_directory, {*busy, *self._resting.names()}
         return claim_deliveries(
-            self._database, self._owner, state, lease_s=self._lease_s, limit=_MOST_AT_ONCE, busy=busy
+            self._database, self._owner, state, lease_s=self._lease_s, limit=_MOST_AT_ONCE, busy=alone
         )
 
     def _deliver(self, deliveries: Sequence[Delivery]) -> None:
@@ -105,16 +115,20 @@ class Deliverer:
             return
         destination = left[0].destination
         classes = list(dict.fromkeys(one.sop_class_uid for delivery in left for one in delivery.objects))
+        reached = False
         try:
             with associate(destination, self._config.node.ae_title, classes, self._patience) as association:
+                reached = True
                 while left:
                     self._send(association, left[0])
                     left.pop(0)
         except DestinationRefuses as error:
             self._refused(left, error)
         except DestinationUnavailable as error:
-            for delivery in left:
-                state = mark_unreached(self._database, delivery, self._owner, str(error), self._rules)
+            if not reached:
+                self._resting.begin(destination.name)
+            states = mark_unreached(self._database, left, self._owner, str(error), self._rules)
+            for delivery, state in zip(left, states, strict=True):
                 _log_failure(delivery, state, str(error))
 
     def _send(self, association: Association, delivery: Delivery) -> None:
@@ -144,6 +158,8 @@ class Deliverer:
         return False
 
     def _note(self, delivery: Delivery, outcome: StoreOutcome) -> None:
+        if self._resting.end(delivery.destination.name):
+            hurry_deliveries(self._database, delivery.destination.name)
         status = outcome.dimse_status
         text = f"status 0x{status:04X}"
         if outcome.verdict is Verdict.DELIVERED:
@@ -151,7 +167,7 @@ class Deliverer:
             mark_delivered(self._database, delivery, self._owner, outcome.sop_instance_uid, status, warning)
             log.info("delivered", **_fields(delivery), status=f"0x{status:04X}")
         elif outcome.verdict is Verdict.TRY_AGAIN:
-            state = mark_unreached(self._database, delivery, self._owner, text, self._rules, status)
+            (state,) = mark_unreached(self._database, [delivery], self._owner, text, self._rules, status)
             _log_failure(delivery, state, text)
         else:
             state = mark_refused(self._database, delivery, self._owner, text, status, self._rules)
@@ -181,15 +197,16 @@ def run_deliverer(config: Config) -> None:
     alerting = make_channels(config)
     database = open_database(config.database_url, config.database.busy_timeout_s)
     notifier = SystemdNotifier()
-    with stop_on_signals() as stop:
+    with stop_on_signals() as stop, holding_role(config.state_directory, "deliver"):
         prepare_database(database, config.state_directory)
         free_leases_of_the_dead(database)
         with (
-            start_housekeeping(config, database),
+            start_housekeeping(config, database) as scheduler,
             taking_answers(config, database, stop),
             ThreadPoolExecutor(1, "alerts") as beside,
         ):
             start_asking(config, database, stop)
+            keep_time(config, database, partial(wake_housekeeping, scheduler))
             alerts = beside.submit(Alerter(config, database, alerting).run, stop)
             alerts.add_done_callback(lambda _: stop.set())  # alerts that end by themselves end the process
             log.info("deliverer ready", destinations=[one.name for one in config.destination])

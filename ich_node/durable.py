@@ -5,14 +5,15 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from ich_node.errors import SpoolFull
+from ich_node.errors import SpoolFull, SpoolReadOnly, StorageFailed
 
 PART_SUFFIX: Final = ".part"
 _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FAILED: Final = (errno.EIO, errno.ENXIO, errno.EUCLEAN)
 
 
 def write_durably(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
@@ -20,16 +21,19 @@ def write_durably(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
 
     Raises:
         SpoolFull: there is no room; nothing is left behind.
+        SpoolReadOnly: the disk is mounted read-only; nothing is left behind.
+        StorageFailed: the disk failed. Never tried again here: an fsync that comes after may not tell of it.
     """
     part = path.with_suffix(PART_SUFFIX)
-    with _naming_a_full_disk():
+    with _troubles_are_named():
         try:
             _write_part(part, pieces)
             part.rename(path)
             sync_directory(path.parent)
         except OSError:
-            part.unlink(missing_ok=True)
-            path.unlink(missing_ok=True)  # renamed, but not for sure
+            with suppress(OSError):  # the disk may have become read-only
+                part.unlink(missing_ok=True)
+                path.unlink(missing_ok=True)  # renamed, but not for sure
             raise
 
 
@@ -38,10 +42,12 @@ def replace_durably(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
 
     Raises:
         SpoolFull: there is no room; the older file stays.
+        SpoolReadOnly: the disk is mounted read-only.
+        StorageFailed: the disk failed.
     """
     part = path.with_suffix(PART_SUFFIX)
-    part.unlink(missing_ok=True)
-    with _naming_a_full_disk():
+    with _troubles_are_named():
+        part.unlink(missing_ok=True)
         try:
             _write_part(part, pieces)
         except OSError:
@@ -60,12 +66,16 @@ def _write_part(part: Path, pieces: Iterable[bytes | memoryview]) -> None:
 
 
 @contextmanager
-def _naming_a_full_disk() -> Iterator[None]:
+def _troubles_are_named() -> Iterator[None]:
     try:
         yield
     except OSError as error:
         if error.errno in _NO_ROOM:
             raise SpoolFull("no space left on the disk") from error
+        if error.errno == errno.EROFS:
+            raise SpoolReadOnly("the disk is mounted read-only") from error
+        if error.errno in _FAILED:
+            raise StorageFailed(f"the disk failed: {error.strerror}") from error
         raise
 
 

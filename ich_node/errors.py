@@ -5,12 +5,16 @@
     IchNodeError
     ├── ConfigError             the configuration has faults; all of them are listed
     ├── StartError              this process cannot run here: port, folder, database, schema
-    │   └── SecretFileError     a secret or key cannot be read, or others can; ``path`` and ``why``
+    │   ├── SecretFileError     a secret or key cannot be read, or others can; ``path`` and ``why``
+    │   └── AlreadyRunning      another node or role works on the state folder
     ├── SeriesNotAnalysed       expected and final; ``reason`` says why
     │   ├── Ineligible          not an axial non-contrast head CT
     │   └── Unreadable          the bytes cannot be turned into Hounsfield units
     ├── ModelError              the model bundle is missing, altered or gives nonsense; stops the worker
+    ├── DeviceFailed            the processor that scores failed; the worker ends and is started again
+    ├── StorageFailed           disk or database failed so that nothing in memory can be trusted; the process ends
     ├── ReportError             a report could not be built
+    ├── FindingLost             the finding of a concluded series went with a database that was rebuilt
     ├── AlertRefused            an alert cannot be told as it is: the receiver refuses it, or its template has a fault
     ├── AnswerNotUnderstood     an answer to an alert is no HL7 message
     ├── TrainingError           data, settings or a run of the training module cannot be used; says what to change
@@ -20,8 +24,10 @@
         │   └── ClassNotTaken        the association stands, but not for this kind of object
         ├── ChannelUnavailable       an alert's receiver could not be reached, hung, or answered that it cannot now
         ├── StoreRefused             the peer answered with a failure status
-        ├── SpoolFull                no room, or below the reserve
-        └── DatabaseBusy             the database stayed locked
+        └── StorageUnavailable       nothing can be written now; no fault of the job
+            ├── SpoolFull            no room, or below the reserve
+            ├── SpoolReadOnly        the disk is mounted read-only
+            └── DatabaseBusy         the database stayed locked
 
 Errors carry fields, never patient data: their texts may reach a log.
 """
@@ -62,6 +68,10 @@ class SecretFileError(StartError):
         return type(self), (self.path, self.why)
 
 
+class AlreadyRunning(StartError):
+    """Another node, or another process of this role, works on the state folder."""
+
+
 class SeriesNotAnalysed(IchNodeError):
     """A series or slice gets no result, for a reason that will not change."""
 
@@ -86,8 +96,28 @@ class ModelError(IchNodeError):
     """The model bundle is missing, altered or gives nonsense. The worker stops rather than guess."""
 
 
+class DeviceFailed(IchNodeError):
+    """The processor that scores failed, or has too little memory. No fault of a series; a fresh process may do."""
+
+
+class StorageFailed(IchNodeError):
+    """The disk or the database failed: an fsync, a damaged page, a file that was taken away.
+
+    After a failed fsync the kernel may call pages clean that never reached the disk (https://lwn.net/Articles/752063/),
+    so trying again proves nothing. Whoever gets this ends, and looks the files over at the next start.
+    """
+
+
 class ReportError(IchNodeError):
     """A report could not be built."""
+
+
+class FindingLost(IchNodeError):
+    """What a concluded series said is only in its report: the database was rebuilt."""
+
+    def __init__(self, series_id: int) -> None:
+        self.series_id = series_id
+        super().__init__("the finding of another series, that the answer rests on, is not in the database")
 
 
 class AlertRefused(IchNodeError):
@@ -131,9 +161,17 @@ class StoreRefused(TransientError):
         super().__init__(f"status 0x{dimse_status:04X}" + (f" ({comment})" if comment else ""))
 
 
-class SpoolFull(TransientError):
+class StorageUnavailable(TransientError):
+    """The state folder or the database cannot be written now. It passes; no fault of what was being stored."""
+
+
+class SpoolFull(StorageUnavailable):
     """There is no room for another object."""
 
 
-class DatabaseBusy(TransientError):
+class SpoolReadOnly(StorageUnavailable):
+    """The disk is mounted read-only."""
+
+
+class DatabaseBusy(StorageUnavailable):
     """The database stayed locked longer than we may wait."""

@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_MISSED, JobExecutionEvent
@@ -56,6 +57,12 @@ def start_housekeeping(config: Config, database: Database) -> Iterator[Backgroun
         yield scheduler
     finally:
         scheduler.shutdown(wait=True)
+
+
+def wake_housekeeping(scheduler: BackgroundScheduler) -> None:
+    """Run every job now: the clock was set, and the scheduler would wait by the old one."""
+    for job in scheduler.get_jobs():
+        job.modify(next_run_time=datetime.now(UTC))
 
 
 def rescue_leases(_config: Config, database: Database) -> int:

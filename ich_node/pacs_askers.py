@@ -49,7 +49,7 @@ class PacsAsker(ABC):
             try:
                 self.step()
             except TransientError as error:
-                log.error("the database stays locked; trying again", error)
+                log.error("nothing can be written now; trying again", error)
             stop.wait(_POLL_S)
 
     @abstractmethod

@@ -66,6 +66,8 @@ class SystemdNotifier:
 
         # without systemd sdnotify opens a socket and drops it unclosed
         self._notifier = sdnotify.SystemdNotifier() if os.environ.get("NOTIFY_SOCKET") else None
+        if self._notifier is not None and self._notifier.socket is not None:
+            self._notifier.socket.setblocking(False)  # who listens may be stopped; a role must not hang with it
 
     def ready(self, status: str) -> None:
         self._tell(f"READY=1\nSTATUS={status}")

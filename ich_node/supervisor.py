@@ -13,7 +13,9 @@ from typing import Final
 
 from ich_node.config import Config
 from ich_node.database import open_database, prepare_database
+from ich_node.heartbeat import Heartbeat
 from ich_node.log import EventLog
+from ich_node.role_lock import holding_role, refuse_where_it_runs
 from ich_node.service import SUPERVISED, SystemdNotifier, stop_on_signals
 
 ROLES: Final = ("receive", "work", "deliver")
@@ -24,6 +26,10 @@ _STEADY_S = 60.0
 _START_S = 120.0
 """A role that cannot run stops the whole node this long; later the receiver must not fall with the model."""
 _GRACE_S = 45.0
+_LONGEST_SILENCE_S = {"receive": 30.0, "web": 30.0, "work": 120.0, "deliver": 120.0}
+"""Without a sign of life, after which a role is killed: ``WatchdogSec`` of the units."""
+_LONGEST_START_S = 900.0
+"""Until a role is ready: the database may be migrated, the network converted."""
 
 log = EventLog("serve")
 
@@ -33,6 +39,7 @@ class _Child:
     role: str
     process: subprocess.Popen[bytes]
     started_at: float
+    heartbeat: Heartbeat
     failures: int = 0
     restart_at: float | None = None
 
@@ -46,8 +53,15 @@ def serve(config: Config, config_path: Path, roles: tuple[str, ...] = ROLES) -> 
     """Run all roles until a signal says stop; return the exit status.
 
     Raises:
+        AlreadyRunning: a node or one of its roles runs on the state folder.
         StartError: the database cannot be used.
     """
+    with holding_role(config.state_directory, "serve", wait_s=0.0):
+        refuse_where_it_runs(config.state_directory, roles)
+        return _serve(config, config_path, roles)
+
+
+def _serve(config: Config, config_path: Path, roles: tuple[str, ...]) -> int:
     database = open_database(config.database_url, config.database.busy_timeout_s)
     prepare_database(database, config.state_directory)
     database.close()
@@ -64,9 +78,11 @@ def serve(config: Config, config_path: Path, roles: tuple[str, ...] = ROLES) -> 
 
 def _start(role: str, config_path: Path) -> _Child:
     command = [sys.executable, "-m", "ich_node", role, "--config", str(config_path)]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, env=os.environ | {SUPERVISED: "1"})
+    heartbeat = Heartbeat()
+    environment = os.environ | {SUPERVISED: "1", "NOTIFY_SOCKET": heartbeat.address}
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment)
     log.info("role started", role_name=role, pid=process.pid)
-    return _Child(role, process, time.monotonic())
+    return _Child(role, process, time.monotonic(), heartbeat)
 
 
 def _watch(children: list[_Child], config_path: Path, stop: threading.Event, notifier: SystemdNotifier) -> int:
@@ -84,7 +100,18 @@ def _watch(children: list[_Child], config_path: Path, stop: threading.Event, not
                 running.remove(child)
             elif status is not None:
                 _restart_when_due(child, config_path, status)
+            else:
+                _kill_where_silent(child)
     return 0
+
+
+def _kill_where_silent(child: _Child) -> None:
+    """End a role that hangs or was stopped: what it held is free then, and it is started again."""
+    silent_s = child.heartbeat.silent_s(_LONGEST_START_S)
+    if silent_s > _LONGEST_SILENCE_S[child.role]:
+        log.error("role gives no sign of life and is killed", role_name=child.role, silent_s=round(silent_s))
+        child.process.kill()
+        child.process.wait()
 
 
 def _restart_when_due(child: _Child, config_path: Path, status: int) -> None:
@@ -96,8 +123,10 @@ def _restart_when_due(child: _Child, config_path: Path, status: int) -> None:
         child.failures += 1
         log.error("role ended by itself, will be started again", role_name=child.role, status=status, pause_s=pause_s)
     elif now >= child.restart_at:
+        child.heartbeat.close()
         fresh = _start(child.role, config_path)
-        child.process, child.started_at, child.restart_at = fresh.process, fresh.started_at, None
+        child.process, child.started_at, child.heartbeat = fresh.process, fresh.started_at, fresh.heartbeat
+        child.restart_at = None
 
 
 def _stop(children: list[_Child]) -> None:
@@ -111,3 +140,5 @@ def _stop(children: list[_Child]) -> None:
             log.error("role did not stop in time and is killed", role_name=child.role)
             child.process.kill()
             child.process.wait()
+    for child in children:
+        child.heartbeat.close()

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from ich_node import __version__
 from ich_node.cli import alerts, installation, node, operate, study
-from ich_node.errors import ConfigError, IchNodeError, ModelError
+from ich_node.errors import AlreadyRunning, ConfigError, IchNodeError, ModelError
 from ich_node.log import silence_libraries
 
 EXIT_FAILURE = 1
@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     silence_libraries()
     try:
         status: int = options.run(options)
-    except (ConfigError, ModelError) as error:
+    except (ConfigError, ModelError, AlreadyRunning) as error:
         sys.stderr.write(f"ich-node: {error}\n")
         return EXIT_CONFIGURATION
     except IchNodeError as error:

@@ -42,7 +42,7 @@ _VALIDITY = {
 
 
 def add_commands(commands: Commands) -> None:
-    """Add status, requeue, release, reject, resend and doctor."""
+    """Add status, requeue, release, reject, resend, rebuild and doctor."""
     status = commands.add_parser("status", help="show the queue, the newest studies and what needs a person")
     status.add_argument("uid", nargs="?", help="Study or Series Instance UID: show only this one, with all details")
     status.add_argument("--json", action="store_true", help="everything, for programs")
@@ -68,9 +68,13 @@ def add_commands(commands: Commands) -> None:
     resend.add_argument("--destination", metavar="NAME", help="to this destination only")
     resend.set_defaults(run=_resend)
 
+    rebuild = commands.add_parser("rebuild", help="make the database anew from images and results, the node stopped")
+    rebuild.add_argument("--hold", action="store_true", help="send nothing again until ich-node resend")
+    rebuild.set_defaults(run=_rebuild)
+
     doctor = commands.add_parser("doctor", help="check database, disk, model, device and every destination")
     doctor.set_defaults(run=_doctor)
-    for parser in (status, requeue, release, reject, resend, doctor):
+    for parser in (status, requeue, release, reject, resend, rebuild, doctor):
         with_config(parser)
         parser.description = parser.description or ""
 
@@ -327,6 +331,30 @@ def _resend(options: argparse.Namespace) -> int:
     )
     sys.stdout.write(f"{_deliveries(count)} will be sent again\n" if count else f"{nothing}\n")
     return 0 if count else 1
+
+
+def _rebuild(options: argparse.Namespace) -> int:
+    from ich_node.rebuild import LOST, rebuild
+
+    done = rebuild(read_config(options), hold=options.hold)
+    rate = f" in {done.seconds:.1f} s" if done.images else ""
+    series = ", ".join(f"{count} {state}" for state, count in sorted(done.series.items())) or "none"
+    lines = [
+        f"images      {done.images} entered{rate}",
+        f"results     {done.results} entered; revisions go on from them",
+        f"studies     {done.studies}",
+        f"series      {series}",
+        f"deliveries  {done.deliveries} {'held' if options.hold else 'queued again'}, under the same UIDs as before",
+    ]
+    if done.put_aside is not None:
+        lines.append(f"the old database lies at {done.put_aside}")
+    if not done.same_installation:
+        lines.append("this installation's UID is not known any more: later revisions are made under another")
+    if done.unreadable:
+        lines += [f"damaged, kept and not entered: {len(done.unreadable)} files", *done.unreadable[:20]]
+    lines += ["not restored, since no file tells of it:", *(f"  - {what}" for what in LOST)]
+    sys.stdout.write("\n".join(lines) + "\n")
+    return 0
 
 
 def _doctor(options: argparse.Namespace) -> int:

@@ -1,6 +1,6 @@
 """Tables, engine and migrations. Nothing outside this package, ``job_queue`` and ``queries`` speaks SQL."""
 
-from ich_node.database.engine import Database, open_database
+from ich_node.database.engine import Database, database_file, open_database
 from ich_node.database.installation import Installation, read_installation
 from ich_node.database.migrate import check_integrity, prepare_database, settle_installation
 from ich_node.database.tables import (
@@ -36,6 +36,7 @@ __all__ = [
     "SeriesRow",
     "StudyRow",
     "check_integrity",
+    "database_file",
     "open_database",
     "prepare_database",
     "read_installation",

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, cast
+from pathlib import Path
+from typing import Any, Final, TypeVar, cast
 
 from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DatabaseError, SQLAlchemyError
 
-from ich_node.errors import DatabaseBusy, SpoolFull
+from ich_node.errors import DatabaseBusy, IchNodeError, SpoolFull, SpoolReadOnly, StorageFailed
 
-_FULL = "database or disk is full"
-_LOCKED = ("database is locked", "database table is locked", "database schema is locked")
+_LOCKED: Final = ("SQLITE_BUSY", "SQLITE_LOCKED")
+_FULL: Final = ("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE")
+"""A quota shows as a failed write: nothing of it was committed, and the next may succeed."""
+_READ_ONLY: Final = ("SQLITE_READONLY", "SQLITE_CANTOPEN")
+"""On a disk that became read-only, a new connection cannot even open the file."""
+_FAILED: Final = ("SQLITE_IOERR", "SQLITE_CORRUPT", "SQLITE_NOTADB")
 
 Result = TypeVar("Result")
 
@@ -39,6 +46,11 @@ class Database:
 
     def __init__(self, engine: Engine, busy_timeout_s: float) -> None:
         self.engine = engine
+        self.file = database_file(str(engine.url))
+        self._inode: int | None = None
+        self._failure: str | None = None
+        self.before_transaction: Callable[[], None] = lambda: None
+        """Called before every transaction; may write."""
         self._busy_timeout_s = busy_timeout_s
         self._turn = threading.Lock()
         """Threads of one process queue here: SQLite's own waiting polls, and polls unfairly."""
@@ -47,8 +59,14 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """Give a connection that sees one consistent state. Writing on it is a programmer's mistake."""
-        with _troubles_are_named(), self.engine.begin() as connection:
+        """Give a connection that sees one consistent state. Writing on it is a programmer's mistake.
+
+        Raises:
+            StorageFailed: the file is damaged, or is not the one that was opened.
+        """
+        self.before_transaction()
+        with self._troubles_are_named(), self.engine.begin() as connection:
+            self._see_that_it_is_there()
             yield connection
 
     @contextmanager
@@ -58,11 +76,16 @@ class Database:
         Raises:
             DatabaseBusy: the database stayed locked for ``busy_timeout_s``.
             SpoolFull: there is no room for what was written.
+            SpoolReadOnly: the disk is mounted read-only.
+            StorageFailed: the disk failed, or the file is damaged or gone. It is raised from then on: a commit that
+                comes after a failed fsync proves nothing.
         """
+        self.before_transaction()
         if not self._turn.acquire(timeout=self._busy_timeout_s):
             raise DatabaseBusy("other threads kept the database busy")
         try:
-            with _troubles_are_named(), self.engine.connect() as connection:
+            with self._troubles_are_named(), self.engine.connect() as connection:
+                self._see_that_it_is_there()
                 connection.execution_options(ich_writer=True)
                 with connection.begin():
                     yield connection
@@ -120,6 +143,43 @@ class Database:
     def close(self) -> None:
         self.engine.dispose()
 
+    @property
+    def failed(self) -> bool:
+        """Whether the disk or the file failed, so that this process has to end."""
+        return self._failure is not None
+
+    def _see_that_it_is_there(self) -> None:
+        """Refuse to write into a file that nobody will open again: it was deleted, or another lies in its place."""
+        if self._failure is not None:
+            raise StorageFailed(self._failure)
+        try:
+            inode = os.stat(self.file).st_ino  # noqa: PTH116 - runs for every transaction
+        except OSError:
+            inode = None
+        self._inode = self._inode or inode
+        if inode is None or inode != self._inode:
+            raise StorageFailed("the database was deleted or replaced while it was open; see `ich-node rebuild`")
+
+    @contextmanager
+    def _troubles_are_named(self) -> Iterator[None]:
+        try:
+            yield
+        except StorageFailed as error:
+            self._failure = str(error)
+            raise
+        except DatabaseError as error:
+            trouble = _name_trouble(error)
+            if trouble is None:
+                raise
+            if isinstance(trouble, StorageFailed):
+                self._failure = str(trouble)
+            raise trouble from error
+
+
+def database_file(url: str) -> Path:
+    """Give the file of a database."""
+    return Path(make_url(url).database or "")
+
 
 def open_database(url: str, busy_timeout_s: float = 30.0) -> Database:
     """Open a database. SQLite runs with a write-ahead log and ``synchronous=FULL``: a commit survives a power cut."""
@@ -150,13 +210,15 @@ def _begin(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writer else "BEGIN")
 
 
-@contextmanager
-def _troubles_are_named() -> Iterator[None]:
-    try:
-        yield
-    except OperationalError as error:
-        if any(text in str(error.orig) for text in _LOCKED):
-            raise DatabaseBusy("the database stayed locked") from error
-        if _FULL in str(error.orig):
-            raise SpoolFull("no space left for the database") from error
-        raise
+def _name_trouble(error: DatabaseError) -> IchNodeError | None:
+    """Say what an error of SQLite means for whoever wrote (https://www.sqlite.org/rescode.html)."""
+    name = getattr(error.orig, "sqlite_errorname", "")
+    if name.startswith(_LOCKED):
+        return DatabaseBusy("the database stayed locked")
+    if name.startswith(_FULL):
+        return SpoolFull("no space left for the database")
+    if name.startswith(_READ_ONLY):
+        return SpoolReadOnly(f"the database cannot be written: {error.orig}; is the disk mounted read-only?")
+    if name.startswith(_FAILED):
+        return StorageFailed(f"the database failed: {error.orig}; see `ich-node rebuild`")
+    return None

@@ -77,6 +77,7 @@ def identify(connection: Connection, state_directory: Path, *, recover: bool = F
 
     Raises:
         ConfigError: the state folder is a copy, or database and file are not of one installation.
+        StartError: the database is gone, and what it knew is still there.
     """
     filed = read_installation(state_directory)
     row = connection.execute(select(InstallationRow)).one_or_none()
@@ -85,6 +86,11 @@ def identify(connection: Connection, state_directory: Path, *, recover: bool = F
             state_directory,
             f"the database is empty, and this folder is that of installation {filed.installation_uid}: "
             "restore the database, or `ich-node rebuild` it; to begin anew: `ich-node installation --new`",
+        )
+    if row is None and not recover and _holds_objects(state_directory):
+        raise StartError(
+            "the database is gone, and the images and results that it knew are still there; stop the node and run "
+            "`ich-node rebuild`, or restore a backup: docs/operation.md"
         )
     if row is None:
         return _enter(connection, filed or Installation(_new_uid(), time.time()))
@@ -131,6 +137,10 @@ def stay_the_same(connection: Connection) -> Installation:
             "the database is empty, so there is nothing to go on with: restore it, or `ich-node rebuild` it"
         )
     return Installation(row.installation_uid, row.created_at)
+
+
+def _holds_objects(state_directory: Path) -> bool:
+    return any(any(state_directory.glob(pattern)) for pattern in ("spool/*/*.dcm", "results/*.dcm"))
 
 
 def _enter(connection: Connection, installation: Installation) -> Installation:

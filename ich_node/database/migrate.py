@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from filelock import FileLock, Timeout
 from sqlalchemy import Connection, inspect
@@ -12,9 +13,10 @@ from sqlalchemy.exc import DatabaseError
 from ich_node.database.engine import Database
 from ich_node.database.installation import Installation, begin_anew, identify, note_installation, stay_the_same
 from ich_node.database.tables import SCHEMA
-from ich_node.errors import StartError
+from ich_node.errors import StartError, StorageFailed, StorageUnavailable
 from ich_node.state_folder import make_state_folder
 
+_MEND: Final = "stop the node and run `ich-node rebuild`, or restore a backup: docs/operation.md"
 _LONGEST_MIGRATION_S = 600.0
 
 
@@ -66,6 +68,10 @@ def _prepare(database: Database, state_directory: Path, identity: Callable[[Conn
         raise StartError("another process has been migrating the database for 10 minutes") from None
     except DatabaseError as error:
         raise StartError(f"the database cannot be opened: {error.orig}; see docs/operation.md") from error
+    except StorageUnavailable as error:
+        raise StartError(f"the database cannot be used now: {error}") from error
+    except StorageFailed as error:
+        raise StartError(f"{error}") from error
     except OSError as error:
         raise StartError(f"the state folder {state_directory} cannot be written: {error.strerror}") from error
 
@@ -79,10 +85,10 @@ def check_integrity(database: Database) -> None:
     try:
         with database.reading() as connection:
             answer = [row[0] for row in connection.exec_driver_sql("PRAGMA quick_check(5)")]
-    except DatabaseError as error:
-        raise StartError(f"the database is damaged: {error.orig}; see docs/operation.md") from error
+    except StorageFailed as error:
+        raise StartError(f"the database is damaged: {error}; {_MEND}") from error
     if answer != ["ok"]:
-        raise StartError(f"the database is damaged: {'; '.join(map(str, answer))}; see docs/operation.md")
+        raise StartError(f"the database is damaged: {'; '.join(map(str, answer))}; {_MEND}")
 
 
 def _migrate(connection: Connection) -> None:

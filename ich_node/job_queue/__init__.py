@@ -17,6 +17,7 @@ from ich_node.job_queue.cleaning import (
     quiet_studies,
     rescue_expired_leases,
 )
+from ich_node.job_queue.clock import LongestWaits, watch_clock
 from ich_node.job_queue.content import SeriesPlan, load_content, load_plan
 from ich_node.job_queue.counts import SeriesQuestion, note_asked, note_count, series_to_ask
 from ich_node.job_queue.findings import finding_from_json, finding_to_json
@@ -24,6 +25,7 @@ from ich_node.job_queue.leases import free_leases_of_the_dead, new_owner
 from ich_node.job_queue.outbox import (
     DeliveryRules,
     claim_deliveries,
+    hurry_deliveries,
     mark_delivered,
     mark_held,
     mark_lost,
@@ -46,7 +48,7 @@ from ich_node.job_queue.reception import (
     register_instance,
     release_association,
 )
-from ich_node.job_queue.requeue import requeue
+from ich_node.job_queue.requeue import analyse_again, requeue
 from ich_node.job_queue.results import Conclusion, ReportPlan, SavedObject, conclude_series, plan_report
 from ich_node.job_queue.series_finding import SavedFinding, load_finding
 from ich_node.job_queue.studies import (
@@ -60,6 +62,7 @@ from ich_node.job_queue.work import (
     claim_series,
     close_series,
     fail_attempt,
+    give_back,
     postpone,
     release_lease,
 )
@@ -67,6 +70,7 @@ from ich_node.job_queue.work import (
 __all__ = [
     "Conclusion",
     "DeliveryRules",
+    "LongestWaits",
     "ReportPlan",
     "SavedFinding",
     "SavedObject",
@@ -76,6 +80,7 @@ __all__ = [
     "StoredFile",
     "StudyToTell",
     "WhyUnreadable",
+    "analyse_again",
     "claim_deliveries",
     "claim_series",
     "close_series",
@@ -89,6 +94,8 @@ __all__ = [
     "forget_files",
     "forget_results",
     "free_leases_of_the_dead",
+    "give_back",
+    "hurry_deliveries",
     "known_paths",
     "load_content",
     "load_finding",
@@ -125,5 +132,6 @@ __all__ = [
     "studies_to_withdraw",
     "unreported_studies",
     "waiting_instances",
+    "watch_clock",
     "withdraw_study",
 ]

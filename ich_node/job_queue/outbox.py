@@ -139,28 +139,38 @@ def mark_delivered(
 
 def mark_unreached(
     database: Database,
-    delivery: Delivery,
+    deliveries: Sequence[Delivery],
     owner: str,
     error: str,
     rules: DeliveryRules,
     dimse_status: int | None = None,
-) -> DeliveryState:
-    """Note a failure that may pass, and when to try again; DEAD after ``give_up_days``."""
+) -> list[DeliveryState]:
+    """Note a failure that may pass, and when to try each again; DEAD after ``give_up_days``."""
     now = time.time()
-    dead = now - delivery.created_at.timestamp() > rules.give_up_days * _SECONDS_A_DAY
-    state = DeliveryState.DEAD if dead else DeliveryState.PENDING
+    states = []
     with database.writing() as connection:
-        values = {
-            "state": state,
-            "error": error,
-            "dimse_status": dimse_status,
-            "next_attempt_at": now + rules.pause_s(delivery.attempts),
-            "finished_at": now if dead else None,
-        }
-        _finish(connection, delivery, owner, values)
-        if dimse_status is not None:
-            _end_pause(connection, delivery)
-    return state
+        for delivery in deliveries:
+            dead = now - delivery.created_at.timestamp() > rules.give_up_days * _SECONDS_A_DAY
+            states.append(DeliveryState.DEAD if dead else DeliveryState.PENDING)
+            values = {
+                "state": states[-1],
+                "error": error,
+                "dimse_status": dimse_status,
+                "next_attempt_at": now + rules.pause_s(delivery.attempts),
+                "finished_at": now if dead else None,
+            }
+            _finish(connection, delivery, owner, values)
+            if dimse_status is not None:
+                _end_pause(connection, delivery)
+    return states
+
+
+def hurry_deliveries(database: Database, destination: str) -> None:
+    """Try at once what waits because a destination could not be reached: it answers again."""
+    waits = (DeliveryRow.destination == destination, DeliveryRow.state == DeliveryState.PENDING)
+    unanswered = DeliveryRow.dimse_status.is_(None)
+    with database.writing() as connection:
+        connection.execute(update(DeliveryRow).where(*waits, unanswered).values(next_attempt_at=time.time()))
 
 
 def mark_refused(

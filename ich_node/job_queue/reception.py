@@ -111,18 +111,19 @@ def register_instance(
         association: who sends it; None where that is over.
     """
     return database.write_together(
-        lambda connection: _register(connection, received, max_wait_s, analysed, association)
+        lambda connection: enter_instance(connection, received, max_wait_s, analysed, association, time.time())
     )
 
 
-def _register(
+def enter_instance(
     connection: Connection,
     received: ReceivedInstance,
     max_wait_s: float,
     analysed: bool,
     association: SendingAssociation | None,
+    now: float,
 ) -> tuple[Reception, int]:
-    now = time.time()
+    """Enter one instance as received at ``now``; see :func:`register_instance`."""
     series_id, dormant = _series_of(connection, received, now, now + max_wait_s)
     versions = connection.execute(_FIND_VERSIONS, {"uid": received.sop_instance_uid}).all()
     known = next((one for one in versions if one.sha256 == received.sha256), None)

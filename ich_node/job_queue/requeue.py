@@ -45,6 +45,19 @@ def requeue(database: Database, *, uid: str | None = None, failed_only: bool = F
         return len(series_ids)
 
 
+def analyse_again(database: Database, series_id: int) -> bool:
+    """Open a concluded series again, to have its finding anew. False: its images are gone."""
+    here = select(InstanceRow.id).where(
+        InstanceRow.series_id == series_id, InstanceRow.path.is_not(None), InstanceRow.current
+    )
+    fresh = {"state": SeriesState.RECEIVING, "due_at": time.time(), "attempts": 0, "fingerprint": None}
+    with database.writing() as connection:
+        if not connection.execute(here.limit(1)).first():
+            return False
+        connection.execute(update(SeriesRow).where(SeriesRow.id == series_id).values(fresh))
+        return True
+
+
 def _wake_instances(connection: Connection, series_ids: list[int]) -> None:
     connection.execute(
         update(InstanceRow)

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import select
 
 from ich_node.database import Database, SeriesRow
+from ich_node.errors import FindingLost
 from ich_node.job_queue.findings import finding_from_json
 from ich_node.records import ModelIdentity, TriageFinding
 
@@ -26,7 +27,7 @@ def load_finding(database: Database, series_id: int) -> SavedFinding:
     """Read what a concluded series said.
 
     Raises:
-        ValueError: it has no finding.
+        FindingLost: it has none.
     """
     with database.reading() as connection:
         row: Any = connection.execute(
@@ -35,7 +36,7 @@ def load_finding(database: Database, series_id: int) -> SavedFinding:
             )
         ).one()
     if not row.finding or not row.model:
-        raise ValueError("the series has no finding")
+        raise FindingLost(series_id)
     return SavedFinding(
         finding_from_json(row.finding), ModelIdentity(**row.model), row.steps or {}, row.series_instance_uid
     )

@@ -140,6 +140,13 @@ def release_lease(database: Database, series_ids: Sequence[int], owner: str) -> 
         )
 
 
+def give_back(database: Database, owner: str) -> None:
+    """Give back every series that was claimed, without counting an attempt: none of them was at fault."""
+    with database.writing() as connection:
+        mine = update(SeriesRow).where(SeriesRow.lease_owner == owner)
+        connection.execute(mine.values(lease_owner=None, lease_expires_at=None))
+
+
 def fail_attempt(database: Database, job: SeriesJob, owner: str, error: str, *, retry_s: float) -> bool:
     """Count a failed attempt. True: it was the last one, and the series is FAILED."""
     with database.writing() as connection:

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ich_node.errors import ModelError
+from ich_node.errors import DeviceFailed, ModelError
 from ich_node.model.activation_map import FeatureMaps, activation_maps
 from ich_node.model.bundle import ModelBundle
+from ich_node.model.device_errors import device_errors_are_named
 from ich_node.model.network import SequenceHead, SliceNetwork
 from ich_node.model.openvino_backbone import compile_backbone
 
@@ -60,6 +61,7 @@ class Engine:
 
         Raises:
             ModelError: The network gave something that is no number.
+            DeviceFailed: The GPU is gone, or has too little memory.
         """
         if not len(images):
             return np.zeros((0, 6), np.float32), np.zeros((0, self.weight.shape[1]), np.float32)
@@ -93,7 +95,8 @@ class Engine:
     def _padded(self, run: Embed, batch: Tensor) -> Floats:
         """Run a batch that may be too small: the last one is filled up."""
         padded = functional.pad(batch, (0, 0, 0, 0, 0, 0, 0, self.batch_size - len(batch)))
-        return run(padded)[: len(batch)]
+        with device_errors_are_named(self.name):
+            return run(padded)[: len(batch)]
 
 
 def open_engine(
@@ -106,17 +109,24 @@ def open_engine(
 
     Args:
         bundle: With the network's weights. ``bundle.without_network_weights()`` may take its place afterwards.
-        engine: ``auto`` takes CUDA where there is a device, else OpenVINO where it knows the processor, else torch.
+        engine: ``auto`` takes CUDA where there is a device that works, else OpenVINO where it knows the processor,
+            else torch.
         threads: On the processor; all cores of this process where it is None.
         cache_directory: Where OpenVINO's converted network is kept, which saves most of the time of a start.
 
     Raises:
         ModelError: The weights do not fit the backbone, or the engine is not to be had here.
+        DeviceFailed: It was named, and its device does not work.
     """
     chosen = _choose() if engine == "auto" else engine
     threads = threads or len(os.sched_getaffinity(0))
     if chosen == "cuda":
-        return _open_cuda(bundle)
+        try:
+            return _open_cuda(bundle)
+        except DeviceFailed:
+            if engine != "auto":
+                raise
+            chosen = _choose_processor()  # slower, and better than no result
     if chosen == "openvino":
         return _open_openvino(bundle, threads, cache_directory)
     return _open_torch(bundle, threads)
@@ -165,21 +175,27 @@ def run_sequence_head(
 
 
 def _choose() -> Literal["cuda", "openvino", "torch"]:
-    if torch.cuda.is_available():
-        return "cuda"
+    return "cuda" if torch.cuda.is_available() else _choose_processor()
+
+
+def _choose_processor() -> Literal["openvino", "torch"]:
     return "openvino" if os.uname().machine in ("x86_64", "aarch64") else "torch"
 
 
 def _open_cuda(bundle: ModelBundle) -> Engine:
     if not torch.cuda.is_available():
         raise ModelError("engine cuda: there is no CUDA device here; set [model] engine to auto")
-    device = torch.device("cuda", torch.cuda.current_device())
-    backbone = build_network(bundle).backbone.to(device).to(memory_format=torch.channels_last)
+    with device_errors_are_named("cuda"):
+        device = torch.device("cuda", torch.cuda.current_device())
+        backbone = build_network(bundle).backbone.to(device).to(memory_format=torch.channels_last)
 
     def run(module: nn.Module, images: Tensor) -> Floats:
         with torch.inference_mode(), torch.autocast("cuda", torch.bfloat16):
             return _last(module(images.to(device, memory_format=torch.channels_last)))
 
+    size_px = bundle.manifest.preprocessing.size_px
+    with device_errors_are_named("cuda"):  # a whole batch, so that too little memory shows now
+        run(backbone, torch.zeros(_CUDA_BATCH, 3, size_px, size_px))
     device_name = f"{torch.cuda.get_device_name(device)}, bf16"
     return Engine("cuda", device_name, _CUDA_BATCH, *_layers(bundle, backbone, run))
 

@@ -22,7 +22,7 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # m
 from ich_node import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from ich_node.config import Config
 from ich_node.database import Database, open_database, prepare_database
-from ich_node.errors import DatabaseBusy, SpoolFull, StartError, TransientError
+from ich_node.errors import StartError, StorageFailed, StorageUnavailable, TransientError
 from ich_node.job_queue import (
     SendingAssociation,
     forget_association,
@@ -37,12 +37,15 @@ from ich_node.log import EventLog
 from ich_node.receive import statuses
 from ich_node.receive.association_request import AssociationRequest
 from ich_node.receive.data_set import Identity, RefusedDataSet, check_agreement, identify
+from ich_node.receive.entry import READ_SOP_CLASSES, Kept, describe
 from ich_node.receive.negotiation import Negotiation, serve_as_storage
+from ich_node.receive.self_check import SelfCheck
 from ich_node.receive.spool import Spool, file_head, split_file
 from ich_node.receive.transport import ConnectionHandler, Server
-from ich_node.records import ANALYSED_SOP_CLASSES, KEY_OBJECT_SELECTION_STORAGE, ReceivedInstance, Reception
-from ich_node.routing import is_old, priority_of
+from ich_node.records import Reception
+from ich_node.role_lock import holding_role
 from ich_node.service import SystemdNotifier, stop_on_signals
+from ich_node.timekeeping import keep_time
 
 _REJECTED_PERMANENT, _BY_USER = 1, 1
 _NO_REASON, _CALLING_AE_TITLE_NOT_RECOGNISED = 1, 3
@@ -51,7 +54,10 @@ _RECOVERED: Final = "RECOVERED"
 _PRIORITIES: Final = {0: "MEDIUM", 1: "HIGH", 2: "LOW"}
 """Priority of a C-STORE request (PS3.7 9.3.1.1)."""
 
-_READ_SOP_CLASSES: Final = (*ANALYSED_SOP_CLASSES, KEY_OBJECT_SELECTION_STORAGE)
+_LOOK_S: Final = 2.0
+_LOOKS_A_CHECK: Final = 5
+_DRAIN_S: Final = 30.0
+_FAILED_DRAIN_S: Final = 2.0
 
 log = EventLog("receive")
 
@@ -77,6 +83,9 @@ class Receiver:
         self._sending: dict[Any, SendingAssociation] = {}
         """Open associations that have sent something."""
         self._lock = threading.Lock()
+        self.failed = threading.Event()
+        """The disk or the database failed: nothing is stored any more, and this process has to end."""
+        self.check = SelfCheck(database, config.state_directory, config.node.ae_title, config.node.bind)
         self._server: Server | None = None
         self._thread: threading.Thread | None = None
 
@@ -117,6 +126,7 @@ class Receiver:
         for association in self._server.active_associations:
             association.abort()
         self._server = None
+        self.check.close()
 
     def _listen(self) -> Server:
         settings = self._config.node
@@ -162,6 +172,8 @@ class Receiver:
     # ---------------------------------------------------------------------------------- events
 
     def _knows(self, asked: AssociationRequest, address: str) -> bool:
+        if asked.calling_ae_title == self.check.calling_ae_title:
+            return True
         named = asked.called_ae_title == self._config.node.ae_title
         return named and self._negotiation.admits(asked.calling_ae_title, address)
 
@@ -169,6 +181,9 @@ class Receiver:
         """Reject who is not on the allow-list; offer our contexts to the others."""
         request = cast(A_ASSOCIATE, event.assoc.requestor.primitive)
         calling, address = request.calling_ae_title.strip(), event.assoc.requestor.address
+        if calling == self.check.calling_ae_title:
+            event.assoc.acceptor.supported_contexts = self._negotiation.contexts_for([])
+            return
         if not self._negotiation.admits(calling, address):
             known = self._negotiation.knows(calling)
             log.warning("association refused", address=address, calling_ae_title=calling, ae_title_known=known)
@@ -186,7 +201,9 @@ class Receiver:
         except RefusedDataSet as refused:
             log.warning("object refused", why=refused.why, status=f"0x{refused.status:04X}", **_origin(event))
             return refused.status
-        except (SpoolFull, DatabaseBusy) as error:
+        except (StorageUnavailable, StorageFailed) as error:
+            if isinstance(error, StorageFailed):
+                self.failed.set()
             log.error("object refused", error, status="0xA700", **_origin(event))
             return statuses.OUT_OF_RESOURCES
         except Exception as error:  # noqa: BLE001 - one of the two broad catches: a peer always gets a status
@@ -201,7 +218,7 @@ class Receiver:
                 release_association(
                     self._database, association, quiet_s=settings.quiet_s, max_wait_s=settings.max_wait_s
                 )
-            except TransientError as error:  # its series close at max_wait_s instead
+            except (TransientError, StorageFailed) as error:  # its series close at max_wait_s instead
                 log.error("release not noted", error, association=association.name)
 
     def on_closed(self, event: Event) -> None:
@@ -209,7 +226,7 @@ class Receiver:
         if (association := self._ended(event)) is not None:
             try:
                 forget_association(self._database, association)
-            except TransientError as error:  # its lease runs out
+            except (TransientError, StorageFailed) as error:  # its lease runs out
                 log.error("abort not noted", error, association=association.name)
 
     def _ended(self, event: Event) -> SendingAssociation | None:
@@ -228,6 +245,8 @@ class Receiver:
     # --------------------------------------------------------------------------------- storing
 
     def _store(self, event: Event) -> int:
+        if self.failed.is_set():
+            raise StorageFailed("the disk or the database failed a moment ago; this process ends")
         request = cast(C_STORE, event.request)
         if request.DataSet is None:
             raise RefusedDataSet(statuses.CANNOT_UNDERSTAND, "the request holds no data set")
@@ -262,30 +281,13 @@ class Receiver:
     def _register(
         self, identity: Identity, syntax: str, sha256: str, size: int, path: str, sender: _Sender
     ) -> tuple[Reception, int]:
-        received = ReceivedInstance(
-            study_instance_uid=identity.study_instance_uid,
-            series_instance_uid=identity.series_instance_uid,
-            sop_instance_uid=identity.sop_instance_uid,
-            sop_class_uid=identity.sop_class_uid,
-            transfer_syntax_uid=syntax,
-            modality=identity.modality,
-            sha256=sha256,
-            size_bytes=size,
-            path=path,
-            calling_ae_title=sender.calling_ae_title,
-            remote_address=sender.address,
-            priority=priority_of(
-                self._config, sender.calling_ae_title, identity.station_name, identity.requested_priority
-            ),
-            old=is_old(self._config, identity.acquired_at, time.time()),
-            acquired_at=identity.acquired_at,
-            station_name=identity.station_name,
-        )
+        kept = Kept(path, sha256, size, syntax)
+        received = describe(self._config, identity, kept, sender.calling_ae_title, sender.address)
         reception, series_id = register_instance(
             self._database,
             received,
             max_wait_s=self._config.series.max_wait_s,
-            analysed=identity.sop_class_uid in _READ_SOP_CLASSES,
+            analysed=identity.sop_class_uid in READ_SOP_CLASSES,
             association=sender.association,
         )
         if reception is Reception.DUPLICATE:
@@ -325,17 +327,29 @@ def run_receiver(config: Config) -> None:
     """
     database = open_database(config.database_url, config.database.busy_timeout_s)
     notifier = SystemdNotifier()
-    with stop_on_signals() as stop:
+    with stop_on_signals() as stop, holding_role(config.state_directory, "receive"):
         prepare_database(database, config.state_directory)
+        keep_time(config, database)
         receiver = Receiver(config, database)
         receiver.start()
         log.info("receiver ready", ae_title=config.node.ae_title, bind=config.node.bind, port=receiver.port)
         notifier.ready(f"receiving on port {receiver.port}")
-        while receiver.alive and not stop.wait(2.0):
-            with database.reading():
-                notifier.alive()
+        _watch(receiver, stop, notifier)
         notifier.stopping()
-        receiver.stop()
+        receiver.stop(_FAILED_DRAIN_S if receiver.failed.is_set() else _DRAIN_S)
+        if receiver.failed.is_set():
+            raise StorageFailed("the disk or the database failed: what is stored is looked over at the next start")
         if not stop.is_set():
             raise StartError("the listener ended by itself")
     database.close()
+
+
+def _watch(receiver: Receiver, stop: threading.Event, notifier: SystemdNotifier) -> None:
+    """Say that we are alive as long as we are, until a signal, the end of the listener, or a disk that failed."""
+    passed, looks = True, 0
+    while receiver.alive and not receiver.failed.is_set() and not stop.wait(_LOOK_S):
+        if looks % _LOOKS_A_CHECK == 0:
+            passed = receiver.check.passes(receiver.port)
+        looks = looks + 1 if passed else 0
+        if passed:
+            notifier.alive()

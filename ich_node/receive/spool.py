@@ -95,10 +95,26 @@ def _element(number: int, vr: bytes, value: bytes) -> bytes:
 
 def split_file(part10: bytes) -> tuple[str, memoryview]:
     """Take one of our own files apart into its transfer syntax and its data set."""
+    start = _start_of_data_set(part10)
+    return _meta_value(part10[144:start], b"\x02\x00\x10\x00UI"), memoryview(part10)[start:]
+
+
+def source_ae_title(part10: bytes) -> str:
+    """Read from one of our own files who sent it (Source Application Entity Title)."""
+    return _meta_value(part10[144 : _start_of_data_set(part10)], b"\x02\x00\x16\x00AE")
+
+
+def _start_of_data_set(part10: bytes) -> int:
     (group_length,) = struct.unpack_from("<I", part10, 140)
-    start = 144 + group_length
-    meta = part10[144:start]
-    position = meta.index(b"\x02\x00\x10\x00UI")
-    (length,) = struct.unpack_from("<H", meta, position + 6)
-    transfer_syntax_uid = meta[position + 8 : position + 8 + length].decode("ascii").strip("\0 ")
-    return transfer_syntax_uid, memoryview(part10)[start:]
+    return 144 + int(group_length)
+
+
+def _meta_value(meta: bytes, element: bytes) -> str:
+    """Read an element of group 0002 by its tag and VR.
+
+    Raises:
+        ValueError: it is not there.
+    """
+    position = meta.index(element) + len(element)
+    (length,) = struct.unpack_from("<H", meta, position)
+    return meta[position + 2 : position + 2 + length].decode("ascii").strip("\0 ")

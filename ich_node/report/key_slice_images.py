@@ -81,6 +81,12 @@ def draw_key_slice(request: ReportRequest, picture: KeySlicePicture, highest: fl
     return page
 
 
+def kind_and_revision(instance_number: int) -> tuple[str, int]:
+    """Read from its Instance Number which kind of object an image is, and of which revision."""
+    revision, number = divmod(instance_number, _NUMBERS_PER_REVISION)
+    return f"{_KIND}_{number}", revision
+
+
 def _build(request: ReportRequest, picture: KeySlicePicture, number: int, highest: float) -> ResultObject:
     count = len(picture_members(request, picture))
     of_slab = f"mean of {count} slices, " if count > 1 else ""

@@ -11,10 +11,12 @@ from fastapi import FastAPI
 
 from ich_node.alert_links import open_links
 from ich_node.config import Config
-from ich_node.database import open_database, prepare_database
-from ich_node.errors import ConfigError
+from ich_node.database import Database, open_database, prepare_database
+from ich_node.errors import ConfigError, StorageFailed
 from ich_node.log import EventLog
+from ich_node.role_lock import holding_role
 from ich_node.service import SystemdNotifier, listen, stop_on_signals
+from ich_node.timekeeping import keep_time
 from ich_node.web.app import make_app
 from ich_node.web.certificate import check_certificate
 
@@ -40,21 +42,30 @@ def run_web(config: Config) -> None:
     certificate_files = check_certificate(config)
     database = open_database(config.database_url, min(config.database.busy_timeout_s, _LONGEST_WAIT_S))
     notifier = SystemdNotifier()
-    with stop_on_signals() as stop:
+    with stop_on_signals() as stop, holding_role(config.state_directory, "web"):
         prepare_database(database, config.state_directory)
+        keep_time(config, database)
         server = uvicorn.Server(_settings(make_app(config.node.ae_title, database, links), certificate_files))
         with listen(config.web.bind, config.web.port, "web.port and web.bind") as listening:
             log.info("web ready", bind=config.web.bind, port=config.web.port)
             notifier.ready(f"serving pages at port {config.web.port}")
-            _serve(server, listening, stop, notifier)
+            _serve(server, listening, database, stop, notifier)
+        if database.failed:
+            raise StorageFailed("the disk or the database failed; see `ich-node rebuild`")
     database.close()
 
 
-def _serve(server: uvicorn.Server, listening: socket.socket, stop: threading.Event, notifier: SystemdNotifier) -> None:
+def _serve(
+    server: uvicorn.Server,
+    listening: socket.socket,
+    database: Database,
+    stop: threading.Event,
+    notifier: SystemdNotifier,
+) -> None:
     """Serve in a thread: signals, and the supervisor's end, are watched for here as in every role."""
     thread = threading.Thread(target=server.run, args=([listening],), name="web")
     thread.start()
-    while thread.is_alive() and not stop.wait(_LOOK_S):
+    while thread.is_alive() and not database.failed and not stop.wait(_LOOK_S):
         notifier.alive()
     notifier.stopping()
     server.should_exit = True

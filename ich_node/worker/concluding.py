@@ -6,11 +6,13 @@ import dataclasses
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from ich_node.errors import FindingLost
 from ich_node.job_queue import (
     Conclusion,
     ReportPlan,
     SavedFinding,
     SavedObject,
+    analyse_again,
     close_series,
     conclude_series,
     finding_to_json,
@@ -84,7 +86,14 @@ def conclude(bench: Workbench, job: SeriesJob) -> bool:
         Step("series closed", closed_at),
         Step("analysed", datetime.now(UTC)),
     )
-    conclusion = _conclusion(bench, job, content, analysis, steps)
+    try:
+        conclusion = _conclusion(bench, job, content, analysis, steps)
+    except FindingLost as lost:
+        if not analyse_again(bench.database, lost.series_id):
+            raise
+        log.info("the series that the answer rests on is analysed again first", series=job.id, first=lost.series_id)
+        postpone(bench.database, job, bench.owner, 0.0)
+        return True
     if conclude_series(bench.database, job, bench.owner, conclusion):
         _log_conclusion(job, conclusion)
     else:

@@ -12,14 +12,23 @@ from ich_node.database import Database, open_database, prepare_database
 from ich_node.decode import DecodeLimits, DecoderPool
 from ich_node.decode.instance import DeclineSlice
 from ich_node.eligibility import slice_ineligibility
-from ich_node.errors import DatabaseBusy, IchNodeError, ModelError
-from ich_node.job_queue import claim_series, fail_attempt, free_leases_of_the_dead, new_owner, release_lease
+from ich_node.errors import DeviceFailed, IchNodeError, ModelError, StorageFailed, StorageUnavailable
+from ich_node.job_queue import (
+    claim_series,
+    fail_attempt,
+    free_leases_of_the_dead,
+    give_back,
+    new_owner,
+    release_lease,
+)
 from ich_node.log import EventLog
 from ich_node.model.memory import demand_not_older, remember_model
 from ich_node.pipeline import Model, open_model
 from ich_node.plane_reader import PlaneReader
 from ich_node.records import EligibilityRules, SeriesJob
+from ich_node.role_lock import holding_role
 from ich_node.service import SystemdNotifier, stop_on_signals
+from ich_node.timekeeping import keep_time
 from ich_node.worker.bench import LEASE_S, Workbench
 from ich_node.worker.concluding import conclude, standing_of
 from ich_node.worker.early import look_early
@@ -69,9 +78,12 @@ class Worker:
         while not stop.is_set():
             try:
                 busy = self.step()
-            except DatabaseBusy as error:  # what was being worked on is claimed again
-                log.error("the database stays locked; trying again", error)
+            except StorageUnavailable as error:  # what was being worked on is claimed again
+                log.error("nothing can be written now; trying again", error)
                 busy = False
+            except DeviceFailed:  # no fault of the series: the next worker takes them at once, uncounted
+                give_back(self._bench.database, self._bench.owner)
+                raise
             self._bench.alive()
             if not busy:
                 stop.wait(_POLL_S)
@@ -139,7 +151,7 @@ def _attempt(work: Callable[[], object]) -> Exception | None:
     """Do one job and give what went wrong with it, so that a poison job ends visibly and stops no other."""
     try:
         work()
-    except (ModelError, DatabaseBusy):  # no fault of the job
+    except (ModelError, DeviceFailed, StorageFailed, StorageUnavailable):  # no fault of the job
         raise
     except Exception as error:  # noqa: BLE001 - one of the two broad catches
         return error
@@ -151,15 +163,18 @@ def run_worker(config: Config) -> None:
 
     Raises:
         ModelError: the model bundle is missing or altered.
+        DeviceFailed: the GPU is gone, or the network gives no numbers; a fresh process may do.
         StartError: the node cannot run here.
     """
     database = open_database(config.database_url, config.database.busy_timeout_s)
     notifier = SystemdNotifier()
     with (
         stop_on_signals() as stop,
+        holding_role(config.state_directory, "work", alone=False),
         DecoderPool(decode_limits(config), decline_by(config), config.decode.processes) as decoder,
     ):
         installation_uid = prepare_database(database, config.state_directory)
+        keep_time(config, database)
         free_leases_of_the_dead(database)
         model = open_model(
             config.model.directory,
@@ -172,7 +187,11 @@ def run_worker(config: Config) -> None:
         _compare_with_before(config, model)
         _log_start(model)
         notifier.ready(f"scoring with {model.identity.name} on {model.engine.name}")
-        Worker(config, database, model, decoder, installation_uid, notifier.alive).run(stop)
+        worker = Worker(config, database, model, decoder, installation_uid, notifier.alive)
+        try:
+            worker.run(stop)
+        except ModelError as error:  # of one series, for all we know: it ends FAILED when three workers died on it
+            raise DeviceFailed(str(error)) from error
         notifier.stopping()
     database.close()
 

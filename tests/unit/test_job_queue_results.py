@@ -209,7 +209,7 @@ def test_an_object_is_retried_with_growing_pauses(database: Database) -> None:
     for _ in range(10):
         (delivery,) = claimed(database)
         now = time.time()
-        assert mark_unreached(database, delivery, "me", "no answer", rules) is DeliveryState.PENDING
+        assert mark_unreached(database, [delivery], "me", "no answer", rules) == [DeliveryState.PENDING]
         assert claimed(database) == []
         pauses.append(rows(database, DeliveryRow)[0].next_attempt_at - now)
         change(database, DeliveryRow, next_attempt_at=0.0)
@@ -222,7 +222,7 @@ def test_an_object_that_arrives_nowhere_for_seven_days_is_dead(database: Databas
     conclude(database, Triage.POSITIVE)
     change(database, DeliveryRow, created_at=time.time() - 7.1 * DAY_S)
     (delivery,) = claimed(database)
-    assert mark_unreached(database, delivery, "me", "no answer", DeliveryRules()) is DeliveryState.DEAD
+    assert mark_unreached(database, [delivery], "me", "no answer", DeliveryRules()) == [DeliveryState.DEAD]
     assert node_status(database).deliveries == {"DEAD": 1}
 
 

@@ -12,7 +12,7 @@ import pydicom
 import pytest
 
 from ich_node.durable import write_durably
-from ich_node.errors import SpoolFull, StartError
+from ich_node.errors import SpoolFull, SpoolReadOnly, StartError, StorageFailed
 from ich_node.receive.spool import Spool, file_head, split_file
 
 HEAD = file_head("1.2.840.10008.5.1.4.1.1.2", "1.2.3", "1.2.840.10008.1.2.1", "CT1")
@@ -84,9 +84,17 @@ def test_another_fault_of_the_disk_leaves_nothing_behind_either(
     spool: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "fsync", fail_with(errno.EIO))
-    with pytest.raises(OSError, match="Input/output error"):
+    with pytest.raises(StorageFailed, match="the disk failed: Input/output error"):
         spool.write((b"x",))
     assert everything_in(tmp_path) == []
+
+
+def test_a_disk_that_is_mounted_read_only_is_named(
+    spool: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "fsync", fail_with(errno.EROFS))
+    with pytest.raises(SpoolReadOnly, match="mounted read-only"):
+        spool.write((b"x",))
 
 
 def test_the_reserve_of_the_disk_is_not_touched(tmp_path: Path) -> None:

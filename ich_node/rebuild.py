@@ -1,0 +1,268 @@
+"""``ich-node rebuild``: a new database from what lies on disk, where the old one is gone or damaged.
+
+Saved results are read first: revisions go on from them under the same UIDs, and a series is not analysed again where
+the newest report on it rests on exactly the images that are here. The new database takes its place once it is whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Final
+
+import pydicom
+
+from ich_node.config import Config, PeerSettings
+from ich_node.database import (
+    Database,
+    check_integrity,
+    database_file,
+    open_database,
+    prepare_database,
+    read_installation,
+)
+from ich_node.decode.identity import rejection_note
+from ich_node.durable import sync_directory
+from ich_node.errors import IchNodeError, StartError
+from ich_node.job_queue import SavedObject, reject_instances
+from ich_node.job_queue.rebuilding import (
+    FoundImage,
+    FoundReport,
+    FoundStudy,
+    count_series,
+    enter_found_images,
+    enter_found_study,
+    gather_into_one_file,
+    is_blank,
+    queue_again,
+    rejection_candidates,
+)
+from ich_node.receive.data_set import RefusedDataSet, identify
+from ich_node.receive.entry import READ_SOP_CLASSES, Kept, describe
+from ich_node.receive.spool import Spool, source_ae_title, split_file
+from ich_node.records import REPORT_KIND, Destination, StudySent
+from ich_node.report.saved_results import SavedResult, read_result
+from ich_node.role_lock import holding_the_folder
+from ich_node.routing import destinations_for
+
+_IMAGES_A_TRANSACTION: Final = 500
+_ALERT_AGAIN_S: Final = 86400.0
+_NOT_KNOWN: Final = "rebuilt: who sent the study is not known any more; ich-node resend sends it"
+LOST: Final = (
+    "which destinations had which results",
+    "alerts, and who acknowledged them (of results of the last 24 hours people are told again)",
+    "what a person released, rejected or requeued, and which series were quarantined (they are judged again)",
+    "UIDs and hashes of images that were deleted after their days",
+    "addresses of senders",
+)
+"""What no file tells of."""
+
+
+@dataclass(slots=True)
+class Rebuilt:
+    """What a rebuild found and made."""
+
+    put_aside: Path | None = None
+    images: int = 0
+    results: int = 0
+    studies: int = 0
+    series: dict[str, int] = field(default_factory=dict)
+    deliveries: int = 0
+    seconds: float = 0.0
+    """To read and enter the images."""
+    same_installation: bool = True
+    """False: who this installation was is not known, and new results carry UIDs of another."""
+    unreadable: list[str] = field(default_factory=list)
+    """Files that are kept and not entered, relative to the state folder."""
+
+
+def rebuild(config: Config, *, hold: bool = False) -> Rebuilt:
+    """Make the database anew from spool and results, with the node stopped.
+
+    Args:
+        hold: nothing is sent until ``ich-node resend``.
+
+    Raises:
+        AlreadyRunning: a role of the node runs.
+        StartError: the database is sound, or the new one cannot be written.
+    """
+    state, place = config.state_directory, database_file(config.database_url)
+    with holding_the_folder(state):
+        _refuse_where_it_is_sound(config, place)
+        fresh = place.with_name(f"{place.name}.new")
+        _remove(fresh)
+        done = Rebuilt(same_installation=read_installation(state) is not None)
+        database = open_database(f"sqlite:///{fresh}", config.database.busy_timeout_s)
+        try:
+            installation_uid = prepare_database(database, state, recover=True)
+            _fill(config, database, done, installation_uid, hold=hold)
+            gather_into_one_file(database)
+        finally:
+            database.close()
+        done.put_aside = _put_aside(place)
+        fresh.rename(place)
+        sync_directory(place.parent)
+    return done
+
+
+def _refuse_where_it_is_sound(config: Config, place: Path) -> None:
+    if not place.exists():
+        return
+    database = open_database(config.database_url, config.database.busy_timeout_s)
+    try:
+        check_integrity(database)
+        blank = is_blank(database)
+    except IchNodeError:  # damaged, or not readable as a database at all
+        return
+    finally:
+        database.close()
+    if not blank:
+        raise StartError(
+            f"the database {place} is sound: there is nothing to rebuild. To do it all the same, move it away"
+        )
+
+
+def _fill(config: Config, database: Database, done: Rebuilt, installation_uid: str, *, hold: bool) -> None:
+    state = config.state_directory
+    results = _read_results(state, done)
+    done.same_installation &= all(one.is_of(installation_uid) for one in results)
+    _enter_images(config, database, done)
+    alert_since = time.time() - _ALERT_AGAIN_S
+    for study in _studies(state, results):
+        enter_found_study(database, study, alert_since=alert_since)
+        done.results += len(study.objects)
+    _take_back(config, database)
+    done.deliveries = queue_again(database, lambda sent: _destinations(config, sent), hold=hold)
+    done.studies, done.series = count_series(database)
+
+
+def _read_results(state: Path, done: Rebuilt) -> list[SavedResult]:
+    """Read every saved result; one that is damaged gets another ending, or the housekeeping would delete it."""
+    results = []
+    for path in sorted(state.glob("results/*.dcm")):
+        result = read_result(path)
+        if result is None:
+            aside = path.rename(path.with_suffix(".unreadable"))
+            done.unreadable.append(str(aside.relative_to(state)))
+        else:
+            results.append(result)
+    return results
+
+
+def _enter_images(config: Config, database: Database, done: Rebuilt) -> None:
+    """Enter the images in their order of arrival: of several versions of one, the newest speaks."""
+    began = time.monotonic()
+    state = config.state_directory
+    paths = sorted(Spool(state, 0).files(), key=lambda path: (_received_at(state / path), path))
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        for start in range(0, len(paths), _IMAGES_A_TRANSACTION):
+            chunk = paths[start : start + _IMAGES_A_TRANSACTION]
+            read = list(threads.map(lambda path: _read_image(config, path), chunk))
+            found = [one for one in read if one is not None]
+            enter_found_images(database, found, max_wait_s=config.series.max_wait_s)
+            done.images += len(found)
+            done.unreadable += [path for path, one in zip(chunk, read, strict=True) if one is None]
+    done.seconds = time.monotonic() - began
+
+
+def _read_image(config: Config, path: str) -> FoundImage | None:
+    """Read one file of the spool; None where it is damaged."""
+    place = config.state_directory / path
+    try:
+        part10 = place.read_bytes()
+        syntax, encoded = split_file(part10)
+        identity = identify(encoded, syntax)
+        sender = source_ae_title(part10)
+    except (RefusedDataSet, ValueError, struct.error, OSError):
+        return None
+    kept = Kept(path, hashlib.sha256(encoded).hexdigest(), len(encoded), syntax)
+    received = describe(config, identity, kept, sender, _address_of(config.peer, sender))
+    return FoundImage(received, _received_at(place), identity.sop_class_uid in READ_SOP_CLASSES)
+
+
+def _received_at(path: Path) -> float:
+    return path.stat().st_mtime
+
+
+def _address_of(peers: Sequence[PeerSettings], ae_title: str) -> str:
+    """Give an address from which a peer sends, so that its own rules hold; empty where its title does not tell."""
+    fitting = [peer for peer in peers if peer.ae_title == ae_title]
+    return str(ip_network(fitting[0].address, strict=False).network_address) if len(fitting) == 1 else ""
+
+
+def _studies(state: Path, results: Sequence[SavedResult]) -> Iterator[FoundStudy]:
+    """Put results together by study, those of studies with a report."""
+    of_study: defaultdict[str, list[SavedResult]] = defaultdict(list)
+    for one in results:
+        of_study[one.study_instance_uid].append(one)
+    for uid, objects in of_study.items():
+        objects.sort(key=lambda one: (one.revision, one.kind != REPORT_KIND, one.kind, one.preference))
+        reports = {one.revision: _report(one) for one in reversed(objects) if one.kind == REPORT_KIND}
+        if reports:
+            saved = [(one.revision, one.created_at, _saved(state, one)) for one in objects]
+            yield FoundStudy(uid, [reports[number] for number in sorted(reports, reverse=True)], saved)
+
+
+def _report(one: SavedResult) -> FoundReport:
+    return FoundReport(one.revision, one.created_at, one.triage, one.reason, one.withdrawn, one.images)
+
+
+def _saved(state: Path, one: SavedResult) -> SavedObject:
+    return SavedObject(
+        kind=one.kind,
+        encoding=one.encoding,
+        preference=one.preference,
+        sop_class_uid=one.sop_class_uid,
+        sop_instance_uid=one.sop_instance_uid,
+        series_instance_uid=one.series_instance_uid,
+        sha256=hashlib.sha256(one.path.read_bytes()).hexdigest(),
+        path=str(one.path.relative_to(state)),
+    )
+
+
+def _take_back(config: Config, database: Database) -> None:
+    """Heed the rejection notes among the images before anything is analysed."""
+    for path in rejection_candidates(database):
+        try:
+            note = rejection_note(pydicom.dcmread(config.state_directory / path, stop_before_pixels=True))
+        except (ValueError, OSError, KeyError, AttributeError):
+            continue  # the worker reads it again, and says so
+        if note is not None:
+            reject_instances(database, note)
+
+
+def _destinations(config: Config, sent: StudySent) -> list[Destination]:
+    """Say where results go; held where rules for single senders might say otherwise and the sender is not known."""
+    results = destinations_for(config, sent)
+    narrowed = any(peer.destinations is not None or peer.mode is not None for peer in config.peer)
+    if sent.remote_address or not narrowed:
+        return results
+    return [replace(one, held=one.held or _NOT_KNOWN) for one in results]
+
+
+def _put_aside(place: Path) -> Path | None:
+    """Keep the old database, with its log, under another name."""
+    if not place.exists():
+        _remove(place)  # a log without its database would be taken for that of the new one
+        return None
+    aside = place.with_name(f"{place.name}.damaged-{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
+    for suffix in ("-wal", "-shm"):
+        if (log := place.with_name(place.name + suffix)).exists():
+            log.rename(aside.with_name(aside.name + suffix))
+    place.rename(aside)
+    return aside
+
+
+def _remove(place: Path) -> None:
+    """Remove what an interrupted rebuild left."""
+    for suffix in ("", "-wal", "-shm"):
+        place.with_name(place.name + suffix).unlink(missing_ok=True)

@@ -1,0 +1,54 @@
+"""Whether a receiver still does its work: only then does it tell systemd that it is alive."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+from typing import Final
+
+from ich_node.association import Patience
+from ich_node.database import Database, open_database
+from ich_node.deliver import echo
+from ich_node.errors import IchNodeError, StorageUnavailable
+from ich_node.log import EventLog
+from ich_node.records import Destination
+
+_PATIENCE: Final = Patience(connect_s=2.0, response_s=5.0)
+_SHORT_S: Final = 1.0
+_ANYWHERE: Final = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where to reach ourselves
+
+log = EventLog("receive")
+
+
+class SelfCheck:
+    """A C-ECHO to the own port, a write to the database, and a look at the disk.
+
+    Attributes:
+        calling_ae_title: under which the check calls; nobody can know it, so nobody else is let in by it.
+    """
+
+    def __init__(self, database: Database, folder: Path, ae_title: str, bind: str) -> None:
+        self.calling_ae_title = f"SELF{secrets.token_hex(6).upper()}"
+        # its own connection: a transaction that hangs in another thread must not make us wait with it
+        self._database = open_database(str(database.engine.url), _SHORT_S)
+        self._folder = folder
+        self._ae_title = ae_title
+        self._host = _ANYWHERE.get(bind, bind)
+
+    def passes(self, port: int) -> bool:
+        """Check, in less than ten seconds. A full disk or a locked database is no fault of the receiver."""
+        try:
+            echo(Destination("self", self._ae_title, self._host, port), self.calling_ae_title, _PATIENCE)
+            os.statvfs(self._folder)
+            with self._database.writing():
+                pass
+        except StorageUnavailable:
+            return True
+        except (IchNodeError, OSError) as error:
+            log.error("the receiver does not pass its own check", error)
+            return False
+        return True
+
+    def close(self) -> None:
+        self._database.close()
