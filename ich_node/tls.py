@@ -11,6 +11,7 @@ import socket
 import ssl
 import threading
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -27,7 +28,10 @@ CIPHERS_OF_TLS_1_2: Final = (
     "ECDHE-ECDSA-AES128-GCM-SHA256",
     "ECDHE-RSA-AES128-GCM-SHA256",
 )
-"""Those of TLS 1.3 are all fit."""
+CIPHERS_OF_TLS_1_3: Final = ("TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256", "TLS_AES_128_GCM_SHA256")
+"""What OpenSSL takes by itself: there is no way to choose, and all are fit."""
+_SECURITY_LEVEL: Final = "@SECLEVEL=2"
+"""OpenSSL's: keys of 112 bits of security (RSA 2048, curves of 224), no signature with SHA-1."""
 _LOOK_S: Final = 1.0
 """Between two looks at the files."""
 
@@ -113,7 +117,7 @@ def client_context(files: TlsFiles) -> ssl.SSLContext:
 
 def _harden(context: ssl.SSLContext, files: TlsFiles) -> None:
     context.minimum_version = ssl.TLSVersion.TLSv1_2  # RFC 8996
-    context.set_ciphers(":".join(CIPHERS_OF_TLS_1_2))
+    context.set_ciphers(":".join((*CIPHERS_OF_TLS_1_2, _SECURITY_LEVEL)))
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_TICKET
     context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE | ssl.OP_SINGLE_ECDH_USE
     context.load_cert_chain(files.certificate, files.key, "")  # the password: without one, OpenSSL would ask a terminal
@@ -140,8 +144,7 @@ def peer_certificate(connection: socket.socket | None) -> PeerCertificate | None
 
 def why_it_failed(context: ssl.SSLContext) -> str:
     """Say what went wrong with the last connection of a client's context; empty where nothing is known."""
-    error = getattr(context, _FAILURE, None)
-    return "" if error is None else reason(error)
+    return str(getattr(context, _FAILURE, ""))
 
 
 def reason(error: BaseException) -> str:
@@ -170,6 +173,7 @@ def log_state(files: TlsFiles, *, serves: bool = False, calls: bool = False) -> 
 class _Noting(ssl.SSLSocket):
     """Leaves at its context what went wrong: pynetdicom says only that there is no association.
 
+    As a text: an exception would hold the socket in a circle.
     In TLS 1.3 the other side refuses our certificate after our handshake, so that the first read tells of it.
     """
 
@@ -177,15 +181,20 @@ class _Noting(ssl.SSLSocket):
         try:
             super().do_handshake(block)
         except OSError as error:
-            setattr(self.context, _FAILURE, error)
+            setattr(self.context, _FAILURE, reason(error))
             raise
 
     def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
         try:
             return super().recv(buflen, flags)
         except ssl.SSLError as error:
-            setattr(self.context, _FAILURE, error)
+            setattr(self.context, _FAILURE, reason(error))
             raise
+
+    def shutdown(self, how: int) -> None:
+        """Shut down what may be gone: pynetdicom 3.0.4 closes no socket of which this fails."""
+        with suppress(OSError):
+            super().shutdown(how)
 
 
 _FAILURE: Final = "failure"

@@ -20,6 +20,7 @@ from pynetdicom.sop_class import Verification
 
 from ich_node import tls
 from ich_node.association import Patience
+from ich_node.cli import main
 from ich_node.config import parse_config
 from ich_node.deliver import echo
 from ich_node.doctor import examine
@@ -31,7 +32,7 @@ from ich_node.routing import destinations_for, secured
 from tests.certificates import CLIENT_ALONE, SERVER_ALONE, Authority, Issued
 from tests.integration.receiving import Running, needs_dcmtk, running
 from tests.outbox import outbox, peer
-from tests.running import free_port, leaks_a_socket, settings, storescu, wait_for
+from tests.running import as_toml, free_port, leaks_a_socket, settings, storescu, wait_for
 
 STORESCP = "/usr/bin/storescp"
 OPENSSL = shutil.which("openssl")
@@ -139,9 +140,15 @@ def test_no_other_ciphers_are_taken_than_the_six(receiver: Running, authority: A
             continue
     with_ecdsa = {one for one in tls.CIPHERS_OF_TLS_1_2 if "ECDSA" in one}
     assert taken == with_ecdsa, "the certificate's key is on an elliptic curve"
-    allowed = tls.server_context(authority.files(scanner)).get_ciphers()
-    assert {one["name"] for one in allowed if one["protocol"] != "TLSv1.3"} == set(tls.CIPHERS_OF_TLS_1_2)
-    assert all(one["aead"] for one in allowed)
+
+
+def test_both_directions_allow_the_same_and_only_authenticated_encryption(authority: Authority, node: Issued) -> None:
+    for context in (tls.server_context(authority.files(node)), tls.client_context(authority.files(node))):
+        allowed = context.get_ciphers()
+        assert {one["name"] for one in allowed} == {*tls.CIPHERS_OF_TLS_1_2, *tls.CIPHERS_OF_TLS_1_3}
+        assert all(one["aead"] for one in allowed)
+        assert context.security_level == 2
+        assert context.minimum_version == TLS_1_2
 
 
 @needs_dcmtk
@@ -754,6 +761,29 @@ def test_doctor_and_log_say_how_the_certificate_is(
     tls.log_state(authority.files(mine), serves=True, calls=True)
     levels = [one["level"] for one in events(capfd)]
     assert levels == (["ERROR"] if not healthy else ["WARNING"] if "renew" in seen else [])
+
+
+@pytest.mark.parametrize("kind", ["good", "expired", "faulty", "credentials"])
+def test_check_config_tells_faults_from_what_others_refuse(
+    tmp_path: Path, authority: Authority, node: Issued, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files: dict[str, Any] = {
+        "good": {},
+        "expired": dict(zip(("certificate", "key"), authority.issue("old", days=-1, begins=-30).pair, strict=True)),
+        "faulty": {"key": str(tmp_path / "none.key"), "ca_file": str(tmp_path / "none.pem")},
+        "credentials": {"key": "$CREDENTIALS_DIRECTORY/node.key"},
+    }[kind]
+    path = tmp_path / "ich-node.toml"
+    path.write_text(as_toml(settings(tmp_path, tmp_path, tls=tls_section(authority, node) | files)))
+    status = main(["check-config", "--config", str(path)])
+    said = capsys.readouterr()
+    assert status == (78 if kind == "faulty" else 0), said
+    if kind == "faulty":
+        assert "2 faults" in said.err
+    else:
+        assert "on TLS port" in said.out
+    assert ("warning: tls.certificate" in said.out) == (kind == "expired")
+    assert ("not looked at here" in said.out) == (kind == "credentials")
 
 
 def test_doctor_asks_each_destination_by_tls(tmp_path: Path, authority: Authority, node: Issued) -> None:
