@@ -8,12 +8,13 @@ from __future__ import annotations
 import select
 import shutil
 import socket
+import ssl
 import struct
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from pynetdicom.sop_class import CTImageStorage, Verification  # type: ignore[at
 from benchmarks.processes import free_port, peak_resident_mib, running, wait_for_port
 from benchmarks.receive import ORTHANC, STORESCP, Receiving, run_node, run_orthanc, run_storescp
 from benchmarks.tables import MISSED, at_most, print_table
+from benchmarks.tls_receivers import make_certificates, tls_receivers
 from ich_node import IMPLEMENTATION_CLASS_UID
 
 CONNECTIONS = 64
@@ -71,19 +73,32 @@ def measure() -> None:
     receivers |= {"Orthanc": run_orthanc} if Path(ORTHANC).exists() else {}
     rows: list[tuple[object, ...]] = []
     with tempfile.TemporaryDirectory(prefix="ich-node-bench-") as name:
+        certificates = make_certificates(Path(name))
         for what, attack in ATTACKS.items():
-            for addresses in (1, 16):
-                for receiver, start in receivers.items():
-                    shutil.rmtree(folder := Path(name) / "run", ignore_errors=True)
-                    folder.mkdir()
-                    with contextmanager(start)(folder) as receiving:
-                        rows.append(_row(what, addresses, receiver, _attacked(receiving, attack, addresses)))
+            rows += _rows(what, attack, receivers, Path(name) / "run")
+        for what, attack in TLS_ATTACKS.items():
+            rows += _rows(what, attack, tls_receivers(certificates), Path(name) / "run", certificates.for_callers())
     print_table(
         f"{CONNECTIONS} connections that misbehave, for {SECONDS:g} s; another address sends C-ECHO and images",
         ("Attack", "From", "Receiver", "Echoes", "Failed", "Images refused", "Longest", "Target", "Gone", "Target",
          "Peak MiB", "Target"),
         rows,
     )  # fmt: skip
+
+
+def _rows(
+    what: str,
+    attack: Attack,
+    receivers: Mapping[str, Callable[[Path], Iterator[Receiving]]],
+    folder: Path,
+    tls: ssl.SSLContext | None = None,
+) -> Iterator[tuple[object, ...]]:
+    for addresses in (1, 16):
+        for receiver, start in receivers.items():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            with contextmanager(start)(folder) as receiving:
+                yield _row(what, addresses, receiver, _attacked(receiving, attack, addresses, tls))
 
 
 def _row(what: str, addresses: int, receiver: str, one: Outcome) -> tuple[object, ...]:
@@ -99,7 +114,7 @@ def _row(what: str, addresses: int, receiver: str, one: Outcome) -> tuple[object
     )  # fmt: skip
 
 
-def _attacked(receiving: Receiving, attack: Attack, addresses: int) -> Outcome:
+def _attacked(receiving: Receiving, attack: Attack, addresses: int, tls: ssl.SSLContext | None) -> Outcome:
     over = time.monotonic() + SECONDS
     closed_after: list[float | None] = []
     attackers = [
@@ -111,8 +126,8 @@ def _attacked(receiving: Receiving, attack: Attack, addresses: int) -> Outcome:
     times: list[float | None] = []
     storing: list[float | None] = []
     while time.monotonic() < over:
-        times.append(_echo_s(receiving.port, Verification))
-        storing.append(_echo_s(receiving.port, Verification, CTImageStorage))
+        times.append(_echo_s(receiving.port, tls, Verification))
+        storing.append(_echo_s(receiving.port, tls, Verification, CTImageStorage))
         time.sleep(_ECHO_EVERY_S)
     for one in attackers:
         one.join()
@@ -124,7 +139,7 @@ def _attacked(receiving: Receiving, attack: Attack, addresses: int) -> Outcome:
     return Outcome(len(times), failed, refused, longest, gone, peak_resident_mib(receiving.pid))
 
 
-def _echo_s(port: int, *classes: str) -> float | None:
+def _echo_s(port: int, tls: ssl.SSLContext | None, *classes: str) -> float | None:
     """Seconds that a C-ECHO took, association and all; None where it failed.
 
     ``classes``: Verification alone, or with a storage class, as who sends images asks.
@@ -134,7 +149,9 @@ def _echo_s(port: int, *classes: str) -> float | None:
     for uid in classes:
         entity.add_requested_context(uid)
     began = time.monotonic()
-    association = entity.associate("127.0.0.1", port, ae_title="ICH_NODE", bind_address=(_BYSTANDER, 0))
+    by_tls = None if tls is None else (tls, "127.0.0.1")
+    place = ("127.0.0.1", port)
+    association = entity.associate(*place, ae_title="ICH_NODE", bind_address=(_BYSTANDER, 0), tls_args=by_tls)
     if not association.is_established:
         return None
     status = association.send_c_echo().get("Status")
@@ -218,6 +235,15 @@ def _far_too_long(_: socket.socket) -> Iterator[bytes]:
         yield bytes(1024 * 1024)
 
 
+def _half_a_hello(_: socket.socket) -> Iterator[bytes]:
+    yield b"\x16\x03\x01\x02\x00\x01"
+
+
+def _a_byte_of_tls_a_second(_: socket.socket) -> Iterator[bytes]:
+    for byte in b"\x16\x03\x01\x02\x00\x01" + bytes(500):
+        yield bytes([byte])
+
+
 ATTACKS: dict[str, Attack] = {
     "silent": _silent,
     "half a request": _half_a_request,
@@ -226,6 +252,12 @@ ATTACKS: dict[str, Attack] = {
     "a request that is none": _no_request,
     "400 MiB announced": _far_too_long,
 }
+TLS_ATTACKS: dict[str, Attack] = {
+    "TLS: silent": _silent,
+    "TLS: half a ClientHello": _half_a_hello,
+    "TLS: a byte a second": _a_byte_of_tls_a_second,
+}
+"""On a port that takes TLS alone; the bystander uses it too."""
 
 
 def _plain(folder: Path) -> Iterator[Receiving]:

@@ -20,7 +20,7 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
-from ich_node import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, association, deliver, query_retrieve
+from ich_node import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, association, deliver, query_retrieve, tls
 from ich_node.config import Config
 from ich_node.receive import negotiation, scp, statuses, transport
 from ich_node.records import ANALYSED_SOP_CLASSES, HEMORRHAGE_CLASSES, Presence, Triage
@@ -41,6 +41,13 @@ _CONFIGURED: Final = (
     ("`node.ae_title`", "AE title, as SCP and as SCU", _DEFAULT.node.ae_title),
     ("`node.bind`", "address it listens on", _DEFAULT.node.bind),
     ("`node.port`", "TCP port it listens on", _DEFAULT.node.port),
+    ("`tls.port`", "TCP port it listens on with TLS, where there is a certificate", _DEFAULT.tls.port),
+    (
+        "`tls.require_client_certificate`",
+        "who shows no certificate is refused",
+        str(_DEFAULT.tls.require_client_certificate).lower(),
+    ),
+    ("`tls.plain_port_open`", "plain DICOM beside TLS", str(_DEFAULT.tls.plain_port_open).lower()),
     ("`receiver.maximum_pdu_kib`", "longest PDU it asks peers to send, KiB", _DEFAULT.receiver.maximum_pdu_kib),
     (
         "`receiver.maximum_object_mib`",
@@ -104,6 +111,17 @@ def defaults() -> str:
     rows.append(("fixed", "longest PDU that is read, KiB", transport.LONGEST_PDU // 1024))
     rows.append(("fixed", "time-out of a release or abort (ARTIM), s", f"{scp._ASSOCIATION_TIMEOUT_S:g}"))
     return _table(("Key", "Meaning", "Default"), rows)
+
+
+def tls_profile() -> str:
+    """What is negotiated by TLS."""
+    return _table(
+        ("Version", "Cipher suites, by their names in OpenSSL"),
+        [
+            ("TLS 1.3", ", ".join(f"`{one}`" for one in tls.CIPHERS_OF_TLS_1_3)),
+            ("TLS 1.2", ", ".join(f"`{one}`" for one in tls.CIPHERS_OF_TLS_1_2)),
+        ],
+    )
 
 
 def scp_contexts() -> str:
@@ -242,7 +260,7 @@ PARTS: Final[Mapping[str, Callable[[], str]]] = {
     part.__name__: part
     for part in (
         implementation, defaults, scp_contexts, transfer_syntaxes, scp_statuses, scu_contexts, scu_statuses,
-        query_contexts, query_keys,
+        query_contexts, query_keys, tls_profile,
         storage_classes, findings, presences, triage_categories, private_codes, coding_schemes,
     )
 }  # fmt: skip

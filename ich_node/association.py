@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from pynetdicom.events import Event
 from ich_node import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from ich_node.errors import ClassNotTaken, DestinationRefuses, DestinationUnavailable
 from ich_node.records import Destination
+from ich_node.tls import client_context, reason, why_it_failed
 
 UNCOMPRESSED: Final = ("1.2.840.10008.1.2.1", "1.2.840.10008.1.2")
 """Transfer syntaxes that are proposed for every class."""
@@ -34,10 +36,10 @@ class Patience:
 def associate(
     destination: Destination, ae_title: str, sop_class_uids: Sequence[str], patience: Patience
 ) -> Iterator[Association]:
-    """Open an association for some SOP Classes, and release it at the end.
+    """Open an association for some SOP Classes, and release it at the end; by TLS where the destination says so.
 
     Raises:
-        DestinationUnavailable: no connection, an abort, or no answer in time.
+        DestinationUnavailable: no connection, a certificate that is not trusted, an abort, or no answer in time.
         DestinationRefuses: the association was rejected.
         ClassNotTaken: no presentation context was accepted.
     """
@@ -65,11 +67,13 @@ def _application_entity(ae_title: str, patience: Patience) -> AE:
 
 
 def _associate(entity: AE, destination: Destination) -> Association:
+    tls = _tls(destination)
     association = entity.associate(
         destination.host,
         destination.port,
         ae_title=destination.ae_title,
         evt_handlers=[(evt.EVT_CONN_OPEN, _send_at_once)],
+        tls_args=tls,
     )
     if association.is_established:
         keep_answers(association)
@@ -78,7 +82,17 @@ def _associate(entity: AE, destination: Destination) -> Association:
         raise DestinationRefuses(f"the association was rejected: {_why_rejected(association)}")
     if association.rejected_contexts:
         raise ClassNotTaken("the destination accepted no presentation context")
-    raise DestinationUnavailable(f"no association with {destination.host}:{destination.port}")
+    why = why_it_failed(tls[0]) if tls is not None else ""
+    raise DestinationUnavailable(f"no association with {destination.host}:{destination.port}{why and f' ({why})'}")
+
+
+def _tls(destination: Destination) -> tuple[ssl.SSLContext, str] | None:
+    if destination.tls is None:
+        return None
+    try:
+        return client_context(destination.tls), destination.tls_name or destination.host
+    except (OSError, ValueError) as error:  # perhaps in the middle of a renewal: tried again
+        raise DestinationUnavailable(f"our certificate, key or authorities cannot be used ({reason(error)})") from error
 
 
 def keep_answers(association: Association) -> None:
@@ -103,7 +117,13 @@ def _why_rejected(association: Association) -> str:
 
 
 def _send_at_once(event: Event) -> None:
-    """Switch off Nagle's algorithm, which holds small messages back for 40 ms."""
+    """Switch off Nagle's algorithm, which holds small messages back for 40 ms.
+
+    What comes by TLS may be no message (a ticket, a key), so that a read of one waits: it must end in time.
+    """
     wrapped = event.assoc.dul.socket
-    if wrapped is not None and wrapped.socket is not None:
-        wrapped.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if wrapped is None or wrapped.socket is None:
+        return
+    wrapped.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if isinstance(wrapped.socket, ssl.SSLSocket):
+        wrapped.socket.settimeout(event.assoc.network_timeout)

@@ -17,7 +17,7 @@ from ich_node.config import Config
 from ich_node.database import Database, open_database, prepare_database
 from ich_node.deliver import StoreOutcome, Verdict, is_warning, store
 from ich_node.errors import ClassNotTaken, DestinationRefuses, DestinationUnavailable, StorageUnavailable
-from ich_node.housekeeping import start_housekeeping, wake_housekeeping
+from ich_node.housekeeping import start_housekeeping, wake_housekeeping, watch_certificate
 from ich_node.job_queue import (
     DeliveryRules,
     claim_deliveries,
@@ -36,7 +36,7 @@ from ich_node.pacs_askers import CountAsker, HistoryAsker, PacsAsker
 from ich_node.records import REPORT_KIND, Delivery, DeliveryState
 from ich_node.resting import Resting
 from ich_node.role_lock import holding_role
-from ich_node.routing import pacs_to_ask
+from ich_node.routing import pacs_to_ask, secured
 from ich_node.service import SystemdNotifier, stop_on_signals
 from ich_node.timekeeping import keep_time
 
@@ -113,7 +113,7 @@ class Deliverer:
         left = [delivery for delivery in deliveries if self._has_its_files(delivery)]
         if not left:
             return
-        destination = left[0].destination
+        destination = secured(self._config, left[0].destination)
         classes = list(dict.fromkeys(one.sop_class_uid for delivery in left for one in delivery.objects))
         reached = False
         try:
@@ -200,6 +200,7 @@ def run_deliverer(config: Config) -> None:
     with stop_on_signals() as stop, holding_role(config.state_directory, "deliver"):
         prepare_database(database, config.state_directory)
         free_leases_of_the_dead(database)
+        watch_certificate(config, database)
         with (
             start_housekeeping(config, database) as scheduler,
             taking_answers(config, database, stop),

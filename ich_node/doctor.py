@@ -7,20 +7,22 @@ import socket
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 from ich_node.alert_channels import channel_places
 from ich_node.association import Patience
+from ich_node.certificates import faults_of, read_own_certificate
 from ich_node.config import Config
 from ich_node.database import open_database, prepare_database
 from ich_node.deliver import echo
 from ich_node.durable import write_durably
-from ich_node.errors import IchNodeError, StartError
+from ich_node.errors import ConfigError, IchNodeError, StartError
 from ich_node.model.memory import demand_not_older
 from ich_node.pipeline import open_model
-from ich_node.records import Destination
-from ich_node.routing import configured_destinations
+from ich_node.records import Destination, TlsFiles
+from ich_node.routing import calls_by_tls, configured_destinations, pacs_to_ask
 from ich_node.secret_files import check_private, is_credential
 from ich_node.state_folder import make_state_folder
 
@@ -37,14 +39,18 @@ class Finding:
 
 
 def examine(config: Config) -> Iterator[Finding]:
-    """Look at disk, database, model, device, every destination and alert channel, one after the other."""
+    """Look at disk, database, model, device, certificate, every destination and alert channel, one after the other."""
     yield _look("disk", lambda: _disk(config))
     yield _look("state folder", lambda: _state_folder(config))
     yield _look("secrets", lambda: _secrets(config))
     yield _look("database", lambda: _database(config))
     yield _look("model", lambda: _model(config))
+    if (files := config.tls.files) is not None:
+        yield _look("certificate", lambda: _certificate(config, files))
     for destination in configured_destinations(config):
         yield _look(f"destination {destination.name}", partial(_destination, config, destination))
+    if (pacs := pacs_to_ask(config)) is not None and pacs.tls is not None:
+        yield _look("the PACS of [query]", partial(_destination, config, pacs))
     for name, host, port in channel_places(config):
         yield _look(f"alert channel {name}", partial(_channel, config, host, port))
 
@@ -114,10 +120,27 @@ def _model(config: Config) -> str:
     )
 
 
+def _certificate(config: Config, files: TlsFiles) -> str:
+    """Look at our certificate; one that others refuse is ill, one that soon expires is not yet.
+
+    Raises:
+        ConfigError: the files cannot be used.
+        StartError: who checks the certificate refuses it.
+    """
+    if faults := faults_of(files):
+        raise ConfigError("[tls]", faults)
+    own = read_own_certificate(files)
+    now = datetime.now(UTC)
+    if refusals := own.refusals(now, serves=bool(config.tls.port), calls=calls_by_tls(config)):
+        raise StartError(f"{files.certificate} {'; '.join(refusals)}")
+    return f"{files.certificate} {own.reminder(now) or f'is good until {own.ends_at:%Y-%m-%d}'}"
+
+
 def _destination(config: Config, destination: Destination) -> str:
     patience = Patience(config.delivery.connect_timeout_s, config.delivery.response_timeout_s)
     echo(destination, config.node.ae_title, patience)
-    return f"{destination.ae_title} at {destination.host}:{destination.port} answers C-ECHO"
+    by = " by TLS" if destination.tls is not None else ""
+    return f"{destination.ae_title} at {destination.host}:{destination.port} answers C-ECHO{by}"
 
 
 def _channel(config: Config, host: str, port: int) -> str:

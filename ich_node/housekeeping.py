@@ -27,6 +27,8 @@ from ich_node.job_queue import (
     rescue_expired_leases,
 )
 from ich_node.log import EventLog
+from ich_node.routing import calls_by_tls
+from ich_node.tls import log_state
 
 _SECONDS_A_DAY = 86400.0
 _STRAY_AGE_S = 3600.0
@@ -49,6 +51,7 @@ def start_housekeeping(config: Config, database: Database) -> Iterator[Backgroun
         (watch_silence, 60),
         (delete_expired, 900),
         (remove_strays, 3600),
+        (watch_certificate, 6 * 3600),
     ]
     for job, seconds in jobs:
         scheduler.add_job(job, "interval", seconds=seconds, args=(config, database), id=job.__name__)
@@ -130,6 +133,12 @@ def watch_silence(_config: Config, database: Database) -> int:
     if quiet:
         log.error("studies wait without a result; is `ich-node work` running?", count=len(quiet))
     return len(quiet)
+
+
+def watch_certificate(config: Config, _database: Database) -> None:
+    """Warn before our TLS certificate expires, and say what others refuse it for."""
+    if (files := config.tls.files) is not None:
+        log_state(files, serves=bool(config.tls.port), calls=calls_by_tls(config))
 
 
 def _unlink(config: Config, files: list[StoredFile]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Final
 
@@ -10,6 +11,7 @@ from ich_node.records import USUAL_OBJECTS, Destination, StudySent
 
 SHADOW_MODE: Final = "shadow mode: nothing leaves the node"
 _SECONDS_PER_HOUR = 3600.0
+_FINGERPRINT_DIGITS: Final = 64
 
 
 def destinations_for(config: Config, study: StudySent) -> list[Destination]:
@@ -22,11 +24,11 @@ def destinations_for(config: Config, study: StudySent) -> list[Destination]:
     chosen = None if peer is None else peer.destinations
     wanted = [one for one in config.destination if chosen is None or one.name in chosen]
     held = SHADOW_MODE if mode_for(config, peer) == "shadow" else ""
-    results = [_destination(one, held) for one in wanted if _takes(one, study)]
+    results = [_destination(config, one, held) for one in wanted if _takes(one, study)]
     if peer is not None and peer.return_port is not None:
-        name = f"sender-{peer.ae_title}-{study.remote_address}"
+        name = _return_name(peer, study.remote_address)
         place = peer.ae_title, study.remote_address, peer.return_port
-        results.append(Destination(name, *place, objects=USUAL_OBJECTS, held=held))
+        results.append(secured(config, Destination(name, *place, objects=USUAL_OBJECTS, held=held)))
     return results
 
 
@@ -37,14 +39,59 @@ def mode_for(config: Config, peer: PeerSettings | None) -> Mode:
 
 def configured_destinations(config: Config) -> list[Destination]:
     """List the destinations that the configuration names."""
-    return [_destination(one) for one in config.destination]
+    return [_destination(config, one) for one in config.destination]
+
+
+def secured(config: Config, destination: Destination) -> Destination:
+    """Add to a destination whether it is reached by TLS: the outbox does not know, and the site may have changed it.
+
+    One that the configuration does not name any more is reached by TLS wherever the node has a certificate: what was
+    meant to be encrypted is never sent in clear.
+    """
+    settings = next((one for one in config.destination if one.name == destination.name), None)
+    if settings is not None:
+        wanted, name = settings.tls, settings.tls_name or ""
+    elif (peer := _peer_of_return(config, destination)) is not None:
+        wanted, name = peer.return_tls, _dns_name(peer)
+    else:
+        wanted, name = True, ""
+    return replace(destination, tls=config.tls.files if wanted else None, tls_name=name)
+
+
+def _peer_of_return(config: Config, destination: Destination) -> PeerSettings | None:
+    for one in config.peer:
+        is_return = destination.name == _return_name(one, destination.host) and one.return_port == destination.port
+        if is_return and one.matches(destination.ae_title, destination.host):
+            return one
+    return None
+
+
+def _return_name(peer: PeerSettings, address: str) -> str:
+    return f"sender-{peer.ae_title}-{address}"
+
+
+def _dns_name(peer: PeerSettings) -> str:
+    """Give the host name to which a peer's certificate was issued, where the site says one."""
+    bound = peer.certificate or ""
+    return "" if ":" in bound or (len(bound) == _FINGERPRINT_DIGITS and "." not in bound) else bound
 
 
 def pacs_to_ask(config: Config) -> Destination | None:
     """Return the PACS that says how many images a series has; None where nobody is asked."""
     if config.query is None:
         return None
-    return Destination("query", config.query.ae_title, config.query.host, config.query.port)
+    query = config.query
+    files = config.tls.files if query.tls else None
+    return Destination("query", query.ae_title, query.host, query.port, tls=files, tls_name=query.tls_name or "")
+
+
+def calls_by_tls(config: Config) -> bool:
+    """Say whether the node itself opens connections by TLS."""
+    return (
+        any(one.tls for one in config.destination)
+        or any(one.return_tls for one in config.peer)
+        or (config.query is not None and config.query.tls)
+    )
 
 
 def priority_of(config: Config, calling_ae_title: str, station_name: str, requested: str) -> int:
@@ -86,5 +133,6 @@ def _takes(settings: DestinationSettings, study: StudySent) -> bool:
     return not (study.old and settings.skip_old) and (settings.triage is None or outcome in settings.triage)
 
 
-def _destination(settings: DestinationSettings, held: str = "") -> Destination:
-    return Destination(settings.name, settings.ae_title, settings.host, settings.port, settings.objects, held)
+def _destination(config: Config, settings: DestinationSettings, held: str = "") -> Destination:
+    place = settings.name, settings.ae_title, settings.host, settings.port
+    return secured(config, Destination(*place, settings.objects, held))

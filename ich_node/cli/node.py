@@ -6,6 +6,7 @@ import argparse
 import os
 import stat
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -131,10 +132,41 @@ def _check_config(options: argparse.Namespace) -> int:
     looked_at = make_channels(without_credentials(config), path)
     if not key_is_credential(config):
         check_certificate(config, path)
+    for warning in _check_tls(config, path):
+        sys.stdout.write(f"{path}: warning: {warning}\n")
     later = len(channels) - len(looked_at) + key_is_credential(config)
     sys.stdout.write(
-        f"{path}: no faults; {config.node.ae_title} on port {config.node.port}, {len(config.peer)} peers, "
+        f"{path}: no faults; {config.node.ae_title} on {_ports(config)}, {len(config.peer)} peers, "
         f"{len(config.destination)} destinations, {len(channels)} alert channels\n"
         + (f"{later} with credentials of a unit, which are looked at when it starts\n" if later else "")
     )
     return 0
+
+
+def _check_tls(config: Config, path: Path) -> list[str]:
+    """Check the files of [tls]; return what others will refuse our certificate for.
+
+    A certificate that has expired is no fault: the units check before they start, and analysis needs none.
+
+    Raises:
+        ConfigError: every fault of the files.
+    """
+    from ich_node.certificates import faults_of, read_own_certificate
+    from ich_node.routing import calls_by_tls
+
+    files = config.tls.files
+    if files is None:
+        return []
+    if config.tls.is_elsewhere:
+        return ["[tls]: its files are credentials of the units that systemd starts; not looked at here"]
+    if faults := faults_of(files):
+        raise ConfigError(path, faults)
+    own = read_own_certificate(files)
+    now = datetime.now(UTC)
+    said = [*own.refusals(now, serves=bool(config.tls.port), calls=calls_by_tls(config)), own.reminder(now)]
+    return [f"tls.certificate = {files.certificate}: {one}" for one in said if one]
+
+
+def _ports(config: Config) -> str:
+    tls = [f"TLS port {config.tls.port}"] if config.tls.files_of_the_receiver else []
+    return " and ".join(([f"port {config.node.port}"] if config.tls.plain_is_open else []) + tls)

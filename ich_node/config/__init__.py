@@ -18,6 +18,7 @@ from ich_node.config.sections import (
     QuerySettings,
     ViewerSettings,
 )
+from ich_node.config.tls_section import TlsSettings
 
 __all__ = [
     "DEFAULT_PATHS",
@@ -32,6 +33,7 @@ __all__ = [
     "PeerSettings",
     "PrioritySettings",
     "QuerySettings",
+    "TlsSettings",
     "ViewerSettings",
     "WatchdogSettings",
     "WebSettings",

@@ -37,6 +37,7 @@ from ich_node.config.sections import (
     SeriesSettings,
     ViewerSettings,
 )
+from ich_node.config.tls_section import TlsSettings, faults_without_tls
 from ich_node.config.values import Section
 from ich_node.errors import ConfigError
 
@@ -52,6 +53,7 @@ class Config(Section):
 
     node: NodeSettings = NodeSettings()
     receiver: ReceiverSettings = ReceiverSettings()
+    tls: TlsSettings = TlsSettings()
     series: SeriesSettings = SeriesSettings()
     eligibility: EligibilitySettings = EligibilitySettings()
     model: ModelSettings = ModelSettings()
@@ -134,6 +136,7 @@ def _faults_between_keys(values: dict[str, Any]) -> list[str]:
             known = ", ".join(names) or "none"
             faults.append(f"peer.{number}.destinations = {unknown}: unknown destination; known: {known}")
     faults += _faults_of_channels(values)
+    faults += faults_without_tls(values)
     if _section(values, "history").get("query") is True and "query" not in values:
         faults.append("history.query = true: needs [query], the PACS that is asked")
     if not values.get("peer") and _section(values, "receiver").get("allow_any") in (None, False):

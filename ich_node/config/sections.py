@@ -10,6 +10,7 @@ from pydantic import Field, field_validator
 from ich_node.config.values import (
     Address,
     AETitle,
+    Certificate,
     Days,
     Folder,
     Host,
@@ -19,7 +20,7 @@ from ich_node.config.values import (
     Section,
     is_in_network,
 )
-from ich_node.records import USUAL_OBJECTS
+from ich_node.records import USUAL_OBJECTS, PeerCertificate
 from ich_node.records.rules import NO_CONTRAST_VALUES
 
 Mode = Literal["live", "objects", "shadow"]
@@ -101,10 +102,17 @@ class PeerSettings(Section):
     return_port: Port | None = None
     destinations: Annotated[tuple[Name, ...], Field(strict=False)] | None = None
     mode: Mode | None = None
+    certificate: Certificate | None = None
+    return_tls: bool = False
 
     def matches(self, ae_title: str, remote_address: str) -> bool:
         """Say whether a caller is this peer: AE title and address must both fit."""
         return self.ae_title == ae_title and is_in_network(remote_address, self.address)
+
+    def is_shown_by(self, certificate: PeerCertificate | None) -> bool:
+        """Say whether a certificate is this peer's; one that names none needs none."""
+        bound = self.certificate
+        return bound is None or (certificate is not None and certificate.belongs_to(bound))
 
 
 class DestinationSettings(Section):
@@ -117,6 +125,8 @@ class DestinationSettings(Section):
     skip_old: bool = False
     objects: Annotated[tuple[ObjectKind, ...], Field(strict=False, min_length=1)] = USUAL_OBJECTS
     triage: Annotated[tuple[Outcome, ...], Field(strict=False, min_length=1)] | None = None
+    tls: bool = False
+    tls_name: Host | None = None
 
 
 class ViewerSettings(Section):
@@ -145,6 +155,8 @@ class QuerySettings(Section):
     ae_title: AETitle
     host: Host
     port: Port
+    tls: bool = False
+    tls_name: Host | None = None
 
 
 class HistorySettings(Section):

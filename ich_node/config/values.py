@@ -11,6 +11,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 _AE_TITLE = re.compile(r"[\x20-\x5b\x5d-\x7e]{1,16}")
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,32}")
+_FINGERPRINT = re.compile(r"[0-9a-f]{64}")
+_URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://|urn:)\S+")
 _HOST_NAME = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?")
 
 
@@ -49,6 +51,20 @@ def _address(value: str) -> str:
     return value
 
 
+def _certificate(value: str) -> str:
+    """Read a fingerprint as openssl prints it, with its colons, or the name that a certificate was issued to."""
+    fingerprint = value.lower().removeprefix("sha256:").replace(":", "")
+    if _FINGERPRINT.fullmatch(fingerprint):
+        return fingerprint
+    if _URI.fullmatch(value):
+        return value
+    if not _HOST_NAME.fullmatch(value) or value.replace(".", "").isdigit():
+        raise ValueError(
+            "must be a SHA-256 fingerprint (64 hexadecimal digits), a DNS name or a URI of the certificate"
+        )
+    return value.lower()
+
+
 def _folder(value: Path) -> Path:
     if not value.parts or "\0" in str(value):
         raise ValueError("must be the path of a folder")
@@ -66,6 +82,7 @@ def _is_network(value: str) -> bool:
 AETitle = Annotated[str, AfterValidator(_ae_title)]
 Host = Annotated[str, AfterValidator(_host)]
 Address = Annotated[str, AfterValidator(_address)]
+Certificate = Annotated[str, AfterValidator(_certificate)]
 Folder = Annotated[Path, Field(strict=False), AfterValidator(_folder)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]

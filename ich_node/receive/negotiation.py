@@ -13,7 +13,7 @@ from pynetdicom.service_class import ServiceClass, StorageServiceClass
 from pynetdicom.sop_class import Verification, uid_to_service_class  # type: ignore[attr-defined]  # made at run time
 
 from ich_node.config import PeerSettings
-from ich_node.records import ANALYSED_SOP_CLASSES
+from ich_node.records import ANALYSED_SOP_CLASSES, PeerCertificate
 
 TRANSFER_SYNTAXES: Final = {
     "1.2.840.10008.1.2.1": "Explicit VR Little Endian",
@@ -52,9 +52,21 @@ class Negotiation:
         self._allow_any = allow_any
         self._accept = accept
 
-    def admits(self, calling_ae_title: str, remote_address: str) -> bool:
-        """Say whether this peer may associate: on the allow-list, or everybody may."""
-        return self._allow_any or any(peer.matches(calling_ae_title, remote_address) for peer in self._peers)
+    def admits(self, calling_ae_title: str, remote_address: str, certificate: PeerCertificate | None = None) -> bool:
+        """Say whether this peer may associate: on the allow-list, or everybody may.
+
+        Nobody may under the AE title of a peer that is bound to a certificate without showing it.
+        """
+        bound = any(peer.ae_title == calling_ae_title and peer.certificate for peer in self._peers)
+        if self._allow_any and not bound:
+            return True
+        return any(
+            peer.matches(calling_ae_title, remote_address) and peer.is_shown_by(certificate) for peer in self._peers
+        )
+
+    def asks_for_a_certificate(self, calling_ae_title: str, remote_address: str) -> bool:
+        """Say whether this peer is on the allow-list, and lacks only its certificate where it is not admitted."""
+        return any(peer.matches(calling_ae_title, remote_address) for peer in self._peers)
 
     def knows(self, calling_ae_title: str) -> bool:
         """Say whether the AE title alone is known."""

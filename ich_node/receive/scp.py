@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import ssl
 import struct
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Final, cast
 
 from pydicom.uid import UID
 from pynetdicom import AE, evt
 from pynetdicom import _config as pynetdicom_config
+from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.events import Event
 from pynetdicom.pdu_primitives import A_ASSOCIATE
@@ -42,10 +45,11 @@ from ich_node.receive.negotiation import Negotiation, serve_as_storage
 from ich_node.receive.self_check import SelfCheck
 from ich_node.receive.spool import Spool, file_head, split_file
 from ich_node.receive.transport import ConnectionHandler, Server
-from ich_node.records import Reception
+from ich_node.records import PeerCertificate, Reception
 from ich_node.role_lock import holding_role
 from ich_node.service import SystemdNotifier, stop_on_signals
 from ich_node.timekeeping import keep_time
+from ich_node.tls import ServerTls, log_state, peer_certificate
 
 _REJECTED_PERMANENT, _BY_USER = 1, 1
 _NO_REASON, _CALLING_AE_TITLE_NOT_RECOGNISED = 1, 3
@@ -86,8 +90,9 @@ class Receiver:
         self.failed = threading.Event()
         """The disk or the database failed: nothing is stored any more, and this process has to end."""
         self.check = SelfCheck(database, config.state_directory, config.node.ae_title, config.node.bind)
-        self._server: Server | None = None
-        self._thread: threading.Thread | None = None
+        self._servers: list[Server] = []
+        """The plain port first, where it is open."""
+        self._threads: list[threading.Thread] = []
 
     # ------------------------------------------------------------------------------------ life
 
@@ -96,43 +101,64 @@ class Receiver:
 
         Raises:
             StartError: the port is taken, or the state folder cannot be written.
+            ConfigError: certificates cannot be used.
         """
         self._spool.prepare()
         free_leases_of_the_dead(self._database)
         self._adopt_orphans()
-        self._server = self._listen()
-        self._server.knows = self._knows
-        self._server.longest_object = self._config.receiver.maximum_object_mib * 1024 * 1024
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.2,), name="listener", daemon=True)
-        self._thread.start()
+        self._servers = self._listen_everywhere()
+        for server in self._servers:
+            thread = threading.Thread(target=server.serve_forever, args=(0.2,), name="listener", daemon=True)
+            self._threads.append(thread)
+            thread.start()
 
     @property
     def port(self) -> int:
-        assert self._server is not None, "start() comes first"
-        return int(self._server.server_address[1])
+        """The port of plain DICOM, or that of TLS where there is no other."""
+        assert self._servers, "start() comes first"
+        return int(self._servers[0].server_address[1])
+
+    @property
+    def tls_port(self) -> int | None:
+        """The port that takes TLS alone; None where none does."""
+        return next((int(one.server_address[1]) for one in self._servers if one.tls is not None), None)
 
     @property
     def alive(self) -> bool:
-        return self._thread is not None and self._thread.is_alive()
+        return bool(self._threads) and all(one.is_alive() for one in self._threads)
 
     def stop(self, drain_s: float = 30.0) -> None:
         """Take no more connections, let open associations finish for a while, then abort them."""
-        if self._server is None:
-            return
-        self._server.shutdown()
+        for server in self._servers:
+            server.shutdown()
         deadline = time.monotonic() + drain_s
-        while (left := self._server.active_associations) and time.monotonic() < deadline:
+        while (left := self._active_associations()) and time.monotonic() < deadline:
             left[0].join(min(0.5, max(0.0, deadline - time.monotonic())))
-        for association in self._server.active_associations:
+        for association in self._active_associations():
             association.abort()
-        self._server = None
+        self._servers = []
         self.check.close()
 
-    def _listen(self) -> Server:
+    def _active_associations(self) -> list[Association]:
+        return [one for server in self._servers for one in server.active_associations]
+
+    def _listen_everywhere(self) -> list[Server]:
+        """Listen on the plain port, with TLS on its own, or on both; they share one limit and one lobby."""
+        tls, files = self._config.tls, self._config.tls.files_of_the_receiver
+        servers = [self._listen(self._config.node.port, None)] if tls.plain_is_open else []
+        if files is not None:
+            secure = ServerTls(files, require_certificate=tls.require_client_certificate)
+            log_state(files, serves=True)
+            servers.append(self._listen(tls.port, secure.context))
+        for one in servers[1:]:
+            one.lobby, one.admission = servers[0].lobby, servers[0].admission
+        return servers
+
+    def _listen(self, port: int, tls: Callable[[], ssl.SSLContext] | None) -> Server:
         settings = self._config.node
         try:
             server = self._application_entity().make_server(
-                (settings.bind, settings.port),
+                (settings.bind, port),
                 ae_title=settings.ae_title,
                 evt_handlers=[
                     (evt.EVT_REQUESTED, self.on_requested),
@@ -144,12 +170,16 @@ class Receiver:
                 server_class=Server,
                 request_handler=ConnectionHandler,
             )
-            return cast(Server, server)
         except OSError as error:
             taken = error.errno in (errno.EADDRINUSE, errno.EACCES, errno.EADDRNOTAVAIL)
-            what = f"cannot listen on {settings.bind}:{settings.port}: {error.strerror}"
-            hint = "; is another node running? see node.port and node.bind" if taken else ""
+            what = f"cannot listen on {settings.bind}:{port}: {error.strerror}"
+            key = "node.port" if tls is None else "tls.port"
+            hint = f"; is another node running? see {key} and node.bind" if taken else ""
             raise StartError(what + hint) from error
+        listening = cast(Server, server)
+        listening.tls, listening.knows = tls, self._knows
+        listening.longest_object = self._config.receiver.maximum_object_mib * 1024 * 1024
+        return listening
 
     def _application_entity(self) -> AE:
         pynetdicom_config.LOG_REQUEST_IDENTIFIERS = False
@@ -171,28 +201,40 @@ class Receiver:
 
     # ---------------------------------------------------------------------------------- events
 
-    def _knows(self, asked: AssociationRequest, address: str) -> bool:
+    def _knows(self, asked: AssociationRequest, address: str, certificate: PeerCertificate | None) -> bool:
         if asked.calling_ae_title == self.check.calling_ae_title:
             return True
         named = asked.called_ae_title == self._config.node.ae_title
-        return named and self._negotiation.admits(asked.calling_ae_title, address)
+        return named and self._negotiation.admits(asked.calling_ae_title, address, certificate)
 
     def on_requested(self, event: Event) -> None:
-        """Reject who is not on the allow-list; offer our contexts to the others."""
+        """Reject who is not on the allow-list, or shows not its certificate; offer our contexts to the others."""
         request = cast(A_ASSOCIATE, event.assoc.requestor.primitive)
         calling, address = request.calling_ae_title.strip(), event.assoc.requestor.address
         if calling == self.check.calling_ae_title:
             event.assoc.acceptor.supported_contexts = self._negotiation.contexts_for([])
             return
-        if not self._negotiation.admits(calling, address):
-            known = self._negotiation.knows(calling)
-            log.warning("association refused", address=address, calling_ae_title=calling, ae_title_known=known)
-            reason = _NO_REASON if known else _CALLING_AE_TITLE_NOT_RECOGNISED
-            event.assoc.acse.send_reject(_REJECTED_PERMANENT, _BY_USER, reason)
+        wrapped = event.assoc.dul.socket
+        certificate = peer_certificate(None if wrapped is None else wrapped.socket)
+        if not self._negotiation.admits(calling, address, certificate):
+            event.assoc.acse.send_reject(
+                _REJECTED_PERMANENT, _BY_USER, self._why_refused(calling, address, certificate)
+            )
             event.assoc.kill()
             return
         proposed = [str(context.abstract_syntax) for context in request.presentation_context_definition_list or ()]
         event.assoc.acceptor.supported_contexts = self._negotiation.contexts_for(proposed)
+
+    def _why_refused(self, calling: str, address: str, certificate: PeerCertificate | None) -> int:
+        """Log a refusal; give the reason for the A-ASSOCIATE-RJ (PS3.8 9.3.4)."""
+        known = self._negotiation.knows(calling)
+        if self._negotiation.asks_for_a_certificate(calling, address):
+            shown = "none" if certificate is None else certificate.sha256
+            log.warning("association refused: its certificate does not belong to its AE title", address=address,
+                        calling_ae_title=calling, certificate=shown)  # fmt: skip
+            return _CALLING_AE_TITLE_NOT_RECOGNISED
+        log.warning("association refused", address=address, calling_ae_title=calling, ae_title_known=known)
+        return _NO_REASON if known else _CALLING_AE_TITLE_NOT_RECOGNISED
 
     def on_store(self, event: Event) -> int:
         """Answer a C-STORE (PS3.4 B.2.2): success means that the object is safe."""
@@ -332,7 +374,8 @@ def run_receiver(config: Config) -> None:
         keep_time(config, database)
         receiver = Receiver(config, database)
         receiver.start()
-        log.info("receiver ready", ae_title=config.node.ae_title, bind=config.node.bind, port=receiver.port)
+        ports = {"port": receiver.port, "tls_port": receiver.tls_port}
+        log.info("receiver ready", ae_title=config.node.ae_title, bind=config.node.bind, **ports)
         notifier.ready(f"receiving on port {receiver.port}")
         _watch(receiver, stop, notifier)
         notifier.stopping()
@@ -349,7 +392,7 @@ def _watch(receiver: Receiver, stop: threading.Event, notifier: SystemdNotifier)
     passed, looks = True, 0
     while receiver.alive and not receiver.failed.is_set() and not stop.wait(_LOOK_S):
         if looks % _LOOKS_A_CHECK == 0:
-            passed = receiver.check.passes(receiver.port)
+            passed = receiver.check.passes(receiver.port, tls=receiver.port == receiver.tls_port)
         looks = looks + 1 if passed else 0
         if passed:
             notifier.alive()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import socket
 from pathlib import Path
 from typing import Final
 
@@ -36,10 +37,18 @@ class SelfCheck:
         self._ae_title = ae_title
         self._host = _ANYWHERE.get(bind, bind)
 
-    def passes(self, port: int) -> bool:
-        """Check, in less than ten seconds. A full disk or a locked database is no fault of the receiver."""
+    def passes(self, port: int, *, tls: bool = False) -> bool:
+        """Check, in less than ten seconds. A full disk or a locked database is no fault of the receiver.
+
+        Args:
+            tls: the port takes TLS alone. Who must show a certificate there may not be us, so the check ends with
+                the connection being taken and closed.
+        """
         try:
-            echo(Destination("self", self._ae_title, self._host, port), self.calling_ae_title, _PATIENCE)
+            if tls:
+                self._is_taken(port)
+            else:
+                echo(Destination("self", self._ae_title, self._host, port), self.calling_ae_title, _PATIENCE)
             os.statvfs(self._folder)
             with self._database.writing():
                 pass
@@ -49,6 +58,13 @@ class SelfCheck:
             log.error("the receiver does not pass its own check", error)
             return False
         return True
+
+    def _is_taken(self, port: int) -> None:
+        with socket.create_connection((self._host, port), _PATIENCE.connect_s) as connection:
+            connection.settimeout(_PATIENCE.response_s)
+            connection.shutdown(socket.SHUT_WR)
+            while connection.recv(4096):
+                pass
 
     def close(self) -> None:
         self._database.close()

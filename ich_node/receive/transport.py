@@ -27,6 +27,8 @@ from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAsso
 from ich_node.log import EventLog
 from ich_node.receive.admission import FOR_ECHO, Admission, Lobby, seconds_left, shut
 from ich_node.receive.association_request import AssociationRequest, read_association_request
+from ich_node.records import PeerCertificate
+from ich_node.tls import peer_certificate, reason
 
 LONGEST_PDU: Final = 1024 * 1024 + 1024
 """Bytes: beyond the largest maximum that can be configured."""
@@ -66,8 +68,10 @@ class Server(ThreadedAssociationServer):
         self.lobby = Lobby(WAITING)
         self.admission = Admission(self.ae.maximum_associations)
         self.ae.maximum_associations += FOR_ECHO + WAITING  # ours is the limit: pynetdicom counts too late
-        self.knows: Callable[[AssociationRequest, str], bool] = lambda _request, _address: True
-        """Whether a request from an address will be accepted."""
+        self.knows: Callable[[AssociationRequest, str, PeerCertificate | None], bool] = lambda *_: True
+        """Whether a request from an address, with a certificate that was verified, will be accepted."""
+        self.tls: Callable[[], ssl.SSLContext] | None = None
+        """Gives what new connections are wrapped with; None: this port is plain DICOM."""
         self.longest_object = sys.maxsize
         """Bytes of one data set; who sends more is cut."""
         self.farewells = threading.BoundedSemaphore(_FAREWELLS)
@@ -113,20 +117,20 @@ class ConnectionHandler(RequestHandler):
         deadline = time.monotonic() + min(REQUEST_S, self.server.ae.network_timeout or REQUEST_S)
         address = str(self.client_address[0])
         try:
-            if (context := self.server.ssl_context) is not None:
-                self.request = context.wrap_socket(self.request, server_side=True, do_handshake_on_connect=False)
+            if (tls := self.server.tls) is not None:
+                self.request = tls().wrap_socket(self.request, server_side=True, do_handshake_on_connect=False)
             self.server.lobby.enter(self.request, address)
             if isinstance(self.request, ssl.SSLSocket):
                 _shake_hands(self.request, deadline)
             asked = read_association_request(_read_request(self.request, deadline))
         except (OSError, ValueError) as error:
-            say = log.info if isinstance(error, ConnectionError) else log.warning
-            say("connection closed: it asked for no association", address=address, why=str(error))
+            say = log.info if isinstance(error, (ConnectionError, ssl.SSLEOFError)) else log.warning
+            say("connection closed: it asked for no association", address=address, why=reason(error))
             self.server.shutdown_request(self.request)
             return
         finally:
             self.server.lobby.leave(self.request)
-        known = self.server.knows(asked, address)
+        known = self.server.knows(asked, address, peer_certificate(self.request))
         if not self.server.admission.admit(lambda: self._begin(asked.pdu), echo_alone=asked.echo_alone, known=known):
             log.warning("association refused: all are in use", address=address)
             self._refuse()

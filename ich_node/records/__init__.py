@@ -81,6 +81,7 @@ from ich_node.records.states import (
     SeriesState,
     Triage,
 )
+from ich_node.records.tls import PeerCertificate, TlsFiles
 
 __all__ = [
     "ANALYSED_SOP_CLASSES",
@@ -120,6 +121,7 @@ __all__ = [
     "OtherSeriesFinding",
     "PatientHistory",
     "PatientMarks",
+    "PeerCertificate",
     "PlaneMember",
     "PlaneScore",
     "PlaneScores",
@@ -146,6 +148,7 @@ __all__ = [
     "StudyContext",
     "StudySent",
     "TissueMeasure",
+    "TlsFiles",
     "Triage",
     "TriageFinding",
 ]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from ich_node.records.states import MOST_KEY_SLICES, Triage
+from ich_node.records.tls import TlsFiles
 
 REPORT_KIND: Final = "SR"
 OBJECT_OF_KIND: Final = {
@@ -34,6 +35,10 @@ class Destination:
     """What goes there: report, summary, key_slices, key_objects, presentation."""
     held: str = ""
     """Why nothing is sent for now, such as "shadow mode"; empty where it is."""
+    tls: TlsFiles | None = None
+    """What it is reached with by TLS; None: without."""
+    tls_name: str = ""
+    """The name its certificate must have been issued to; empty: its host."""
 
     def wants(self, kind: str) -> bool:
         """Say whether a kind of result object goes there."""

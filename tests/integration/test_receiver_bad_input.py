@@ -180,13 +180,13 @@ def test_a_connection_that_speaks_no_dicom_disturbs_nobody(node: Running, sent: 
 def test_an_association_cut_inside_an_object_leaves_nothing(tmp_path: Path) -> None:
     with running(tmp_path) as node:
         with association(node.port) as to:
-            wait_for(lambda: node.receiver._server.active_associations, "the association is open")
+            wait_for(lambda: node.receiver._active_associations(), "the association is open")
             connection = to.dul.socket.socket
             connection.sendall(b"\x04\x00" + struct.pack(">I", 100_000) + b"\0" * 1000)
             connection.shutdown(socket.SHUT_RDWR)
             to.kill()
             connection.close()
-        wait_for(lambda: not node.receiver._server.active_associations, "the association is over")
+        wait_for(lambda: not node.receiver._active_associations(), "the association is over")
         assert node.files() == []
         assert send(node.port, ct_slice(1)) == [SUCCESS]
 
@@ -265,7 +265,7 @@ def test_a_release_while_the_database_is_locked_only_makes_the_series_wait_longe
             assert store_bytes(to, encoded(ct_slice(1))) == SUCCESS
             other = sqlite3.connect(node.state / "ich-node.sqlite", isolation_level=None)
             other.execute("BEGIN IMMEDIATE")
-        wait_for(lambda: not node.receiver._server.active_associations, "the association is over")
+        wait_for(lambda: not node.receiver._active_associations(), "the association is over")
         other.close()
         assert node.series()[0].due_at == pytest.approx(node.series()[0].last_received_at + 20)
         assert send(node.port, ct_slice(2)) == [SUCCESS]

@@ -32,6 +32,9 @@ EXAMPLE = ROOT / "config/ich-node.toml"
 SECTIONS = [name for name, field in Config.model_fields.items() if isinstance(field.default, BaseModel)]
 
 
+TLS_FILES = {"certificate": "node.pem", "key": "node.key", "ca_file": "hospital-ca.pem"}
+
+
 def faults_of(text: str) -> list[str]:
     with pytest.raises(ConfigError) as caught:
         parse_config(tomllib.loads(text))
@@ -88,7 +91,9 @@ def test_the_example_names_every_key_of_what_it_leaves_to_the_site(section: str,
 
 
 def test_the_example_loads_with_everything_in_it_switched_on() -> None:
-    config = parse_config(tomllib.loads(uncommented()))
+    values = tomllib.loads(uncommented())
+    values["tls"] |= TLS_FILES  # which stay empty, or the example would need files that nobody has
+    config = parse_config(values)
     assert config.query is not None
     assert config.query.port == 104
     assert config.priority[0].level == 10
@@ -431,3 +436,60 @@ def test_faults_of_what_answers_alerts(section: str, says: str) -> None:
 def test_a_slash_at_the_end_of_the_public_address_is_none_of_it() -> None:
     values = {"receiver": {"allow_any": True}, "web": {"public_url": "https://ich.hospital.example/node/"}}
     assert parse_config(values).web.public_url == "https://ich.hospital.example/node"
+
+
+# ------------------------------------------------------------------------------------------------- TLS
+
+
+def tls_faults(tls: dict[str, Any], **sections: Any) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        parse_config({"receiver": {"allow_any": True}, "tls": tls} | sections)
+    return caught.value.faults
+
+
+@pytest.mark.parametrize("missing", ["certificate", "key", "ca_file"])
+def test_certificate_key_and_authorities_go_together(missing: str) -> None:
+    (fault,) = tls_faults({key: value for key, value in TLS_FILES.items() if key != missing})
+    assert "certificate, key and ca_file go together" in fault
+
+
+def test_a_node_that_nobody_could_reach_is_a_fault() -> None:
+    (fault,) = tls_faults(TLS_FILES | {"port": 0})
+    assert "plain_port_open = true" in fault
+    (fault,) = tls_faults(TLS_FILES | {"port": 11112, "plain_port_open": True})
+    assert "must differ from node.port" in fault
+
+
+def test_what_needs_tls_says_so_where_there_is_none() -> None:
+    place = {"ae_title": "A", "host": "127.0.0.1", "port": 104, "tls": True}
+    peers = [
+        {"ae_title": "A", "address": "127.0.0.1", "certificate": "ct1.hospital.example"},
+        {"ae_title": "B", "address": "127.0.0.1", "return_tls": True},
+    ]
+    faults = tls_faults({}, destination=[place | {"name": "a"}], query=place, peer=peers)
+    for key in ("destination.0.tls", "query.tls", "peer.0.certificate", "peer.1.return_tls"):
+        assert [one for one in faults if one.startswith(key) and "needs [tls]" in one], (key, faults)
+    assert "peer.1.return_tls = true: needs return_port" in faults
+
+
+@pytest.mark.parametrize("value", ["10.1.2.3", "two words", "AB:CD", "ab" * 31 + ":", ""])
+def test_what_a_peer_is_bound_to_is_a_fingerprint_or_a_name(value: str) -> None:
+    bound = [{"ae_title": "A", "address": "127.0.0.1", "certificate": value}]
+    assert "SHA-256 fingerprint" in tls_faults(TLS_FILES, peer=bound)[0]
+
+
+def test_credentials_of_systemd_are_found_in_the_folder_of_the_unit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", "/run/credentials/ich-node-receive.service")
+    tls = TLS_FILES | {"key": "$CREDENTIALS_DIRECTORY/node.key"}
+    config = parse_config({"receiver": {"allow_any": True}, "tls": tls})
+    assert config.tls.files is not None
+    assert config.tls.files.key == Path("/run/credentials/ich-node-receive.service/node.key")
+    assert not config.tls.is_elsewhere
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY")
+    assert config.tls.is_elsewhere
+
+
+def test_a_configuration_without_tls_is_as_before() -> None:
+    config = parse_config({"receiver": {"allow_any": True}})
+    assert config.tls.files is None
+    assert config.tls.plain_is_open

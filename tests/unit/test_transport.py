@@ -137,7 +137,7 @@ def test_an_association_that_stops_in_a_message_or_announces_too_much_is_cut(
         assert association.is_established
         association.dul.socket.socket.sendall(struct.pack(">BBL", P_DATA, 0, announced) + bytes(1000))
         wait_for(lambda: not association.is_alive(), "it is cut", 20)
-        wait_for(lambda: not receiver._server.active_associations, "nothing of it is left", 20)
+        wait_for(lambda: not receiver._servers[0].active_associations, "nothing of it is left", 20)
 
 
 @contextmanager
@@ -253,7 +253,7 @@ def test_an_object_without_end_is_cut(tmp_path: Path, fragments: str) -> None:
 def test_who_waits_when_the_receiver_stops_is_sent_away(tmp_path: Path) -> None:
     with receiving(tmp_path) as receiver:
         peer = connect(receiver)
-        wait_for(lambda: receiver._server is not None and receiver._server.lobby._waiting, "it waits", 20)
+        wait_for(lambda: receiver._servers and receiver._servers[0].lobby._waiting, "it waits", 20)
     with peer:
         assert is_closed(peer)
 
@@ -345,8 +345,7 @@ def test_a_silent_tls_handshake_holds_up_nobody(tmp_path: Path, monkeypatch: pyt
     authority.issue_cert("127.0.0.1").configure_cert(ours)
     authority.configure_trust(theirs)
     with receiving(tmp_path) as receiver, ExitStack() as stack:
-        assert receiver._server is not None
-        receiver._server.ssl_context = ours
+        receiver._servers[0].tls = lambda: ours
         silent = [stack.enter_context(connect(receiver, f"127.0.0.{2 + number}")) for number in range(16)]
         silent[0].sendall(b"\x16\x03\x01\x02\x00\x01")  # the beginning of a ClientHello
         entity = AE("SCANNER1")
