@@ -144,10 +144,6 @@ def gone(_: Any) -> Any:
     raise RuntimeError("CUDA error: unspecified launch failure\nCompile with TORCH_USE_CUDA_DSA")
 
 
-def no_numbers(images: Any) -> Any:
-    return np.full((len(images), 64), np.nan, np.float32)
-
-
 @pytest.mark.parametrize("fault", [out_of_memory, gone])
 def test_a_gpu_that_fails_ends_the_worker_and_costs_no_series_an_attempt(
     tmp_path: Path, tiny_model: Any, decoder: Any, fault: Any
@@ -168,7 +164,9 @@ def test_a_gpu_that_fails_ends_the_worker_and_costs_no_series_an_attempt(
 def test_scores_that_are_no_numbers_end_the_worker_and_become_no_answer(
     tmp_path: Path, tiny_model: Any, decoder: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    nonsense = dataclasses.replace(tiny_model, engine=dataclasses.replace(tiny_model.engine, embed=no_numbers))
+    width = tiny_model.engine.weight.shape[1]
+    engine = dataclasses.replace(tiny_model.engine, embed=lambda images: np.full((len(images), width), np.nan, "f4"))
+    nonsense = dataclasses.replace(tiny_model, engine=engine)
     values = settings(tmp_path / "state", tmp_path)
     with parts_of_a_node(values, nonsense, decoder) as node:
         send_study(write_series(tmp_path / "head", HEAD), "127.0.0.1", node.receiver.port, "ICH_NODE", "SCANNER1")
