@@ -104,7 +104,10 @@ def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @leaks_a_socket
-@pytest.mark.parametrize("file", ["/spool/", "ich-node.sqlite-wal"], ids=["image", "database"])
+@pytest.mark.parametrize(
+    "file",
+    [pytest.param("/spool/", id="image"), pytest.param("ich-node.sqlite-wal", id="database", marks=pytest.mark.slow)],
+)
 def test_an_fsync_that_fails_once_ends_the_receiver_and_is_never_success(
     tmp_path: Path, shim: Path, monkeypatch: pytest.MonkeyPatch, file: str
 ) -> None:
@@ -190,7 +193,7 @@ def test_a_locked_database_with_the_timeout_that_sites_have(tmp_path: Path, held
 
 
 @leaks_a_socket
-@pytest.mark.parametrize("how", ["deleted", "overwritten"])
+@pytest.mark.parametrize("how", ["deleted", pytest.param("overwritten", marks=pytest.mark.slow)])
 def test_a_database_lost_while_the_node_runs_loses_no_image_that_was_accepted(tmp_path: Path, how: str) -> None:
     values = settings(tmp_path / "state", tmp_path)
     place = tmp_path / "state/ich-node.sqlite"
