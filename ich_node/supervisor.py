@@ -123,7 +123,7 @@ def _restart_when_due(child: _Child, config_path: Path, status: int) -> None:
         child.failures += 1
         log.error("role ended by itself, will be started again", role_name=child.role, status=status, pause_s=pause_s)
     elif now >= child.restart_at:
-        child.heartbeat.close()
+        _let_go(child)
         fresh = _start(child.role, config_path)
         child.process, child.started_at, child.heartbeat = fresh.process, fresh.started_at, fresh.heartbeat
         child.restart_at = None
@@ -141,4 +141,11 @@ def _stop(children: list[_Child]) -> None:
             child.process.kill()
             child.process.wait()
     for child in children:
-        child.heartbeat.close()
+        _let_go(child)
+
+
+def _let_go(child: _Child) -> None:
+    """Close our ends of what tied an ended role to us."""
+    child.heartbeat.close()
+    if child.process.stdin is not None:
+        child.process.stdin.close()

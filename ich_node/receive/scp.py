@@ -87,8 +87,7 @@ class Receiver:
         self._sending: dict[Any, SendingAssociation] = {}
         """Open associations that have sent something."""
         self._lock = threading.Lock()
-        self.failed = threading.Event()
-        """The disk or the database failed: nothing is stored any more, and this process has to end."""
+        self._failed = threading.Event()
         self.check = SelfCheck(database, config.state_directory, config.node.ae_title, config.node.bind)
         self._servers: list[Server] = []
         """The plain port first, where it is open."""
@@ -126,6 +125,11 @@ class Receiver:
     @property
     def alive(self) -> bool:
         return bool(self._threads) and all(one.is_alive() for one in self._threads)
+
+    @property
+    def failed(self) -> bool:
+        """The disk or the database failed: nothing is stored any more, and this process has to end."""
+        return self._failed.is_set() or self._database.failed
 
     def stop(self, drain_s: float = 30.0) -> None:
         """Take no more connections, let open associations finish for a while, then abort them."""
@@ -245,7 +249,7 @@ class Receiver:
             return refused.status
         except (StorageUnavailable, StorageFailed) as error:
             if isinstance(error, StorageFailed):
-                self.failed.set()
+                self._failed.set()
             log.error("object refused", error, status="0xA700", **_origin(event))
             return statuses.OUT_OF_RESOURCES
         except Exception as error:  # noqa: BLE001 - one of the two broad catches: a peer always gets a status
@@ -287,7 +291,7 @@ class Receiver:
     # --------------------------------------------------------------------------------- storing
 
     def _store(self, event: Event) -> int:
-        if self.failed.is_set():
+        if self.failed:
             raise StorageFailed("the disk or the database failed a moment ago; this process ends")
         request = cast(C_STORE, event.request)
         if request.DataSet is None:
@@ -379,8 +383,8 @@ def run_receiver(config: Config) -> None:
         notifier.ready(f"receiving on port {receiver.port}")
         _watch(receiver, stop, notifier)
         notifier.stopping()
-        receiver.stop(_FAILED_DRAIN_S if receiver.failed.is_set() else _DRAIN_S)
-        if receiver.failed.is_set():
+        receiver.stop(_FAILED_DRAIN_S if receiver.failed else _DRAIN_S)
+        if receiver.failed:
             raise StorageFailed("the disk or the database failed: what is stored is looked over at the next start")
         if not stop.is_set():
             raise StartError("the listener ended by itself")
@@ -390,7 +394,7 @@ def run_receiver(config: Config) -> None:
 def _watch(receiver: Receiver, stop: threading.Event, notifier: SystemdNotifier) -> None:
     """Say that we are alive as long as we are, until a signal, the end of the listener, or a disk that failed."""
     passed, looks = True, 0
-    while receiver.alive and not receiver.failed.is_set() and not stop.wait(_LOOK_S):
+    while receiver.alive and not receiver.failed and not stop.wait(_LOOK_S):
         if looks % _LOOKS_A_CHECK == 0:
             passed = receiver.check.passes(receiver.port, tls=receiver.port == receiver.tls_port)
         looks = looks + 1 if passed else 0

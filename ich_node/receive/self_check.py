@@ -31,7 +31,8 @@ class SelfCheck:
 
     def __init__(self, database: Database, folder: Path, ae_title: str, bind: str) -> None:
         self.calling_ae_title = f"SELF{secrets.token_hex(6).upper()}"
-        # its own connection: a transaction that hangs in another thread must not make us wait with it
+        self._shared = database
+        # for writing, its own connection: a transaction that hangs in another thread must not make us wait with it
         self._database = open_database(str(database.engine.url), _SHORT_S)
         self._folder = folder
         self._ae_title = ae_title
@@ -50,6 +51,8 @@ class SelfCheck:
             else:
                 echo(Destination("self", self._ae_title, self._host, port), self.calling_ae_title, _PATIENCE)
             os.statvfs(self._folder)
+            with self._shared.reading():  # first: it sees where the file was taken away
+                pass
             with self._database.writing():
                 pass
         except StorageUnavailable:

@@ -35,12 +35,17 @@ HEAD = PhantomSettings(slices=12, rows=64, slice_spacing_mm=11.0)
 # ------------------------------------------------------------------------------------- one node to a folder
 
 
-def test_a_second_process_of_a_role_refuses_and_says_why(tmp_path: Path) -> None:
+def test_a_node_is_not_started_beside_one_of_its_roles_and_says_why(tmp_path: Path) -> None:
     with NodeProcesses(tmp_path, settings(tmp_path / "state", tmp_path), roles=("receive",)) as node:
-        for role in ("receive", "serve"):
-            second = start(role, node.config_path)
-            assert second.returncode == 78
-            assert "is in use: another `ich-node receive` works on it" in second.stderr
+        second = start("serve", node.config_path)
+        assert second.returncode == 78
+        assert "is in use: another `ich-node receive` works on it" in second.stderr
+
+
+@pytest.mark.slow
+def test_the_lock_of_a_process_that_was_killed_is_free(tmp_path: Path) -> None:
+    with NodeProcesses(tmp_path, settings(tmp_path / "state", tmp_path), roles=("receive",)) as node:
+        assert start("receive", node.config_path).returncode == 78
         node.kill("receive")  # leaves its lock file, and no lock
         node.restart("receive")
 
@@ -73,6 +78,7 @@ def test_a_node_is_not_served_twice(tmp_path: Path) -> None:
 
 
 @leaks_a_socket
+@pytest.mark.slow
 def test_a_role_that_is_stopped_is_killed_and_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Frozen from outside, as a role that hangs: nothing of it runs, and its port still takes connections."""
     monkeypatch.setitem(supervisor._LONGEST_SILENCE_S, "receive", 8.0)
@@ -144,10 +150,6 @@ def gone(_: Any) -> Any:
     raise RuntimeError("CUDA error: unspecified launch failure\nCompile with TORCH_USE_CUDA_DSA")
 
 
-def no_numbers(images: Any) -> Any:
-    return np.full((len(images), 64), np.nan, np.float32)
-
-
 @pytest.mark.parametrize("fault", [out_of_memory, gone])
 def test_a_gpu_that_fails_ends_the_worker_and_costs_no_series_an_attempt(
     tmp_path: Path, tiny_model: Any, decoder: Any, fault: Any
@@ -168,7 +170,9 @@ def test_a_gpu_that_fails_ends_the_worker_and_costs_no_series_an_attempt(
 def test_scores_that_are_no_numbers_end_the_worker_and_become_no_answer(
     tmp_path: Path, tiny_model: Any, decoder: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    nonsense = dataclasses.replace(tiny_model, engine=dataclasses.replace(tiny_model.engine, embed=no_numbers))
+    width = tiny_model.engine.weight.shape[1]
+    engine = dataclasses.replace(tiny_model.engine, embed=lambda images: np.full((len(images), width), np.nan, "f4"))
+    nonsense = dataclasses.replace(tiny_model, engine=engine)
     values = settings(tmp_path / "state", tmp_path)
     with parts_of_a_node(values, nonsense, decoder) as node:
         send_study(write_series(tmp_path / "head", HEAD), "127.0.0.1", node.receiver.port, "ICH_NODE", "SCANNER1")

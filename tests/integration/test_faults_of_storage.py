@@ -27,10 +27,10 @@ from ich_node.worker import results_folder
 from tests.ct_series import ct_slice
 from tests.integration.receiving import association, encoded, files_in, running, send, store_bytes
 from tests.running import NodeProcesses, leaks_a_socket, parts_of_a_node, settings
+from tests.shims import compile_shim
 from tests.unit.queueing import rows
 
 SUCCESS, OUT_OF_RESOURCES = 0x0000, 0xA700
-SHIM = Path(__file__).parents[1] / "shims/fsync_eio.c"
 
 
 def big_slice(number: int) -> Dataset:
@@ -95,16 +95,14 @@ def test_a_disk_that_becomes_read_only_is_told_and_used_again_when_it_is_not(tmp
 @pytest.fixture(scope="module")
 def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The library that makes an fsync fail."""
-    compiler = shutil.which("gcc")
-    if compiler is None:
-        pytest.skip("gcc is absent")
-    library = tmp_path_factory.mktemp("shim") / "fsync_eio.so"
-    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", str(library), str(SHIM), "-ldl"], check=True)
-    return library
+    return compile_shim("fsync_eio", tmp_path_factory.mktemp("shim"))
 
 
 @leaks_a_socket
-@pytest.mark.parametrize("file", ["/spool/", "ich-node.sqlite-wal"], ids=["image", "database"])
+@pytest.mark.parametrize(
+    "file",
+    [pytest.param("/spool/", id="image"), pytest.param("ich-node.sqlite-wal", id="database", marks=pytest.mark.slow)],
+)
 def test_an_fsync_that_fails_once_ends_the_receiver_and_is_never_success(
     tmp_path: Path, shim: Path, monkeypatch: pytest.MonkeyPatch, file: str
 ) -> None:
@@ -190,7 +188,7 @@ def test_a_locked_database_with_the_timeout_that_sites_have(tmp_path: Path, held
 
 
 @leaks_a_socket
-@pytest.mark.parametrize("how", ["deleted", "overwritten"])
+@pytest.mark.parametrize("how", ["deleted", pytest.param("overwritten", marks=pytest.mark.slow)])
 def test_a_database_lost_while_the_node_runs_loses_no_image_that_was_accepted(tmp_path: Path, how: str) -> None:
     values = settings(tmp_path / "state", tmp_path)
     place = tmp_path / "state/ich-node.sqlite"

@@ -1,7 +1,8 @@
-"""A clock that is set by hours while a series arrives: the real commands, under libfaketime."""
+"""A clock that is set by hours while a series arrives: the real commands, with a clock of their own."""
 
 from __future__ import annotations
 
+import struct
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,33 +15,27 @@ from ich_node.pacs import SmallPacs
 from ich_node.phantom import PhantomSettings, write_series
 from tests.integration.receiving import association, encoded, store_bytes
 from tests.running import NodeProcesses, settings, wait_for
+from tests.shims import compile_shim
 
-FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
 HEAD = PhantomSettings(slices=12, rows=64, slice_spacing_mm=11.0)
 QUIET_S, LONGEST_S = 3.0, 40.0
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not FAKETIME.exists(), reason="libfaketime is absent"),
-]
+pytestmark = pytest.mark.slow
 
 
 class Clock:
     """The clock of the node's processes; the time since the boot is left as it is."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._file = folder / "faketime"
-        self.step("+0")
-        monkeypatch.setenv("LD_PRELOAD", str(FAKETIME))
-        monkeypatch.setenv("FAKETIME_TIMESTAMP_FILE", str(self._file))
-        monkeypatch.setenv("FAKETIME_NO_CACHE", "1")
-        monkeypatch.setenv("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+        self._file = folder / "clock"
+        self._file.write_bytes(struct.pack("d", 0.0))
+        monkeypatch.setenv("LD_PRELOAD", str(compile_shim("clock_step", folder)))
+        monkeypatch.setenv("FAULT_CLOCK", str(self._file))
 
-    def step(self, offset: str) -> None:
-        """Set it, such as ``+2h``, against the true time."""
-        fresh = self._file.with_suffix(".new")
-        fresh.write_text(offset + "\n")
-        fresh.replace(self._file)
+    def step(self, hours: float) -> None:
+        """Set it, against the true time."""
+        with self._file.open("r+b") as file:
+            file.write(struct.pack("d", hours * 3600.0))
 
 
 @pytest.fixture
@@ -48,9 +43,9 @@ def clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
     return Clock(tmp_path, monkeypatch)
 
 
-@pytest.mark.parametrize("offsets", [("+2h", "+0"), ("-2h", "+0"), ("+30d",)], ids=["forth", "back", "month"])
+@pytest.mark.parametrize("offsets", [(2.0, 0.0), (-2.0, 0.0), (720.0,)], ids=["forth", "back", "month"])
 def test_a_series_that_arrives_while_the_clock_is_set_is_concluded_once_and_whole(
-    tmp_path: Path, tiny_bundle: Path, clock: Clock, offsets: tuple[str, ...]
+    tmp_path: Path, tiny_bundle: Path, clock: Clock, offsets: tuple[float, ...]
 ) -> None:
     files = [dcmread(path) for path in write_series(tmp_path / "head", replace(HEAD))]
     uid = files[0].StudyInstanceUID
@@ -61,11 +56,11 @@ def test_a_series_that_arrives_while_the_clock_is_set_is_concluded_once_and_whol
         )  # fmt: skip
         with NodeProcesses(tmp_path, values) as node:
             with association(node.port) as to:
-                for part, offset in enumerate([*offsets, ""]):
-                    for one in files[part * 4 : part * 4 + 4] if offset else files[part * 4 :]:
+                for part, offset in enumerate([*offsets, None]):
+                    for one in files[part * 4 : part * 4 + 4] if offset is not None else files[part * 4 :]:
                         assert store_bytes(to, encoded(one), instance_uid=one.SOPInstanceUID) == 0
                     time.sleep(1.0)
-                    if offset:
+                    if offset is not None:
                         clock.step(offset)
                         time.sleep(2.0)
                         assert [one.state for one in node.status(uid).studies[0].series] == ["RECEIVING"]
@@ -94,7 +89,7 @@ def test_a_clock_that_is_set_back_holds_up_neither_series_nor_deliveries(
             for one in files:
                 assert store_bytes(to, encoded(one), instance_uid=one.SOPInstanceUID) == 0
         wait_for(lambda: [one for one in node.status(uid).studies[0].deliveries if one.attempts], "an attempt")
-        clock.step("-6h")
+        clock.step(-6.0)
         time.sleep(1.0)
         with SmallPacs(tmp_path / "pacs", port=port):
             study = node.wait_settled(uid, 60.0)

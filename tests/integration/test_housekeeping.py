@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from ich_node.housekeeping import (
     remove_strays,
     rescue_leases,
     start_housekeeping,
+    wake_housekeeping,
     watch_disk,
     watch_silence,
 )
@@ -229,6 +231,23 @@ def test_the_jobs_run_on_their_own(
         scheduler.add_job(fail, id="fail")
         wait_for(lambda: "housekeeping failed" in caplog.text, "a failing job is told")
     assert housekeeping.log is not None
+
+
+def test_a_run_that_was_missed_is_told(node: PartsOfANode, caplog: pytest.LogCaptureFixture) -> None:
+    with start_housekeeping(node.config, node.database) as scheduler:
+        late = datetime.now(UTC) - timedelta(hours=3)
+        scheduler.add_job(lambda: None, "date", run_date=late, misfire_grace_time=1, id="late")
+        wait_for(lambda: "housekeeping missed" in caplog.text, "a missed run is told")
+
+
+def test_a_clock_that_is_set_back_does_not_stop_the_housekeeping(node: PartsOfANode) -> None:
+    """The scheduler waits by the clock: it would do nothing until the old time has come again."""
+    with start_housekeeping(node.config, node.database) as scheduler:
+        far = datetime.now(UTC) + timedelta(hours=2)
+        for job in scheduler.get_jobs():
+            job.modify(next_run_time=far)
+        wake_housekeeping(scheduler)
+        wait_for(lambda: all(job.next_run_time < far for job in scheduler.get_jobs()), "every job is due soon")
 
 
 def analyse(node: PartsOfANode, files: list[Path]):

@@ -125,7 +125,7 @@ def run_outage(folder: Path, monkeypatch: pytest.MonkeyPatch, reports: int, hour
 def test_reports_of_an_outage_are_all_delivered_soon_after_it_and_each_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_outage(tmp_path, monkeypatch, reports=30, hours=0.5)
+    run_outage(tmp_path, monkeypatch, reports=20, hours=0.3)
 
 
 @leaks_a_socket

@@ -123,6 +123,7 @@ def test_a_late_slice_after_a_rebuild_makes_the_next_revision(site: Site) -> Non
     assert first < {row.sop_instance_uid for row in site.rows(ResultRow, kind="SR")}
 
 
+@pytest.mark.slow
 def test_a_series_of_which_the_report_does_not_hold_every_image_is_analysed_again(site: Site) -> None:
     _, files = site.head()
     with site.node() as node:
@@ -135,6 +136,7 @@ def test_a_series_of_which_the_report_does_not_hold_every_image_is_analysed_agai
         assert node.settle().studies[0].revision == 2
 
 
+@pytest.mark.slow
 def test_images_without_a_report_are_analysed_and_know_when_and_from_whom_they_came(site: Site) -> None:
     _, files = site.head()
     with site.node() as node:
@@ -150,6 +152,7 @@ def test_images_without_a_report_are_analysed_and_know_when_and_from_whom_they_c
         assert node.settle().studies[0].revision == 1
 
 
+@pytest.mark.slow
 def test_a_second_series_after_a_rebuild_has_the_first_analysed_again_to_speak_of_it(site: Site) -> None:
     uid, files = site.head()
     with site.node() as node:
@@ -202,6 +205,7 @@ def test_nothing_is_rebuilt_under_a_node_that_runs(site: Site) -> None:
         site.rebuild()
 
 
+@pytest.mark.slow
 def test_images_that_were_taken_back_stay_so(site: Site) -> None:
     uid, files = site.head()
     with site.node() as node:
@@ -217,6 +221,7 @@ def test_images_that_were_taken_back_stay_so(site: Site) -> None:
         assert (study.triage, study.withdrawn, study.revision) == (None, True, 2)
 
 
+@pytest.mark.slow
 def test_damaged_files_are_kept_and_named(site: Site) -> None:
     with site.node() as node:
         send(node, site.head()[1])
@@ -233,6 +238,7 @@ def test_damaged_files_are_kept_and_named(site: Site) -> None:
     assert all((site.state / path).exists() for path in done.unreadable)
 
 
+@pytest.mark.slow
 def test_people_are_told_again_of_recent_results_and_not_of_old_ones(site: Site) -> None:
     with site.node() as node:
         send(node, site.head()[1])
@@ -244,6 +250,7 @@ def test_people_are_told_again_of_recent_results_and_not_of_old_ones(site: Site)
     assert not site.rows(AlertRow)
 
 
+@pytest.mark.slow
 def test_deliveries_wait_where_they_are_to_be_held(site: Site) -> None:
     with site.node() as node:
         send(node, site.head()[1])
@@ -254,6 +261,7 @@ def test_deliveries_wait_where_they_are_to_be_held(site: Site) -> None:
     assert done.deliveries == len(site.rows(DeliveryRow))
 
 
+@pytest.mark.slow
 def test_results_of_a_sender_with_rules_of_its_own_wait_where_nobody_knows_it(site: Site) -> None:
     """A trial scanner in shadow mode: what it sent leaves the node after a rebuild as little as before."""
     with site.node() as node:
