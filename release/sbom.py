@@ -92,9 +92,7 @@ def _metadata_of(wheel: Path) -> Any:
 def _direct(about: Any) -> list[str]:
     """Name what the wheel itself asks for, without versions and without the extras of training and development."""
     asked = [one for one in about.get_all("Requires-Dist", ()) if "extra ==" not in one]
-    return [
-        "".join(c for c in one.split("<")[0].split(">")[0].split("=")[0].split("!")[0] if c != " ") for one in asked
-    ]
+    return [found[0] for one in asked if (found := _NAME.match(one))]
 
 
 def _component_of(wheel: Path, about: Any) -> dict[str, Any]:
