@@ -10,7 +10,7 @@ DATA ?=
 DESTDIR ?=
 PREFIX ?= /opt/ich-node
 
-.PHONY: help setup model demo test test-all check format bench docs requirements install clean
+.PHONY: help setup model demo test test-all check sbom audit format bench docs requirements install clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -30,11 +30,18 @@ test: setup  ## the test suite
 test-all: setup model  ## the test suite with what takes long
 	@$(PY) -m pytest -q $(PARALLEL)
 
-check: setup  ## lint, types, import contracts
+check: setup  ## lint, types, import contracts, known weaknesses of the parts where their database can be reached
 	@$(PY) -m ruff format --check .
 	@$(PY) -m ruff check .
 	@$(PY) -m mypy
 	@.venv/bin/lint-imports
+	@$(PY) -m release.audit
+
+sbom: setup  ## build the wheel and its parts list (CycloneDX): dist/ich-node.cdx.json
+	@$(PY) -m release.sbom
+
+audit: setup  ## look for known weaknesses of the parts
+	@$(PY) -m release.audit
 
 format: setup  ## format the code
 	@$(PY) -m ruff format .

@@ -27,8 +27,8 @@ def make_state_folder(path: Path) -> None:
     """
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     about = path.stat()
-    if about.st_uid not in (os.geteuid(), 0) and os.geteuid() != 0:
-        raise StartError(f"the state folder {path} belongs to another user (number {about.st_uid})")
+    if about.st_uid != os.geteuid() != 0:
+        raise StartError(f"the state folder {path} belongs to user {about.st_uid}, not to who runs the node")
     if not about.st_mode & _OTHERS:
         return
     if not _may_be_narrowed(path, about):

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from ich_node.cli import main
+from ich_node.config import parse_config
 from ich_node.errors import ModelError, SecretFileError, StartError
 from ich_node.model import bundle as bundle_module
 from ich_node.model.bundle import load_bundle, sign_bundle, verify_bundle, write_bundle
@@ -23,6 +24,8 @@ from ich_node.model.memory import demand_not_older, remember_model
 from ich_node.model.network import SliceNetwork
 from ich_node.pipeline import open_model
 from ich_node.records import ModelIdentity
+from ich_node.worker import run_worker
+from tests.running import settings
 from tests.unit.test_bundle import fields
 
 OPENSSL = Path("/usr/bin/openssl")
@@ -418,3 +421,17 @@ def test_older_rows_without_a_signature_are_still_read() -> None:
     row = dataclasses.asdict(identity("1.0"))
     del row["signature"]
     assert ModelIdentity(**row).signature == ""
+
+
+@needs_openssl
+def test_a_worker_starts_with_neither_an_older_nor_an_unsigned_model(bundle: Path, keys: Path, tmp_path: Path) -> None:
+    def start(**model: Any) -> None:
+        values = settings(tmp_path / "state", bundle)
+        values["model"] |= model
+        run_worker(parse_config(values))
+
+    with pytest.raises(ModelError, match="is not signed"):
+        start(public_key=str(keys / "public.pem"))
+    remember_model(tmp_path / "state", identity("1.10", name="tiny"))
+    with pytest.raises(ModelError, match=r"tiny 1\.9 is older than 1\.10"):
+        start()
