@@ -21,7 +21,7 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # m
 
 from ich_node import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from ich_node.config import Config
-from ich_node.database import Database, open_database, prepare_database
+from ich_node.database import Database
 from ich_node.errors import DatabaseBusy, SpoolFull, StartError, TransientError
 from ich_node.job_queue import (
     SendingAssociation,
@@ -42,11 +42,12 @@ from ich_node.receive.spool import Spool, file_head, split_file
 from ich_node.receive.transport import ConnectionHandler, Server
 from ich_node.records import ANALYSED_SOP_CLASSES, KEY_OBJECT_SELECTION_STORAGE, ReceivedInstance, Reception
 from ich_node.routing import is_old, priority_of
-from ich_node.service import SystemdNotifier, stop_on_signals
 
 _REJECTED_PERMANENT, _BY_USER = 1, 1
 _NO_REASON, _CALLING_AE_TITLE_NOT_RECOGNISED = 1, 3
 _ASSOCIATION_TIMEOUT_S: Final = 10.0
+_STUCK_S: Final = 15.0
+"""Longest time that the listener may need for one connection."""
 _RECOVERED: Final = "RECOVERED"
 _PRIORITIES: Final = {0: "MEDIUM", 1: "HIGH", 2: "LOW"}
 """Priority of a C-STORE request (PS3.7 9.3.1.1)."""
@@ -88,12 +89,37 @@ class Receiver:
         Raises:
             StartError: the port is taken, or the state folder cannot be written.
         """
+        self.prepare()
+        self.listen()
+        self.serve()
+
+    def prepare(self) -> None:
+        """Clear up after a crash; once, by the first process of the receiver and before any other is there.
+
+        Raises:
+            StartError: the state folder cannot be written.
+        """
         self._spool.prepare()
         free_leases_of_the_dead(self._database)
         self._adopt_orphans()
+
+    def listen(self, processes: int = 1) -> None:
+        """Let connections come; they wait until somebody serves them.
+
+        Raises:
+            StartError: the port is taken.
+        """
         self._server = self._listen()
         self._server.knows = self._knows
         self._server.longest_object = self._config.receiver.maximum_object_mib * 1024 * 1024
+        if processes > 1:
+            self._server.divide(processes, self._config.receiver.maximum_associations)
+
+    def serve(self, number: int = 0) -> None:
+        """Serve the connections that come, as one of the processes that share them."""
+        assert self._server is not None, "listen() comes first"
+        self._owner = new_owner()
+        self._server.number = number
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.2,), name="listener", daemon=True)
         self._thread.start()
 
@@ -105,6 +131,28 @@ class Receiver:
     @property
     def alive(self) -> bool:
         return self._thread is not None and self._thread.is_alive()
+
+    def check(self) -> None:
+        """Look whether the listener goes round, and the database answers.
+
+        Raises:
+            StartError: it does not go round any more.
+            DatabaseBusy: it does not answer.
+        """
+        if self._server is None or time.monotonic() - self._server.went_round_at > _STUCK_S:
+            raise StartError("the listener does not accept connections any more")
+        with self._database.reading():
+            pass
+
+    def note_gone(self, number: int) -> None:
+        """Note that another process that shares the connections takes no more."""
+        if self._server is not None:
+            self._server.loads.leave(number)
+
+    def leave_to_others(self) -> None:
+        """Stop listening in this process, which has served nobody."""
+        if self._server is not None:
+            self._server.server_close()
 
     def stop(self, drain_s: float = 30.0) -> None:
         """Take no more connections, let open associations finish for a while, then abort them."""
@@ -315,27 +363,3 @@ def _origin(event: Event) -> dict[str, str]:
         "address": requestor.address,
         "association": event.assoc.name,
     }
-
-
-def run_receiver(config: Config) -> None:
-    """Receive until a signal says stop.
-
-    Raises:
-        StartError: the node cannot run here.
-    """
-    database = open_database(config.database_url, config.database.busy_timeout_s)
-    notifier = SystemdNotifier()
-    with stop_on_signals() as stop:
-        prepare_database(database, config.state_directory)
-        receiver = Receiver(config, database)
-        receiver.start()
-        log.info("receiver ready", ae_title=config.node.ae_title, bind=config.node.bind, port=receiver.port)
-        notifier.ready(f"receiving on port {receiver.port}")
-        while receiver.alive and not stop.wait(2.0):
-            with database.reading():
-                notifier.alive()
-        notifier.stopping()
-        receiver.stop()
-        if not stop.is_set():
-            raise StartError("the listener ended by itself")
-    database.close()
