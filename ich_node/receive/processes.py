@@ -150,7 +150,7 @@ class Processes:
                 if other.line is not None:
                     other.line.close()
             ours.close()
-            _serve_as_child(child.number, self._config, self._receiver, theirs)
+            _serve_as_child(child.number, self._receiver, theirs)
         theirs.close()
         child.pid, child.line, child.started_at, child.beats = pid, ours, time.monotonic(), 0
         child.beat_at, child.killed = child.started_at, False
@@ -225,11 +225,11 @@ class Processes:
             os.waitpid(child.pid, 0)
 
 
-def _serve_as_child(number: int, config: Config, receiver: Receiver, line: socket.socket) -> NoReturn:
+def _serve_as_child(number: int, receiver: Receiver, line: socket.socket) -> NoReturn:
     """Be one of the processes that receive. Nothing of the first process is undone here when it ends."""
     status = 1
     try:
-        status = _serve_until_told(number, config, receiver, line)
+        status = _serve_until_told(number, receiver, line)
     finally:
         if (error := sys.exception()) is not None:
             sys.excepthook(type(error), error, error.__traceback__)
@@ -237,7 +237,7 @@ def _serve_as_child(number: int, config: Config, receiver: Receiver, line: socke
         os._exit(status)
 
 
-def _serve_until_told(number: int, config: Config, receiver: Receiver, line: socket.socket) -> int:
+def _serve_until_told(number: int, receiver: Receiver, line: socket.socket) -> int:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # from a terminal all get it, and the first process decides

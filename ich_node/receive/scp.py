@@ -119,7 +119,7 @@ class Receiver:
         """Serve the connections that come, as one of the processes that share them."""
         assert self._server is not None, "listen() comes first"
         self._owner = new_owner()
-        self._server.number = number
+        self._server.number, self._server.went_round_at = number, time.monotonic()
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.2,), name="listener", daemon=True)
         self._thread.start()
 

@@ -27,6 +27,7 @@ from ich_node.log import EventLog
 from ich_node.receive.admission import FOR_ECHO, Admission, Lobby, seconds_left, shut
 from ich_node.receive.association_request import AssociationRequest, read_association_request
 from ich_node.receive.places import Loads, Places
+from ich_node.receive.store_response import answer_stores_at_once
 from ich_node.receive.waiting import Alarm, wait_instead_of_looking
 
 LONGEST_PDU: Final = 1024 * 1024 + 1024
@@ -169,6 +170,7 @@ class ConnectionHandler(RequestHandler):
     def _begin(self, asked: bytes) -> AssociationOfOurs:
         association = self._create_association()
         reading = WholeReads.of(association, asked, self.server.longest_object)
+        answer_stores_at_once(association)
         trigger(association, EVT_CONN_OPEN, {"address": self.client_address})
         association.start()
         return AssociationOfOurs(association, reading)
