@@ -18,16 +18,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from pynetdicom import AE, build_context
-from pynetdicom.pdu import A_ASSOCIATE_RQ
-from pynetdicom.pdu_primitives import A_ASSOCIATE, ImplementationClassUIDNotification, MaximumLengthNotification
+from pynetdicom import AE
 from pynetdicom.sop_class import CTImageStorage, Verification  # type: ignore[attr-defined]  # made at run time
 
 from benchmarks import hostile_objects
 from benchmarks.processes import MemoryWatch, free_port, running, wait_for_port
+from benchmarks.raw_sender import association_request
 from benchmarks.receive import ORTHANC, STORESCP, Receiving, run_node, run_orthanc, run_storescp
 from benchmarks.tables import MISSED, at_most, print_table
-from ich_node import IMPLEMENTATION_CLASS_UID
 
 CONNECTIONS = 64
 SECONDS = 12.0
@@ -179,19 +177,7 @@ def _is_closed(connection: socket.socket, wait_s: float) -> bool:
 
 
 def _request() -> bytes:
-    primitive = A_ASSOCIATE()
-    primitive.application_context_name = "1.2.840.10008.3.1.1.1"
-    primitive.calling_ae_title, primitive.called_ae_title = "SCANNER1", "ICH_NODE"
-    context = build_context(CTImageStorage)
-    context.context_id = 1
-    primitive.presentation_context_definition_list = [context]
-    longest, implementation = MaximumLengthNotification(), ImplementationClassUIDNotification()
-    longest.maximum_length_received = 16384
-    implementation.implementation_class_uid = IMPLEMENTATION_CLASS_UID
-    primitive.user_information = [longest, implementation]
-    request = A_ASSOCIATE_RQ()
-    request.from_primitive(primitive)
-    return request.encode()
+    return association_request(CTImageStorage)
 
 
 def _silent(_: socket.socket) -> Iterator[bytes]:
