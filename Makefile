@@ -7,10 +7,11 @@ MODEL := models/ich-irv2
 PIN := --python-version 3.11 --quiet --no-header --no-emit-index-url --no-annotate
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 DATA ?=
+HOURS ?= 1
 DESTDIR ?=
 PREFIX ?= /opt/ich-node
 
-.PHONY: help setup model demo test test-all check sbom audit format bench docs requirements install clean
+.PHONY: help setup model demo test test-all check sbom audit format bench soak docs requirements install clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -49,6 +50,9 @@ format: setup  ## format the code
 
 bench: model  ## the benchmarks, as tables
 	@$(PY) -m benchmarks
+
+soak: setup  ## a whole node under 20 images a second for HOURS (1), with its memory, files and losses
+	@$(PY) -m benchmarks.soak --hours $(HOURS)
 
 docs: setup  ## write the conformance statement's tables anew from the code
 	@$(PY) -m docs.generate

@@ -7,9 +7,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,6 +109,37 @@ class TreeMemory:
     """Sum of resident sizes: what the children share is counted more than once."""
     pss: float
     """Sum of proportional sizes: what is shared is counted once."""
+
+
+class MemoryWatch:
+    """Look every quarter of a second how much memory a process and its children hold together."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._most = 0.0
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> MemoryWatch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._over.wait(0.25):
+            with suppress(psutil.NoSuchProcess):
+                self._most = max(self._most, tree_memory(self._pid).pss)
+
+    def peak_mib(self) -> float:
+        """Give the largest sum of proportional sizes seen, or what one process alone has held, if that was more."""
+        alone = 0.0
+        for process in [psutil.Process(self._pid), *psutil.Process(self._pid).children(recursive=True)]:
+            with suppress(FileNotFoundError, ProcessLookupError):
+                alone = max(alone, peak_resident_mib(process.pid))
+        return max(self._most, alone)
 
 
 def tree_memory(pid: int) -> TreeMemory:

@@ -23,12 +23,12 @@ from pydicom import dcmread
 from pydicom.uid import generate_uid
 
 from benchmarks.processes import (
-    cpu_seconds,
+    MemoryWatch,
     dcmtk_environment,
     free_port,
-    peak_resident_mib,
     running,
     running_role,
+    tree_cpu_seconds,
     wait_for_port,
 )
 from benchmarks.tables import at_least, at_most, median_and_range, print_table
@@ -53,6 +53,7 @@ port = {port}
 state_directory = "{state}"
 [receiver]
 allow_any = true
+processes = {processes}
 """
 
 
@@ -78,7 +79,9 @@ class Run:
 
 def measure() -> None:
     """Measure and print the table."""
-    receivers = {"ich-node": run_node} | ({"storescp --fork": run_storescp} if Path(STORESCP).exists() else {})
+    receivers = {"ich-node": run_node, "ich-node, one process": _run_one_process} | (
+        {"storescp --fork": run_storescp} if Path(STORESCP).exists() else {}
+    )
     receivers |= {"Orthanc": run_orthanc} if Path(ORTHANC).exists() else {}
     if not Path(_STORESCU).exists():
         print("receive: skipped, dcmtk's storescu is missing (package dcmtk)")
@@ -125,10 +128,11 @@ def _one_run(
     with contextmanager(start)(folder) as receiving:
         time.sleep(_PORT_SILENCE_S)
         os.sync()  # what earlier runs left unwritten must not be paid for here
-        cpu_before = cpu_seconds(receiving.pid)
-        seconds, accepted = _send(images, receiving.port, count)
-        time.sleep(_PORT_SILENCE_S)
-        cpu, peak = cpu_seconds(receiving.pid) - cpu_before, peak_resident_mib(receiving.pid)
+        cpu_before = tree_cpu_seconds(receiving.pid)
+        with MemoryWatch(receiving.pid) as watch:
+            seconds, accepted = _send(images, receiving.port, count)
+            time.sleep(_PORT_SILENCE_S)
+        cpu, peak = tree_cpu_seconds(receiving.pid) - cpu_before, watch.peak_mib()
     megabytes = sum(size for _, size in sent.values()) / 1e6
     correct = accepted and _stored(receiving.folder) == {uid: pixels for uid, (pixels, _) in sent.items()}
     return Run(len(sent) / seconds, megabytes / seconds, 1000 * cpu / len(sent), peak, correct)
@@ -161,13 +165,17 @@ def _stored(folder: Path) -> dict[str, str]:
 # --------------------------------------------------------------------------------------- receivers
 
 
-def run_node(folder: Path) -> Iterator[Receiving]:
+def run_node(folder: Path, processes: int = 0) -> Iterator[Receiving]:
     port, config = free_port(), folder / "ich-node.toml"
-    config.write_text(_CONFIG.format(port=port, state=folder / "state"))
+    config.write_text(_CONFIG.format(port=port, state=folder / "state", processes=processes))
     (log := folder / "node.log").touch()
     with running_role("receive", config, log) as pid:
         yield Receiving(pid, port, folder / "state" / "spool")
     _check_rows(folder / "state")
+
+
+def _run_one_process(folder: Path) -> Iterator[Receiving]:
+    yield from run_node(folder, processes=1)
 
 
 def _check_rows(state: Path) -> None:
@@ -216,7 +224,7 @@ def _print(runs: dict[tuple[str, int], list[Run]], images: int, bytes_per_image:
     for (receiver, associations), measured in runs.items():
         rate = statistics.median(one.images_per_s for one in measured)
         peak = max(one.peak_mib for one in measured)
-        ours = receiver == "ich-node"
+        ours = receiver.startswith("ich-node")
         rows.append(
             (
                 receiver,

@@ -56,7 +56,7 @@ def settings(
     """
     values: dict[str, Any] = {
         "node": {"bind": "127.0.0.1", "port": free_port(), "state_directory": str(state)},
-        "receiver": {"allow_any": True, "reserve_mib": 0},
+        "receiver": {"allow_any": True, "reserve_mib": 0, "processes": 1},
         "series": {"quiet_s": 0.3, "max_wait_s": 1.0},
         "model": {"directory": str(model), "engine": "torch", "show_findings_of_untrained_model": True},
         "delivery": {"first_retry_s": 0.2, "longest_retry_s": 1.0, "paused_retry_s": 0.5,

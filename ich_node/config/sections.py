@@ -47,6 +47,7 @@ class ReceiverSettings(Section):
     accept: Literal["all", "ct"] = "all"
     maximum_object_mib: Annotated[int, Field(ge=16, le=16384)] = 512
     maximum_associations: Annotated[int, Field(ge=1, le=200)] = 32
+    processes: Annotated[int, Field(ge=0, le=16)] = 0
     idle_timeout_s: PositiveSeconds = 60
     reserve_mib: Annotated[int, Field(ge=0)] = 1024
 

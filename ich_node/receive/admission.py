@@ -13,10 +13,18 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from ich_node.receive.places import Places
+
 FOR_ECHO: Final = 8
 """Associations beyond the limit for those who propose Verification alone: a full node still says that it is there."""
 STALLED_S: Final = 2.0
 """Without a byte in the middle of a PDU, after which an association has to make room when the node is full."""
+
+
+_A_PLACE_S: Final = 0.5
+"""That who finds the node full waits for a place which another process frees."""
+_LOOK_S: Final = 0.05
+_WAITING_FOR_A_PLACE: Final = 16
 
 
 class Served(Protocol):
@@ -50,6 +58,9 @@ class Lobby:
                 shut(oldest)
             self._waiting[connection] = address
 
+    def __len__(self) -> int:
+        return len(self._waiting)
+
     def leave(self, connection: socket.socket) -> None:
         """Note that a connection has asked, or is gone."""
         with self._lock:
@@ -64,14 +75,28 @@ class Lobby:
 
 
 class Admission:
-    """Counts the associations that are served."""
+    """Counts the associations that are served, over all processes of the receiver.
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    Args:
+        most: how many at once.
+        for_echo: associations beyond them, in this process, for who proposes Verification alone.
+        places: those of all processes; own ones where there is one process.
+    """
+
+    def __init__(self, most: int, for_echo: int = FOR_ECHO, places: Places | None = None) -> None:
+        self._most_for_echo = for_echo
+        self._shared = places is not None
+        self._places = places or Places(most)
         self._lock = threading.Lock()
-        self._served: list[Served] = []
+        self._served: dict[Served, int] = {}
+        """The place of each."""
         self._for_echo: list[Served] = []
+        self._waiting = threading.BoundedSemaphore(_WAITING_FOR_A_PLACE)
         self._closed = False
+
+    def __len__(self) -> int:
+        """Count the associations in this process."""
+        return len(self._served) + len(self._for_echo)
 
     def admit(self, begin: Callable[[], Served], *, echo_alone: bool, known: bool) -> bool:
         """Begin an association, unless the node is full.
@@ -84,41 +109,88 @@ class Admission:
         Returns:
             False where it is to be refused, for now.
         """
+        may_wait = self._shared and known and not echo_alone and self._waiting.acquire(blocking=False)
+        until = time.monotonic() + (_A_PLACE_S if may_wait else 0.0)
+        try:
+            while True:
+                if self._admit_now(begin, echo_alone=echo_alone, known=known):
+                    return True
+                if self._closed or time.monotonic() >= until:
+                    return False
+                time.sleep(_LOOK_S)
+        finally:
+            if may_wait:
+                self._waiting.release()
+
+    def _admit_now(self, begin: Callable[[], Served], *, echo_alone: bool, known: bool) -> bool:
         with self._lock:
             if self._closed:
                 return False
-            self._served = [one for one in self._served if one.is_alive()]
-            if len(self._served) >= self._most and known and not echo_alone:
-                self._make_room()
-            if len(self._served) < self._most:
-                self._served.append(begin())
-                return True
-            if echo_alone:
+            self._look()
+            place = self._places.take()
+            if place is None and known and not echo_alone:
+                place = self._make_room()
+            if place is not None:
+                self._begin_at(place, begin)
+            elif echo_alone:
                 self._admit_for_echo(begin)
-            return echo_alone
+            return place is not None or echo_alone
+
+    def _begin_at(self, place: int, begin: Callable[[], Served]) -> None:
+        begun = None
+        try:
+            begun = begin()
+            self._served[begun] = place
+        finally:
+            if begun is None:  # the system gave it no thread
+                self._places.give_back(place)
 
     def forget_ended(self) -> None:
-        """Let go of what has ended, and of the memory that it holds."""
+        """Let go of what has ended, and of the memory that it holds; called several times a second."""
         with self._lock:
-            self._served = [one for one in self._served if one.is_alive()]
-            self._for_echo = [one for one in self._for_echo if one.is_alive()]
+            self._look()
 
     def close(self) -> None:
         """Begin nothing any more."""
         with self._lock:
             self._closed = True
 
-    def _make_room(self) -> None:
-        """Cut the one of which nothing has come for longest in the middle of a PDU, where that is long."""
-        longest = max(self._served, key=lambda one: one.stalled_s())
-        if longest.stalled_s() > STALLED_S:
-            longest.cut()
-            self._served.remove(longest)
+    def _look(self) -> None:
+        """Give back the places of what has ended, and of what stalls and is asked to leave by another process."""
+        self._for_echo = [one for one in self._for_echo if one.is_alive()]
+        for one, place in list(self._served.items()):
+            stalled_s = one.stalled_s() if one.is_alive() else 0.0
+            leaves = stalled_s > STALLED_S and self._places.is_asked_for(place)
+            if leaves:
+                one.cut()
+            if leaves or not one.is_alive():
+                del self._served[one]
+                self._places.give_back(place)
+            else:
+                self._places.note_stalled(place, stalled_s)
+
+    def _make_room(self) -> int | None:
+        """Cut the one of which nothing has come for longest in the middle of a PDU, where that is long.
+
+        Returns:
+            Its place; None where there is none, or another process has to cut it first.
+        """
+        elsewhere_s, there = self._places.longest_stalled_elsewhere()
+        longest = max(self._served, key=lambda one: one.stalled_s(), default=None)
+        stalled_s = 0.0 if longest is None else longest.stalled_s()
+        if max(stalled_s, elsewhere_s) <= STALLED_S:
+            return None
+        if longest is None or elsewhere_s > stalled_s:
+            self._places.ask_to_leave(there)
+            return None
+        longest.cut()
+        place = self._served.pop(longest)
+        self._places.renew(place)
+        return place
 
     def _admit_for_echo(self, begin: Callable[[], Served]) -> None:
         """Who came first goes first: an echo takes milliseconds."""
-        self._for_echo = [one for one in self._for_echo if one.is_alive()]
-        if len(self._for_echo) >= FOR_ECHO:
+        if len(self._for_echo) >= self._most_for_echo:
             self._for_echo.pop(0).cut()
         self._for_echo.append(begin())
 

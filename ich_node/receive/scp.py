@@ -24,7 +24,7 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # m
 
 from ich_node import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from ich_node.config import Config
-from ich_node.database import Database, open_database, prepare_database
+from ich_node.database import Database
 from ich_node.errors import StartError, StorageFailed, StorageUnavailable, TransientError
 from ich_node.job_queue import (
     SendingAssociation,
@@ -46,22 +46,16 @@ from ich_node.receive.self_check import SelfCheck
 from ich_node.receive.spool import Spool, file_head, split_file
 from ich_node.receive.transport import ConnectionHandler, Server
 from ich_node.records import PeerCertificate, Reception
-from ich_node.role_lock import holding_role
-from ich_node.service import SystemdNotifier, stop_on_signals
-from ich_node.timekeeping import keep_time
 from ich_node.tls import ServerTls, log_state, peer_certificate
 
 _REJECTED_PERMANENT, _BY_USER = 1, 1
 _NO_REASON, _CALLING_AE_TITLE_NOT_RECOGNISED = 1, 3
 _ASSOCIATION_TIMEOUT_S: Final = 10.0
+_STUCK_S: Final = 15.0
+"""Longest time that the listener may need for one connection."""
 _RECOVERED: Final = "RECOVERED"
 _PRIORITIES: Final = {0: "MEDIUM", 1: "HIGH", 2: "LOW"}
 """Priority of a C-STORE request (PS3.7 9.3.1.1)."""
-
-_LOOK_S: Final = 2.0
-_LOOKS_A_CHECK: Final = 5
-_DRAIN_S: Final = 30.0
-_FAILED_DRAIN_S: Final = 2.0
 
 log = EventLog("receive")
 
@@ -102,11 +96,35 @@ class Receiver:
             StartError: the port is taken, or the state folder cannot be written.
             ConfigError: certificates cannot be used.
         """
+        self.prepare()
+        self.listen()
+        self.serve()
+
+    def prepare(self) -> None:
+        """Clear up after a crash; once, by the first process of the receiver and before any other is there.
+
+        Raises:
+            StartError: the state folder cannot be written.
+        """
         self._spool.prepare()
         free_leases_of_the_dead(self._database)
         self._adopt_orphans()
-        self._servers = self._listen_everywhere()
+
+    def listen(self, processes: int = 1) -> None:
+        """Let connections come; they wait until somebody serves them.
+
+        Raises:
+            StartError: a port is taken.
+            ConfigError: certificates cannot be used.
+        """
+        self._servers = self._listen_everywhere(processes)
+
+    def serve(self, number: int = 0) -> None:
+        """Serve the connections that come, as one of the processes that share them."""
+        assert self._servers, "listen() comes first"
+        self._owner = new_owner()
         for server in self._servers:
+            server.number, server.went_round_at = number, time.monotonic()
             thread = threading.Thread(target=server.serve_forever, args=(0.2,), name="listener", daemon=True)
             self._threads.append(thread)
             thread.start()
@@ -131,6 +149,29 @@ class Receiver:
         """The disk or the database failed: nothing is stored any more, and this process has to end."""
         return self._failed.is_set() or self._database.failed
 
+    def look(self) -> None:
+        """Look whether the listeners go round, and the database answers.
+
+        Raises:
+            StartError: one does not go round any more.
+            StorageUnavailable: the database does not answer now.
+            StorageFailed: it never will.
+        """
+        if any(time.monotonic() - one.went_round_at > _STUCK_S for one in self._servers):
+            raise StartError("the listener does not accept connections any more")
+        with self._database.reading():
+            pass
+
+    def note_gone(self, number: int) -> None:
+        """Note that another process that shares the connections takes no more."""
+        if self._servers:
+            self._servers[0].loads.leave(number)
+
+    def leave_to_others(self) -> None:
+        """Stop listening in this process, which has served nobody."""
+        for server in self._servers:
+            server.server_close()
+
     def stop(self, drain_s: float = 30.0) -> None:
         """Take no more connections, let open associations finish for a while, then abort them."""
         for server in self._servers:
@@ -146,7 +187,7 @@ class Receiver:
     def _active_associations(self) -> list[Association]:
         return [one for server in self._servers for one in server.active_associations]
 
-    def _listen_everywhere(self) -> list[Server]:
+    def _listen_everywhere(self, processes: int) -> list[Server]:
         """Listen on the plain port, with TLS on its own, or on both; they share one limit and one lobby."""
         tls, files = self._config.tls, self._config.tls.files_of_the_receiver
         servers = [self._listen(self._config.node.port, None)] if tls.plain_is_open else []
@@ -154,8 +195,10 @@ class Receiver:
             secure = ServerTls(files, require_certificate=tls.require_client_certificate)
             log_state(files, serves=True)
             servers.append(self._listen(tls.port, secure.context))
-        for one in servers[1:]:
-            one.lobby, one.admission = servers[0].lobby, servers[0].admission
+        for one in servers:
+            if processes > 1:
+                one.divide(processes, self._config.receiver.maximum_associations)
+            one.share_with(servers[0])
         return servers
 
     def _listen(self, port: int, tls: Callable[[], ssl.SSLContext] | None) -> Server:
@@ -363,40 +406,3 @@ def _origin(event: Event) -> dict[str, str]:
         "address": requestor.address,
         "association": event.assoc.name,
     }
-
-
-def run_receiver(config: Config) -> None:
-    """Receive until a signal says stop.
-
-    Raises:
-        StartError: the node cannot run here.
-    """
-    database = open_database(config.database_url, config.database.busy_timeout_s)
-    notifier = SystemdNotifier()
-    with stop_on_signals() as stop, holding_role(config.state_directory, "receive"):
-        prepare_database(database, config.state_directory)
-        keep_time(config, database)
-        receiver = Receiver(config, database)
-        receiver.start()
-        ports = {"port": receiver.port, "tls_port": receiver.tls_port}
-        log.info("receiver ready", ae_title=config.node.ae_title, bind=config.node.bind, **ports)
-        notifier.ready(f"receiving on port {receiver.port}")
-        _watch(receiver, stop, notifier)
-        notifier.stopping()
-        receiver.stop(_FAILED_DRAIN_S if receiver.failed else _DRAIN_S)
-        if receiver.failed:
-            raise StorageFailed("the disk or the database failed: what is stored is looked over at the next start")
-        if not stop.is_set():
-            raise StartError("the listener ended by itself")
-    database.close()
-
-
-def _watch(receiver: Receiver, stop: threading.Event, notifier: SystemdNotifier) -> None:
-    """Say that we are alive as long as we are, until a signal, the end of the listener, or a disk that failed."""
-    passed, looks = True, 0
-    while receiver.alive and not receiver.failed and not stop.wait(_LOOK_S):
-        if looks % _LOOKS_A_CHECK == 0:
-            passed = receiver.check.passes(receiver.port, tls=receiver.port == receiver.tls_port)
-        looks = looks + 1 if passed else 0
-        if passed:
-            notifier.alive()

@@ -8,7 +8,6 @@ a deadline. Private names of pynetdicom are used: its version is pinned, and tes
 
 from __future__ import annotations
 
-import select
 import socket
 import ssl
 import struct
@@ -27,6 +26,9 @@ from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAsso
 from ich_node.log import EventLog
 from ich_node.receive.admission import FOR_ECHO, Admission, Lobby, seconds_left, shut
 from ich_node.receive.association_request import AssociationRequest, read_association_request
+from ich_node.receive.places import Loads, Places
+from ich_node.receive.store_response import answer_stores_at_once
+from ich_node.receive.waiting import Alarm, wait_instead_of_looking
 from ich_node.records import PeerCertificate
 from ich_node.tls import peer_certificate, reason
 
@@ -51,6 +53,9 @@ _P_DATA: Final = 0x04
 _LOOK_S: Final = 1.0
 """Longest wait in one call to the system: deadlines are looked at in between."""
 _FAREWELLS: Final = 32
+_FEWEST_FOR_ECHO: Final = 2
+_COURTESY_S: Final = 0.003
+"""That a process lets one with fewer connections go first."""
 _FULL: Final = struct.pack(">BBLBBBB", 0x03, 0, 4, 0, 2, 3, 2)
 """A-ASSOCIATE-RJ: transient, by the provider (presentation), local limit exceeded (PS3.8 9.3.4)."""
 
@@ -75,18 +80,49 @@ class Server(ThreadedAssociationServer):
         self.longest_object = sys.maxsize
         """Bytes of one data set; who sends more is cut."""
         self.farewells = threading.BoundedSemaphore(_FAREWELLS)
+        self.number = 0
+        """Of this process among those that accept the same connections."""
+        self.loads = Loads(1)
+        self.went_round_at = time.monotonic()
+        """When the loop that accepts was last seen."""
+
+    def divide(self, processes: int, most: int) -> None:
+        """Prepare to be served by so many processes: one count of associations, and for each a part of the rest.
+
+        Args:
+            most: associations at once, in all.
+        """
+        cast(socket.socket, self.socket).setblocking(False)  # another process may have taken what was there
+        self.lobby = Lobby(WAITING // processes)
+        self.admission = Admission(most, max(_FEWEST_FOR_ECHO, FOR_ECHO // processes), Places(most))
+        self.farewells = threading.BoundedSemaphore(_FAREWELLS // processes)
+        self.loads = Loads(processes)
+
+    def share_with(self, other: Server) -> None:
+        """Have one count and one lobby with a server of this process that listens on another port."""
+        self.lobby, self.admission, self.loads = other.lobby, other.admission, other.loads
+        self.farewells = other.farewells
 
     def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
-        """Accept a connection; without Nagle's algorithm, which holds each small response back for 40 ms."""
+        """Accept a connection; without Nagle's algorithm, which holds each small response back for 40 ms.
+
+        Raises:
+            BlockingIOError: another process took it.
+        """
+        if self.loads.another_has_fewer(self.number):
+            time.sleep(_COURTESY_S)
         connection, address = cast(socket.socket, self.socket).accept()
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         limit_timeouts(connection, self.ae.network_timeout)
+        self.loads.note(self.number, len(self.lobby) + len(self.admission) + 1)
         return connection, address
 
     def service_actions(self) -> None:
         """Let go of what has ended; called several times a second."""
         super().service_actions()
+        self.went_round_at = time.monotonic()
         self.admission.forget_ended()
+        self.loads.note(self.number, len(self.lobby) + len(self.admission))
 
     def handle_error(self, _request: Any, client_address: Any) -> None:
         """Log in one line what socketserver would print."""
@@ -96,8 +132,13 @@ class Server(ThreadedAssociationServer):
         """Stop listening, and begin nothing any more. pynetdicom's own form expects a server that its AE started."""
         self.admission.close()
         BaseServer.shutdown(self)
+        self.loads.leave(self.number)
         self.server_close()
         self.lobby.close()
+
+    def server_close(self) -> None:
+        """Close our end. pynetdicom's own form shuts the socket down, which other processes may still listen on."""
+        cast(socket.socket, self.socket).close()
 
 
 def limit_timeouts(connection: socket.socket, send_s: float | None) -> None:
@@ -138,6 +179,7 @@ class ConnectionHandler(RequestHandler):
     def _begin(self, asked: bytes) -> AssociationOfOurs:
         association = self._create_association()
         reading = WholeReads.of(association, asked, self.server.longest_object)
+        answer_stores_at_once(association)
         trigger(association, EVT_CONN_OPEN, {"address": self.client_address})
         association.start()
         return AssociationOfOurs(association, reading)
@@ -189,6 +231,7 @@ class WholeReads(AssociationSocket):
     _header: bytearray
     """Of the PDU whose rest is to come; empty between two."""
     _begun_at: float
+    _alarm: Alarm
     _unfinished: int
     """Bytes of the data set of which fragments have come."""
     _longest_object: int
@@ -202,26 +245,34 @@ class WholeReads(AssociationSocket):
         reading = association.dul.socket
         reading.__class__ = cls
         ours = cast(WholeReads, reading)
+        ours._alarm = wait_instead_of_looking(association)
         ours._ahead, ours._header, ours._begun_at, ours.last_byte_at = bytearray(ahead), bytearray(), 0.0, None
         ours._unfinished, ours._longest_object = 0, longest_object
         return ours
 
     @property
     def ready(self) -> bool:
-        """Say whether there is something to read; unlike select(), poll() knows file descriptors beyond 1023."""
+        """Wait until there is something to read or to send, for a moment; say whether it is to read."""
         if self._ahead:
             return True
         connection = self.socket
         if connection is None or not self._is_connected:
             return False
+        if isinstance(connection, ssl.SSLSocket) and connection.pending():
+            return True
         try:
-            poll = select.poll()
-            poll.register(connection, select.POLLIN)
-            came = bool(poll.poll(0))
+            came = self._alarm.wait_for(connection.fileno())
         except (OSError, ValueError):
             self.event_queue.put("Evt17")  # transport connection closed
             return False
-        return came or (isinstance(connection, ssl.SSLSocket) and bool(connection.pending()))
+        if not came:  # the loop sleeps where it finds no event
+            self.assoc.dul._process_recv_primitive()
+        return came
+
+    def close(self) -> None:
+        """Close the connection."""
+        super().close()
+        self._alarm.close()
 
     def recv(self, nr_bytes: int) -> bytearray:
         """Read ``nr_bytes``, a PDU's header or its rest; fewer where the connection ends before.

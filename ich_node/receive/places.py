@@ -1,0 +1,120 @@
+"""What the processes of one receiver share: places for associations, and how much each has to do.
+
+A place is a lock on a byte of a file in memory. The system frees the locks of a process that ends, however it ends, so
+no place is ever lost; and nobody can take a place twice.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import mmap
+import os
+import struct
+import time
+from typing import Final
+
+_DOUBLE: Final = 8
+_TAKEN: Final = (errno.EAGAIN, errno.EACCES)
+_AWAY: Final = float(2**31)
+
+
+class Places:
+    """Places that processes take and give back; made before they part. Each calls from one thread at a time."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._file = os.memfd_create("places", os.MFD_CLOEXEC)
+        os.ftruncate(self._file, most)
+        self._ours: set[int] = set()
+        self._stalled_since = _Board(most)
+        self._asked_to_leave = _Board(most)
+
+    def take(self) -> int | None:
+        """Take a place; None where all are taken."""
+        for place in range(self._most):
+            if place not in self._ours and self._lock(place):
+                self._ours.add(place)
+                self.renew(place)
+                return place
+        return None
+
+    def _lock(self, place: int) -> bool:
+        try:
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
+        except OSError as error:
+            if error.errno in _TAKEN:
+                return False
+            raise
+        return True
+
+    def renew(self, place: int) -> None:
+        """Give a place of ours to another association."""
+        self._stalled_since[place] = self._asked_to_leave[place] = 0.0
+
+    def give_back(self, place: int) -> None:
+        """Give a place of ours back."""
+        self._ours.discard(place)
+        self.renew(place)
+        fcntl.lockf(self._file, fcntl.LOCK_UN, 1, place)
+
+    def note_stalled(self, place: int, stalled_s: float) -> None:
+        """Let the other processes know for how long nothing has come on the association of a place."""
+        self._stalled_since[place] = time.monotonic() - stalled_s if stalled_s > 0.0 else 0.0
+
+    def longest_stalled_elsewhere(self) -> tuple[float, int]:
+        """Give seconds and place of the association in another process that has stalled longest; 0 where none has."""
+        now = time.monotonic()
+        others = [place for place in range(self._most) if place not in self._ours and self._stalled_since[place]]
+        return max(((now - self._stalled_since[place], place) for place in others), default=(0.0, 0))
+
+    def ask_to_leave(self, place: int) -> None:
+        """Ask for a place that another process holds."""
+        self._asked_to_leave[place] = 1.0
+
+    def is_asked_for(self, place: int) -> bool:
+        """Say whether somebody asked for a place of ours."""
+        return bool(self._asked_to_leave[place])
+
+    def close(self) -> None:
+        """Give everything back; may be called again."""
+        if self._file >= 0:
+            os.close(self._file)
+        self._file = -1
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class Loads:
+    """Connections of each process, so that the one with the fewest takes the next."""
+
+    def __init__(self, processes: int) -> None:
+        self._processes = processes
+        self._of_each = _Board(processes)
+
+    def note(self, process: int, connections: int) -> None:
+        """Note how many one has."""
+        self._of_each[process] = connections
+
+    def leave(self, process: int) -> None:
+        """Note that one takes no more."""
+        self._of_each[process] = _AWAY
+
+    def another_has_fewer(self, process: int) -> bool:
+        """Say whether another process should take the next connection."""
+        mine = self._of_each[process]
+        return any(self._of_each[one] < mine for one in range(self._processes))
+
+
+class _Board:
+    """Numbers in memory that processes share from the moment they part."""
+
+    def __init__(self, numbers: int) -> None:
+        self._memory = mmap.mmap(-1, _DOUBLE * numbers)
+
+    def __getitem__(self, index: int) -> float:
+        return float(struct.unpack_from("d", self._memory, _DOUBLE * index)[0])
+
+    def __setitem__(self, index: int, value: float) -> None:
+        struct.pack_into("d", self._memory, _DOUBLE * index, value)

@@ -1,0 +1,49 @@
+"""What a soak says of its samples: growth is seen, and a loss is never a success."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks.soak_samples import RoleSample, Sample, Samples, print_report, slope_per_h
+
+HOUR = 3600.0
+
+
+def test_growth_is_a_slope_in_an_hour() -> None:
+    seconds = [60.0 * minute for minute in range(61)]
+    assert slope_per_h(seconds, [100.0 + 3.0 * one / HOUR for one in seconds]) == pytest.approx(3.0)
+    assert slope_per_h(seconds, [100.0] * 61) == pytest.approx(0.0, abs=1e-9)
+
+
+def written(folder: Path, mib_per_h: float, **end: object) -> Samples:
+    for name, kind in (("samples.csv", Sample), ("roles.csv", RoleSample)):
+        (folder / name).write_text(",".join(kind.__dataclass_fields__) + "\n")
+    for minute in range(61):
+        s = 60.0 * minute
+        with (folder / "samples.csv").open("a") as file:
+            file.write(f"{s},1,1,1,0,0,100,10,100,10\n")
+        with (folder / "roles.csv").open("a") as file:
+            file.write(f"{s},receive,100,{100 + mib_per_h * s / HOUR},20,9,3\n")
+    whole = {"studies": 10, "answered": 100, "rows": 100, "delivered": 10, "in_pacs": 10, "answers": {"0x0000": 100}}
+    (folder / "end.json").write_text(json.dumps(whole | end))
+    return Samples(folder)
+
+
+def test_a_soak_in_which_all_arrived_ends_well(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert print_report(written(tmp_path, mib_per_h=0.5)) == 0
+    said = capsys.readouterr().out
+    assert "+0.50" in said
+    assert "≤ 1" in said
+    assert "all there" in said
+
+
+@pytest.mark.parametrize(
+    "end",
+    [{"rows": 99}, {"delivered": 9}, {"in_pacs": 9}, {"answers": {"0x0000": 100, "0xA700": 1}}],
+    ids=["a row", "a report", "a report in the PACS", "a refusal"],
+)
+def test_what_is_missing_ends_it_badly(tmp_path: Path, end: dict[str, object]) -> None:
+    assert print_report(written(tmp_path, 0.0, **end)) == 1
