@@ -19,7 +19,7 @@ from pynetdicom.pdu import A_ASSOCIATE_RQ, A_RELEASE_RQ
 from pynetdicom.pdu_primitives import A_ASSOCIATE, ImplementationClassUIDNotification, MaximumLengthNotification
 from pynetdicom.sop_class import CTImageStorage, Verification
 
-from ich_node.database import InstanceRow, open_database
+from ich_node.database import InstanceRow, open_database, prepare_database
 from ich_node.receive.spool import file_head
 from tests.ct_series import ct_slice
 from tests.integration.receiving import CT, association, encoded, store_bytes
@@ -178,6 +178,9 @@ def test_images_of_several_associations_are_all_there(node: NodeProcesses) -> No
 
 def test_what_a_crash_left_is_adopted_once_and_a_stop_lets_open_associations_finish(tmp_path: Path) -> None:
     node = receiver_in(tmp_path)
+    before = open_database(node.config.database_url)
+    prepare_database(before, node.config.state_directory)
+    before.close()
     ds = ct_slice(1)
     (folder := tmp_path / "state" / "spool" / "ab").mkdir(parents=True)
     syntax = "1.2.840.10008.1.2.1"
