@@ -55,6 +55,15 @@ def open_queue(config: Config) -> Database:
     return database
 
 
+def audit_command(config: Config, command: str, uid: str | None = None, **details: str) -> None:
+    """Record in the audit trail that this command changed what the node does, and who gave it."""
+    from ich_node.audit import open_trail
+
+    trail = open_trail(config, command)
+    trail.commanded(command, [uid] if uid else [], **details)
+    trail.close()
+
+
 def _serve(options: argparse.Namespace) -> int:
     from ich_node.supervisor import roles_of, serve
 
@@ -110,12 +119,14 @@ def _decode_nothing() -> None:
 
 def _check_config(options: argparse.Namespace) -> int:
     from ich_node.alert_channels import make_channels
+    from ich_node.audit.sender import check_server
     from ich_node.web.certificate import check_certificate
 
     path = find_config(options.config)
     config = load_config(path)
     channels = make_channels(config, path)
     check_certificate(config, path)
+    check_server(config, path)
     sys.stdout.write(
         f"{path}: no faults; {config.node.ae_title} on port {config.node.port}, {len(config.peer)} peers, "
         f"{len(config.destination)} destinations, {len(channels)} alert channels\n"

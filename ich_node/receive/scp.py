@@ -20,6 +20,7 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at run time
 
 from ich_node import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from ich_node.audit import AuditTrail, Outcome, Peer, Subject, Transfers, open_trail
 from ich_node.config import Config
 from ich_node.database import Database, open_database, prepare_database
 from ich_node.errors import DatabaseBusy, SpoolFull, StartError, TransientError
@@ -67,9 +68,11 @@ class _Sender:
 class Receiver:
     """A storage SCP over one state folder."""
 
-    def __init__(self, config: Config, database: Database) -> None:
+    def __init__(self, config: Config, database: Database, trail: AuditTrail | None = None) -> None:
         self._config = config
         self._database = database
+        self._trail = trail or open_trail(config, "receive")
+        self._transfers = Transfers(self._trail, incoming=True)
         self._spool = Spool(config.state_directory, config.receiver.reserve_mib)
         accept = config.receiver.accept
         self._negotiation = Negotiation(config.peer, allow_any=config.receiver.allow_any, accept=accept)
@@ -93,6 +96,7 @@ class Receiver:
         self._adopt_orphans()
         self._server = self._listen()
         self._server.knows = self._knows
+        self._server.refused = self._trail.refused
         self._server.longest_object = self._config.receiver.maximum_object_mib * 1024 * 1024
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.2,), name="listener", daemon=True)
         self._thread.start()
@@ -126,6 +130,7 @@ class Receiver:
                 ae_title=settings.ae_title,
                 evt_handlers=[
                     (evt.EVT_REQUESTED, self.on_requested),
+                    (evt.EVT_REJECTED, self.on_rejected),
                     (evt.EVT_SOP_COMMON, serve_as_storage),
                     (evt.EVT_C_STORE, self.on_store),
                     (evt.EVT_RELEASED, self.on_released),
@@ -172,6 +177,9 @@ class Receiver:
         if not self._negotiation.admits(calling, address):
             known = self._negotiation.knows(calling)
             log.warning("association refused", address=address, calling_ae_title=calling, ae_title_known=known)
+            self._trail.refused(
+                address, "association refused: not on the allow-list", calling, request.called_ae_title.strip()
+            )
             reason = _NO_REASON if known else _CALLING_AE_TITLE_NOT_RECOGNISED
             event.assoc.acse.send_reject(_REJECTED_PERMANENT, _BY_USER, reason)
             event.assoc.kill()
@@ -179,19 +187,33 @@ class Receiver:
         proposed = [str(context.abstract_syntax) for context in request.presentation_context_definition_list or ()]
         event.assoc.acceptor.supported_contexts = self._negotiation.contexts_for(proposed)
 
+    def on_rejected(self, event: Event) -> None:
+        """Record that an association was rejected for what pynetdicom looks at: it called somebody else."""
+        request, address = cast(A_ASSOCIATE, event.assoc.requestor.primitive), event.assoc.requestor.address
+        called = request.called_ae_title.strip()
+        self._trail.refused(address, "association refused: not the called AE title", request.calling_ae_title, called)
+
     def on_store(self, event: Event) -> int:
         """Answer a C-STORE (PS3.4 B.2.2): success means that the object is safe."""
         try:
             return self._store(event)
         except RefusedDataSet as refused:
             log.warning("object refused", why=refused.why, status=f"0x{refused.status:04X}", **_origin(event))
+            self._audit_refusal(event, refused.why)
             return refused.status
         except (SpoolFull, DatabaseBusy) as error:
             log.error("object refused", error, status="0xA700", **_origin(event))
+            self._audit_refusal(event, type(error).__name__, Outcome.MINOR)
             return statuses.OUT_OF_RESOURCES
         except Exception as error:  # noqa: BLE001 - one of the two broad catches: a peer always gets a status
             log.error("object refused", error, status="0x0110", **_origin(event))
+            self._audit_refusal(event, type(error).__name__)
             return statuses.PROCESSING_FAILURE
+
+    def _audit_refusal(self, event: Event, why: str, outcome: Outcome = Outcome.SERIOUS) -> None:
+        """Count an object that was refused. Of whom it says that it is, nobody believes."""
+        sop_class_uid = str(event.context.abstract_syntax)
+        self._transfers.count(event.assoc, _peer(event), Subject("", ""), sop_class_uid, outcome=outcome, why=why)
 
     def on_released(self, event: Event) -> None:
         """Let the series of a released association close soon, but for those another association still sends."""
@@ -215,7 +237,9 @@ class Receiver:
     def _ended(self, event: Event) -> SendingAssociation | None:
         """Give an association that has sent something, once."""
         with self._lock:
-            return self._sending.pop(event.assoc, None)
+            ended = self._sending.pop(event.assoc, None)
+        self._transfers.end(event.assoc)  # only now: a connection that closes meanwhile must not take the release away
+        return ended
 
     def _association(self, event: Event) -> SendingAssociation:
         with self._lock:
@@ -241,7 +265,11 @@ class Receiver:
             log.warning("object has a fault of form", fault=warning, **_origin(event))
         requestor = event.assoc.requestor
         sender = _Sender(requestor.ae_title.strip(), requestor.address, self._association(event))
+        subject, peer = Subject(identity.patient_id, identity.study_instance_uid), _peer(event)
+        self._transfers.begin(event.assoc, peer, subject)
         reception, series_id = self._keep(encoded, identity, syntax, sender)
+        held = reception is Reception.DUPLICATE
+        self._transfers.count(event.assoc, peer, subject, identity.sop_class_uid, held=held)
         log.info("object received", reception=reception.name, series=series_id, bytes=len(encoded), **_origin(event))
         if reception is Reception.QUARANTINED:
             log.error("an image's UID is in two series; both are quarantined", None, series=series_id, **_origin(event))
@@ -317,6 +345,11 @@ def _origin(event: Event) -> dict[str, str]:
     }
 
 
+def _peer(event: Event) -> Peer:
+    requestor = event.assoc.requestor
+    return Peer(requestor.ae_title.strip(), requestor.address)
+
+
 def run_receiver(config: Config) -> None:
     """Receive until a signal says stop.
 
@@ -327,8 +360,10 @@ def run_receiver(config: Config) -> None:
     notifier = SystemdNotifier()
     with stop_on_signals() as stop:
         prepare_database(database, config.state_directory)
-        receiver = Receiver(config, database)
+        trail = open_trail(config, "receive")
+        receiver = Receiver(config, database, trail)
         receiver.start()
+        trail.started(config)
         log.info("receiver ready", ae_title=config.node.ae_title, bind=config.node.bind, port=receiver.port)
         notifier.ready(f"receiving on port {receiver.port}")
         while receiver.alive and not stop.wait(2.0):
@@ -336,6 +371,7 @@ def run_receiver(config: Config) -> None:
                 notifier.alive()
         notifier.stopping()
         receiver.stop()
+        trail.stopped()
         if not stop.is_set():
             raise StartError("the listener ended by itself")
     database.close()

@@ -68,6 +68,8 @@ class Server(ThreadedAssociationServer):
         self.ae.maximum_associations += FOR_ECHO + WAITING  # ours is the limit: pynetdicom counts too late
         self.knows: Callable[[AssociationRequest, str], bool] = lambda _request, _address: True
         """Whether a request from an address will be accepted."""
+        self.refused: Callable[[str, str], None] = lambda _address, _why: None
+        """Is told who was not let in, and why, for the audit trail."""
         self.longest_object = sys.maxsize
         """Bytes of one data set; who sends more is cut."""
         self.farewells = threading.BoundedSemaphore(_FAREWELLS)
@@ -129,6 +131,7 @@ class ConnectionHandler(RequestHandler):
         known = self.server.knows(asked, address)
         if not self.server.admission.admit(lambda: self._begin(asked.pdu), echo_alone=asked.echo_alone, known=known):
             log.warning("association refused: all are in use", address=address)
+            self.server.refused(address, "association refused: all are in use")
             self._refuse()
 
     def _begin(self, asked: bytes) -> AssociationOfOurs:

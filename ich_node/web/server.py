@@ -9,12 +9,14 @@ import uvicorn
 from fastapi import FastAPI
 
 from ich_node.alert_links import open_links
+from ich_node.audit import open_trail
 from ich_node.config import Config
 from ich_node.database import open_database, prepare_database
 from ich_node.errors import ConfigError
 from ich_node.log import EventLog
 from ich_node.service import SystemdNotifier, listen, stop_on_signals
 from ich_node.web.app import make_app
+from ich_node.web.audit import PageAudit
 from ich_node.web.certificate import check_certificate
 
 _LONGEST_WAIT_S = 5.0
@@ -41,11 +43,15 @@ def run_web(config: Config) -> None:
     notifier = SystemdNotifier()
     with stop_on_signals() as stop:
         prepare_database(database, config.state_directory)
-        server = uvicorn.Server(_settings(config, make_app(config.node.ae_title, database, links)))
+        trail = open_trail(config, "web")
+        auditing = PageAudit(trail, config.state_directory)
+        server = uvicorn.Server(_settings(config, make_app(config.node.ae_title, database, links, auditing)))
         with listen(config.web.bind, config.web.port, "web.port and web.bind") as listening:
+            trail.started(config)
             log.info("web ready", bind=config.web.bind, port=config.web.port)
             notifier.ready(f"serving pages at port {config.web.port}")
             _serve(server, listening, stop, notifier)
+        trail.stopped()
     database.close()
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from itertools import count
 
+from ich_node.audit import open_trail
 from ich_node.config import Config
 from ich_node.database import Database, open_database, prepare_database
 from ich_node.decode import DecodeLimits, DecoderPool
@@ -167,10 +168,13 @@ def run_worker(config: Config) -> None:
             show_untrained=config.model.show_findings_of_untrained_model,
             cache=config.state_directory / "cache",
         )
+        trail = open_trail(config, "work")
+        trail.started(config)
         _log_start(model)
         notifier.ready(f"scoring with {model.identity.name} on {model.engine.name}")
         Worker(config, database, model, decoder, installation_uid, notifier.alive).run(stop)
         notifier.stopping()
+        trail.stopped()
     database.close()
 
 
