@@ -21,6 +21,32 @@ from ich_node.audit.message import (
     study,
 )
 
+TRIGGERS: Final[tuple[tuple[codes.Code, codes.Code | None, str], ...]] = (
+    (codes.APPLICATION_ACTIVITY, codes.APPLICATION_START, "a role is ready"),
+    (codes.APPLICATION_ACTIVITY, codes.APPLICATION_STOP, "a role ends in order"),
+    (codes.AUDIT_LOG_USED, None, "`ich-node audit show`, `ich-node audit export`"),
+    (codes.BEGIN_TRANSFERRING, None, "before the first object of a study in an association: received, or sent"),
+    (codes.INSTANCES_TRANSFERRED, None, "an association ends: one message per patient, outcome and reason"),
+    (codes.INSTANCES_ACCESSED, None, "the page of an alert is looked at (R); reports past their days are deleted (D)"),
+    (codes.STUDY_DELETED, None, "images past their days are deleted"),
+    (codes.EXPORT, None, "an alert of a study is told or cannot be; `ich-node score --output` of a node"),
+    (codes.PROCEDURE_RECORD, None, "an alert is acknowledged, by link, HL7 or command"),
+    (codes.QUERY, None, "a C-FIND is sent"),
+    (
+        codes.SECURITY_ALERT,
+        codes.NODE_AUTHENTICATION,
+        "an association or a link is refused; the same again within a minute is counted",
+    ),
+    (codes.SECURITY_ALERT, codes.SOFTWARE_CONFIGURATION, "a role starts with another configuration than before"),
+    (
+        codes.SECURITY_ALERT,
+        codes.RESTRICTED_FUNCTION,
+        "`ich-node requeue`, `release`, `reject`, `resend` ...",
+    ),
+    (codes.SECURITY_ALERT, codes.RECORDING_STOPPED, "records were lost, since the disk took none"),
+)
+"""Which event makes which message; for the conformance statement."""
+
 LOG_NAME: Final = "Security Audit Log"
 """As A.5.3.2 wants it."""
 
