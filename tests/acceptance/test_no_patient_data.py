@@ -63,7 +63,7 @@ def node(tmp_path: Path, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> 
     secret.chmod(0o600)
     pacs = {"ae_title": "PACS", "host": "127.0.0.1", "port": free_port()}
     outcomes = ["positive", "indeterminate", "negative", "not_analysed"]
-    with listener("webhook", tmp_path, "204") as web_service, mail_server() as (mail_port, mailbox):
+    with listener("web", tmp_path, "204") as web_service, mail_server() as (mail_port, mailbox):
         sections: dict[str, Any] = {
             "query": pacs,
             "history": {"query": True},
