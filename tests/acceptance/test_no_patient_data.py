@@ -29,6 +29,8 @@ from tests.integration.test_alert_answers import END, VT, message
 from tests.running import NodeProcesses, free_port, leaks_a_socket, settings, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+_NUMBER = "1.2345678901"
+"""Stands for a canary of the same length until the data set is encoded."""
 KEPT = ("state/spool/", "state/results/", "state/audit/")
 """Where patient data is by design: images, reports, and the trail."""
 
@@ -140,10 +142,12 @@ def send_what_cannot_be_decoded(port: int) -> None:
     broken.PixelData = encapsulate([HEADER["PatientName"].encode() * 20])
     broken["PixelData"].is_undefined_length = True
     send(port, broken, syntax=JPEGLosslessSV1)
-    odd = put_into(ct_slice(1, StudyInstanceUID="2.25.56", SeriesInstanceUID="2.25.56.1", SOPInstanceUID="2.25.56.1.1",
-                            RescaleSlope=HEADER["PatientID"][:16], PatientAge=HEADER["PatientID"],
-                            ImagePositionPatient=HEADER["PatientID"][:16]))  # fmt: skip
-    send(port, odd)
+    uids = {"StudyInstanceUID": "2.25.56", "SeriesInstanceUID": "2.25.56.1", "SOPInstanceUID": "2.25.56.1.1"}
+    numbers = {"RescaleSlope": _NUMBER, "SliceThickness": _NUMBER, "ImagePositionPatient": [_NUMBER, "0", "0"]}
+    odd = encoded(put_into(ct_slice(1, **uids, PatientAge=HEADER["PatientID"], **numbers)))
+    text = odd.replace(_NUMBER.encode(), HEADER["PatientID"].encode())
+    with association(port) as to:
+        assert store_bytes(to, text, instance_uid=uids["SOPInstanceUID"]) == 0
 
 
 def send_what_is_quarantined(port: int) -> None:
