@@ -21,6 +21,7 @@ from pydicom.uid import (
 )
 
 from ich_node import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, association, deliver, query_retrieve, tls
+from ich_node.audit import events as audit_events
 from ich_node.config import Config
 from ich_node.receive import negotiation, scp, statuses, transport
 from ich_node.records import ANALYSED_SOP_CLASSES, HEMORRHAGE_CLASSES, Presence, Triage
@@ -210,6 +211,15 @@ def query_keys() -> str:
     return _table(("Query/Retrieve Level", "Keys"), rows)
 
 
+def audit_messages() -> str:
+    """The audit messages and what makes them."""
+    rows = [
+        (f"{event.meaning} ({event.value})", "" if kind is None else f"{kind.meaning} ({kind.value})", trigger)
+        for event, kind, trigger in audit_events.TRIGGERS
+    ]
+    return _table(("EventID", "EventTypeCode", "Trigger"), rows)
+
+
 def storage_classes() -> str:
     """Every storage class that is accepted by name."""
     rows = [(UID(uid).name, f"`{uid}`") for uid in negotiation.known_storage_classes()]
@@ -260,7 +270,7 @@ PARTS: Final[Mapping[str, Callable[[], str]]] = {
     part.__name__: part
     for part in (
         implementation, defaults, scp_contexts, transfer_syntaxes, scp_statuses, scu_contexts, scu_statuses,
-        query_contexts, query_keys, tls_profile,
+        query_contexts, query_keys, tls_profile, audit_messages,
         storage_classes, findings, presences, triage_categories, private_codes, coding_schemes,
     )
 }  # fmt: skip

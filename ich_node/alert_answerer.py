@@ -8,10 +8,13 @@ from contextlib import contextmanager
 from typing import Final
 
 from ich_node.alert import AnswerServer, HL7Answer, HL7Reply
+from ich_node.audit import AuditTrail, open_trail
+from ich_node.audit.subject import read_subject
 from ich_node.config import Config
 from ich_node.database import Database
 from ich_node.errors import TransientError
 from ich_node.job_queue.alert_answers import acknowledge, find_alert
+from ich_node.job_queue.alert_outbox import source_path
 from ich_node.log import EventLog
 from ich_node.service import listen
 
@@ -23,7 +26,9 @@ log = EventLog("answers")
 
 
 @contextmanager
-def taking_answers(config: Config, database: Database, stop: threading.Event) -> Iterator[None]:
+def taking_answers(
+    config: Config, database: Database, stop: threading.Event, trail: AuditTrail | None = None
+) -> Iterator[None]:
     """Take answers in a thread, where that is switched on. A thread that ends by itself sets ``stop``.
 
     Raises:
@@ -34,7 +39,7 @@ def taking_answers(config: Config, database: Database, stop: threading.Event) ->
         yield
         return
     with listen(settings.bind, settings.port, "alert_answers.port and alert_answers.bind") as listening:
-        decide = Answerer(database).decide
+        decide = Answerer(config, database, trail).decide
         server = AnswerServer(listening, settings.allows, decide, settings.idle_timeout_s)
         thread = threading.Thread(target=_run, args=(server, stop), name="answers")
         thread.start()
@@ -55,7 +60,9 @@ def _run(server: AnswerServer, stop: threading.Event) -> None:
 class Answerer:
     """Decides what an answer does."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, config: Config, database: Database, trail: AuditTrail | None = None) -> None:
+        self._state = config.state_directory
+        self._trail = trail or open_trail(config, "deliver")
         self._database = database
 
     def decide(self, answer: HL7Answer) -> HL7Reply:
@@ -76,6 +83,8 @@ class Answerer:
             log.warning("an answer does not acknowledge its alert", **fields, code=answer.code)
             return _NO_ACKNOWLEDGEMENT
         if acknowledge(self._database, asked.alert.identifier, answer.by):
+            subject = read_subject(source_path(self._state, asked.alert), asked.alert.study_instance_uid)
+            self._trail.alert_acknowledged(subject, asked.alert.identifier, answer.by, "HL7")
             log.info("alert acknowledged", **fields)
             return HL7Reply("AA", "acknowledged")
         return HL7Reply("AA", "nothing to acknowledge: somebody has already, or it is no longer open")

@@ -10,9 +10,11 @@ from datetime import datetime
 from typing import Any, Final
 
 from ich_node.alert import AlertMessage, message_of, message_of_node
-from ich_node.alert_channels import Channel
+from ich_node.alert_channels import Channel, channel_places
 from ich_node.alert_links import open_links
 from ich_node.alert_rules import channels_of, plan_alerts
+from ich_node.audit import AuditTrail, open_trail
+from ich_node.audit.subject import read_subject
 from ich_node.config import Config
 from ich_node.database import Database
 from ich_node.errors import AlertRefused, ChannelUnavailable, StorageFailed, StorageUnavailable
@@ -42,7 +44,16 @@ log = EventLog("alert")
 class Alerter:
     """Everything between a study's answer and the people who must know."""
 
-    def __init__(self, config: Config, database: Database, channels: Mapping[str, Channel]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        database: Database,
+        channels: Mapping[str, Channel],
+        trail: AuditTrail | None = None,
+    ) -> None:
+        self._trail = trail or open_trail(config, "deliver")
+        self._places = {name: f"{host}:{port}" for name, host, port in channel_places(config)}
+        self._mails = {one.name for one in config.alert_mail}
         self._config = config
         self._database = database
         self._channels = channels
@@ -127,18 +138,32 @@ class Alerter:
             answer = self._channels[alert.channel].tell(self._message(alert))
         except AlertRefused as error:
             state = mark_alert_refused(self._database, alert, self._owner, str(error), self._rules)
-            _log_failure(alert, state, str(error))
+            self._failed(alert, state, str(error))
         except (StorageFailed, StorageUnavailable):  # no fault of the alert
             raise
         except ChannelUnavailable as error:
             state = mark_untold(self._database, alert, self._owner, str(error), self._rules)
-            _log_failure(alert, state, str(error))
+            self._failed(alert, state, str(error))
         except Exception as error:  # noqa: BLE001 - the third broad catch: a poison alert stops no other, and no delivery
             state = mark_alert_refused(self._database, alert, self._owner, type(error).__name__, self._rules)
-            _log_failure(alert, state, type(error).__name__)
+            self._failed(alert, state, type(error).__name__)
         else:
             mark_told(self._database, alert, self._owner, answer)
+            self._audit(alert)
             log.info("told", **_fields(alert), outcome=alert.outcome, says=answer)
+
+    def _failed(self, alert: Alert, state: AlertState, why: str) -> None:
+        self._audit(alert, why)
+        _log_failure(alert, state, why)
+
+    def _audit(self, alert: Alert, why_not: str = "") -> None:
+        """Record who was told of a patient. Alerts of the node itself are about none."""
+        if alert.study_id is None:
+            return
+        place = self._places.get(alert.channel, alert.channel)
+        subject = read_subject(source_path(self._config.state_directory, alert), alert.study_instance_uid)
+        details = {"Alert": alert.identifier, "Channel": alert.channel, "Kind": str(alert.kind)}
+        self._trail.alert_told(place, subject, by_mail=alert.channel in self._mails, why_not=why_not, **details)
 
     def _message(self, alert: Alert) -> AlertMessage:
         if alert.study_id is None:

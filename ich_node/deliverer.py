@@ -13,6 +13,9 @@ from ich_node.alert_answerer import taking_answers
 from ich_node.alert_channels import make_channels
 from ich_node.alerter import Alerter
 from ich_node.association import Association, Patience, associate
+from ich_node.audit import AuditTrail, Outcome, Peer, Transfers, open_trail
+from ich_node.audit.sender import check_server, sending_audit
+from ich_node.audit.subject import read_subject
 from ich_node.config import Config
 from ich_node.database import Database, open_database, prepare_database
 from ich_node.deliver import StoreOutcome, Verdict, is_warning, store
@@ -48,13 +51,22 @@ _MOST_AT_ONCE = 20
 _DESTINATIONS_AT_ONCE = 8
 _GONE = "the report's file is gone; ich-node requeue makes a new report"
 
+_OUTCOMES = {Verdict.DELIVERED: Outcome.SUCCESS, Verdict.TRY_AGAIN: Outcome.MINOR, Verdict.REFUSED: Outcome.SERIOUS}
+
 log = EventLog("deliver")
 
 
 class Deliverer:
     """Everything between the outbox and the destinations."""
 
-    def __init__(self, config: Config, database: Database, alive: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        database: Database,
+        alive: Callable[[], None] = lambda: None,
+        trail: AuditTrail | None = None,
+    ) -> None:
+        self._transfers = Transfers(trail or open_trail(config, "deliver"), incoming=False)
         self._alive = alive
         self._config = config
         self._database = database
@@ -119,9 +131,12 @@ class Deliverer:
         try:
             with associate(destination, self._config.node.ae_title, classes, self._patience) as association:
                 reached = True
-                while left:
-                    self._send(association, left[0])
-                    left.pop(0)
+                try:
+                    while left:
+                        self._send(association, left[0])
+                        left.pop(0)
+                finally:
+                    self._transfers.end(association)
         except DestinationRefuses as error:
             self._refused(left, error)
         except DestinationUnavailable as error:
@@ -132,13 +147,28 @@ class Deliverer:
                 _log_failure(delivery, state, str(error))
 
     def _send(self, association: Association, delivery: Delivery) -> None:
+        subject, peer = (
+            read_subject(delivery.objects[0].path),
+            Peer(delivery.destination.ae_title, delivery.destination.host),
+        )
+        self._transfers.begin(association, peer, subject)
         try:
             outcome = store(association, delivery.objects, urgent=delivery.urgent)
+        except DestinationUnavailable as error:
+            sop_class, why = delivery.objects[0].sop_class_uid, str(error)
+            self._transfers.count(association, peer, subject, sop_class, held=True, outcome=Outcome.MINOR, why=why)
+            raise
         except ClassNotTaken as error:
             if delivery.kind == REPORT_KIND:
                 raise
             self._hold(delivery, str(error))
         else:
+            says = _OUTCOMES[outcome.verdict]
+            why = "" if says is Outcome.SUCCESS else f"status 0x{outcome.dimse_status:04X}"
+            (sop_class,) = {
+                one.sop_class_uid for one in delivery.objects if one.sop_instance_uid == outcome.sop_instance_uid
+            }
+            self._transfers.count(association, peer, subject, sop_class, held=True, outcome=says, why=why)
             self._note(delivery, outcome)
 
     def _refused(self, left: Sequence[Delivery], error: DestinationRefuses) -> None:
@@ -195,36 +225,41 @@ def run_deliverer(config: Config) -> None:
         ConfigError: secrets, certificates or templates of alerts cannot be used.
     """
     alerting = make_channels(config)
+    check_server(config)
     database = open_database(config.database_url, config.database.busy_timeout_s)
     notifier = SystemdNotifier()
     with stop_on_signals() as stop, holding_role(config.state_directory, "deliver"):
         prepare_database(database, config.state_directory)
         free_leases_of_the_dead(database)
         watch_certificate(config, database)
+        trail = open_trail(config, "deliver")
         with (
+            sending_audit(config, stop),
             start_housekeeping(config, database) as scheduler,
-            taking_answers(config, database, stop),
+            taking_answers(config, database, stop, trail),
             ThreadPoolExecutor(1, "alerts") as beside,
         ):
-            start_asking(config, database, stop)
+            start_asking(config, database, stop, trail)
             keep_time(config, database, partial(wake_housekeeping, scheduler))
-            alerts = beside.submit(Alerter(config, database, alerting).run, stop)
+            alerts = beside.submit(Alerter(config, database, alerting, trail).run, stop)
             alerts.add_done_callback(lambda _: stop.set())  # alerts that end by themselves end the process
+            trail.started(config)
             log.info("deliverer ready", destinations=[one.name for one in config.destination])
             notifier.ready(f"delivering to {len(config.destination)} destinations")
-            Deliverer(config, database, notifier.alive).run(stop)
+            Deliverer(config, database, notifier.alive, trail).run(stop)
             notifier.stopping()
             alerts.result()
+            trail.stopped()
     database.close()
 
 
-def start_asking(config: Config, database: Database, stop: threading.Event) -> None:
+def start_asking(config: Config, database: Database, stop: threading.Event, trail: AuditTrail | None = None) -> None:
     """Ask the PACS, where one is configured, in a thread of its own: if it hangs it holds up nothing else."""
     pacs = pacs_to_ask(config)
     if pacs is None:
         return
-    askers: list[PacsAsker] = [CountAsker(config, database, pacs)]
-    askers += [HistoryAsker(config, database, pacs)] if config.history.query else []
+    askers: list[PacsAsker] = [CountAsker(config, database, pacs, trail)]
+    askers += [HistoryAsker(config, database, pacs, trail)] if config.history.query else []
     for asker in askers:
         threading.Thread(target=asker.run, args=(stop,), name=asker.thread_name, daemon=True).start()
 

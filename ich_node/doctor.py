@@ -13,6 +13,9 @@ from pathlib import Path
 
 from ich_node.alert_channels import channel_places
 from ich_node.association import Patience
+from ich_node.audit.sender import server_of
+from ich_node.audit.stored import FOLDER, count_unsent
+from ich_node.audit.syslog import SyslogConnection, SyslogServer
 from ich_node.certificates import faults_of, read_own_certificate
 from ich_node.config import Config
 from ich_node.database import open_database, prepare_database
@@ -53,6 +56,8 @@ def examine(config: Config) -> Iterator[Finding]:
         yield _look("the PACS of [query]", partial(_destination, config, pacs))
     for name, host, port in channel_places(config):
         yield _look(f"alert channel {name}", partial(_channel, config, host, port))
+    if (server := server_of(config)) is not None:
+        yield _look("audit server", partial(_audit, config, server))
 
 
 def _look(what: str, see: Callable[[], str]) -> Finding:
@@ -141,6 +146,14 @@ def _destination(config: Config, destination: Destination) -> str:
     echo(destination, config.node.ae_title, patience)
     by = " by TLS" if destination.tls is not None else ""
     return f"{destination.ae_title} at {destination.host}:{destination.port} answers C-ECHO{by}"
+
+
+def _audit(config: Config, server: SyslogServer) -> str:
+    SyslogConnection(server, config.alert.connect_timeout_s).close()
+    waiting = count_unsent(config.state_directory / FOLDER)
+    return (
+        f"{server.host}:{server.port} takes connections over TLS; {waiting} messages are not sent yet, or not for sure"
+    )
 
 
 def _channel(config: Config, host: str, port: int) -> str:

@@ -12,6 +12,8 @@ from typing import Any
 from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_MISSED, JobExecutionEvent
 from apscheduler.schedulers.background import BackgroundScheduler
 
+from ich_node.audit import open_trail
+from ich_node.audit.stored import FOLDER, delete_old_files
 from ich_node.config import Config
 from ich_node.database import Database
 from ich_node.durable import PART_SUFFIX
@@ -52,6 +54,7 @@ def start_housekeeping(config: Config, database: Database) -> Iterator[Backgroun
         (delete_expired, 900),
         (remove_strays, 3600),
         (watch_certificate, 6 * 3600),
+        (delete_old_audit, 3600),
     ]
     for job, seconds in jobs:
         scheduler.add_job(job, "interval", seconds=seconds, args=(config, database), id=job.__name__)
@@ -87,10 +90,10 @@ def delete_expired(config: Config, database: Database) -> int:
         not_head_before=now - days.not_head_days * _SECONDS_A_DAY,
     ):
         forget_files(database, files)
-        count += _unlink(config, files)
+        count += _unlink(config, files, images=True)
     while files := expired_results(database, before=now - days.results_days * _SECONDS_A_DAY):
         forget_results(database, files)
-        count += _unlink(config, files)
+        count += _unlink(config, files, images=False)
     if count:
         log.info("expired files deleted", count=count)
     return count
@@ -141,7 +144,16 @@ def watch_certificate(config: Config, _database: Database) -> None:
         log_state(files, serves=bool(config.tls.port), calls=calls_by_tls(config))
 
 
-def _unlink(config: Config, files: list[StoredFile]) -> int:
+def delete_old_audit(config: Config, _database: Database) -> int:
+    """Delete what is past its days of the audit trail, once the server has it; return how many files went."""
+    audit = config.audit
+    return delete_old_files(config.state_directory / FOLDER, audit.keep_days, must_be_sent=bool(audit.host))
+
+
+def _unlink(config: Config, files: list[StoredFile], *, images: bool) -> int:
+    trail = open_trail(config, "housekeeping")
+    trail.files_deleted([config.state_directory / one.path for one in files], images=images)
+    trail.close()
     for one in files:
         (config.state_directory / one.path).unlink(missing_ok=True)
     return len(files)

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from typing import Final
 
 from ich_node.association import Patience
+from ich_node.audit import AuditTrail, Peer, open_trail
 from ich_node.config import Config
 from ich_node.database import Database
 from ich_node.errors import DestinationRefuses, DestinationUnavailable, TransientError
@@ -18,7 +19,13 @@ from ich_node.job_queue.history_questions import (
     studies_to_ask_about,
 )
 from ich_node.log import EventLog
-from ich_node.query_retrieve import count_instances, find_earlier_studies, read_study_of_patient
+from ich_node.query_retrieve import (
+    QUERY_SYNTAX,
+    STUDY_ROOT_FIND,
+    count_instances,
+    find_earlier_studies,
+    read_study_of_patient,
+)
 from ich_node.records import Destination
 
 _POLL_S: Final = 0.1
@@ -35,8 +42,9 @@ class PacsAsker(ABC):
 
     thread_name: str
 
-    def __init__(self, config: Config, database: Database, pacs: Destination) -> None:
+    def __init__(self, config: Config, database: Database, pacs: Destination, trail: AuditTrail | None = None) -> None:
         settings = config.delivery
+        self._trail = trail or open_trail(config, "deliver")
         self._config = config
         self._database = database
         self._pacs = pacs
@@ -55,6 +63,10 @@ class PacsAsker(ABC):
     @abstractmethod
     def step(self) -> bool:
         """Ask about what there is to ask; False where there is nothing."""
+
+    def _asked(self, identifier: bytes) -> None:
+        peer = Peer(self._pacs.ae_title, self._pacs.host)
+        self._trail.queried(peer, STUDY_ROOT_FIND, identifier, QUERY_SYNTAX)
 
     def _turns(self, *, silent: bool) -> bool:
         """Note whether the PACS answers; True where it is another way than at the last question."""
@@ -78,7 +90,7 @@ class CountAsker(PacsAsker):
         asked_at = note_asked(self._database, question.series_id)
         uids, ae_title = (question.study_instance_uid, question.series_instance_uid), self._config.node.ae_title
         try:
-            count = count_instances(self._pacs, ae_title, *uids, self._patience)
+            count = count_instances(self._pacs, ae_title, *uids, self._patience, self._asked)
         except (DestinationUnavailable, DestinationRefuses) as error:
             if self._turns(silent=True):
                 pacs = self._pacs.ae_title
@@ -95,8 +107,8 @@ class HistoryAsker(PacsAsker):
 
     thread_name = "ask-history"
 
-    def __init__(self, config: Config, database: Database, pacs: Destination) -> None:
-        super().__init__(config, database, pacs)
+    def __init__(self, config: Config, database: Database, pacs: Destination, trail: AuditTrail | None = None) -> None:
+        super().__init__(config, database, pacs, trail)
         settings = config.delivery
         self._patience = Patience(
             min(settings.connect_timeout_s, _LONGEST_CONNECT_S), min(settings.response_timeout_s, _LONGEST_RESPONSE_S)
@@ -115,7 +127,8 @@ class HistoryAsker(PacsAsker):
         if study is None:
             return
         try:
-            earlier = find_earlier_studies(self._pacs, self._config.node.ae_title, study, self._patience)
+            ae_title = self._config.node.ae_title
+            earlier = find_earlier_studies(self._pacs, ae_title, study, self._patience, self._asked)
         except (DestinationUnavailable, DestinationRefuses) as error:
             if self._turns(silent=True):
                 pacs = self._pacs.ae_title

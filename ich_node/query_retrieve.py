@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
 from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
+from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom.association import Association
+from pynetdicom.dsutils import encode
 
 from ich_node.association import Patience, associate
 from ich_node.errors import DestinationRefuses, DestinationUnavailable
@@ -23,7 +25,12 @@ STUDY_KEYS: Final = (
     "QueryRetrieveLevel", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "StudyInstanceUID", "StudyDate",
     "StudyTime", "ModalitiesInStudy",
 )  # fmt: skip
+QUERY_SYNTAX: Final = str(ExplicitVRLittleEndian)
+"""In which ``Asked`` is told of a query."""
 IMAGE_KEYS: Final = ("QueryRetrieveLevel", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
+
+Asked = Callable[[bytes], None]
+"""Is told the identifier of each query before it is sent, encoded in ``QUERY_SYNTAX``."""
 
 _SUCCESS: Final = 0x0000
 _PENDING: Final = (0xFF00, 0xFF01)
@@ -37,8 +44,9 @@ _MOST_ANSWERS: Final = 20_000
 
 
 def count_instances(
-    destination: Destination, ae_title: str, study_instance_uid: str, series_instance_uid: str, patience: Patience
-) -> int | None:
+    destination: Destination, ae_title: str, study_instance_uid: str, series_instance_uid: str, patience: Patience,
+    asked: Asked = lambda _identifier: None,
+) -> int | None:  # fmt: skip
     """Ask how many instances a series has; None where the PACS does not know it.
 
     Asks at SERIES level; where the PACS leaves the number out, which is an optional key, its answers at IMAGE level are
@@ -50,11 +58,12 @@ def count_instances(
     """
     uids = {"StudyInstanceUID": study_instance_uid, "SeriesInstanceUID": series_instance_uid}
     with associate(destination, ae_title, [STUDY_ROOT_FIND], patience) as association:
-        asked = _identifier(SERIES_KEYS, QueryRetrieveLevel="SERIES", **uids)
-        known = [one for one in _find(association, asked) if _text(one, "SeriesInstanceUID") == series_instance_uid]
+        query = _identifier(SERIES_KEYS, QueryRetrieveLevel="SERIES", **uids)
+        found = _find(association, query, asked)
+        known = [one for one in found if _text(one, "SeriesInstanceUID") == series_instance_uid]
         if not known:
             return None
-        return max(map(_number, known)) or _count_images(association, uids) or None
+        return max(map(_number, known)) or _count_images(association, uids, asked) or None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +91,9 @@ def read_study_of_patient(image: Path) -> StudyOfPatient | None:
 
 
 def find_earlier_studies(
-    destination: Destination, ae_title: str, study: StudyOfPatient, patience: Patience
-) -> EarlierStudies | None:
+    destination: Destination, ae_title: str, study: StudyOfPatient, patience: Patience,
+    asked: Asked = lambda _identifier: None,
+) -> EarlierStudies | None:  # fmt: skip
     """Ask which CT studies a patient had before; None where the answers do not tell.
 
     Only an answer with the same PatientID, and with no other issuer or birth date, is of this patient. Where answers
@@ -93,17 +103,17 @@ def find_earlier_studies(
         DestinationUnavailable: no connection, an abort, or no complete answer in time.
         DestinationRefuses: it rejects the association, or answers no such query.
     """
-    asked = _identifier(
+    query = _identifier(
         STUDY_KEYS, QueryRetrieveLevel="STUDY", PatientID=study.patient_id, ModalitiesInStudy="CT",
         IssuerOfPatientID=study.issuer_of_patient_id, StudyDate=f"-{study.study_date}",
     )  # fmt: skip
     if not study.patient_id.isascii():
-        asked.SpecificCharacterSet = "ISO_IR 192"
+        query.SpecificCharacterSet = "ISO_IR 192"
     earlier: dict[str, str] = {}
     in_doubt = False
     until = time.monotonic() + _LONGEST_S
     with associate(destination, ae_title, [STUDY_ROOT_FIND], patience) as association:
-        for match in _find(association, asked):
+        for match in _find(association, query, asked):
             if time.monotonic() > until:
                 association.abort()
                 raise DestinationUnavailable("the answers to the C-FIND do not end in time")
@@ -150,11 +160,11 @@ def _values(match: Dataset, keyword: str) -> list[str]:
     return [value] if isinstance(value, str) else [str(one) for one in value]
 
 
-def _count_images(association: Association, uids: dict[str, str]) -> int:
-    asked = _identifier(IMAGE_KEYS, QueryRetrieveLevel="IMAGE", **uids)
+def _count_images(association: Association, uids: dict[str, str], asked: Asked) -> int:
+    query = _identifier(IMAGE_KEYS, QueryRetrieveLevel="IMAGE", **uids)
     series_instance_uid = uids["SeriesInstanceUID"]
     of_the_series = (
-        one for one in _find(association, asked) if _text(one, "SeriesInstanceUID") in ("", series_instance_uid)
+        one for one in _find(association, query, asked) if _text(one, "SeriesInstanceUID") in ("", series_instance_uid)
     )
     return len({_text(one, "SOPInstanceUID") for one in of_the_series} - {""})
 
@@ -166,8 +176,9 @@ def _identifier(keys: tuple[str, ...], **values: str) -> Dataset:
     return identifier
 
 
-def _find(association: Association, identifier: Dataset) -> Iterator[Dataset]:
+def _find(association: Association, identifier: Dataset, asked: Asked) -> Iterator[Dataset]:
     """Give the matches of one C-FIND. Ends by itself only where all of them came."""
+    asked(encode(identifier, is_implicit_vr=False, is_little_endian=True) or b"")
     try:
         for number, (response, match) in enumerate(association.send_c_find(identifier, STUDY_ROOT_FIND)):
             status = response.get("Status")

@@ -8,12 +8,14 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from ich_node.cli.node import open_queue, read_config, with_config
+from ich_node.cli.node import audit_command, open_queue, read_config, with_config
 from ich_node.config import find_config
 from ich_node.errors import AlertRefused, ChannelUnavailable
 
 if TYPE_CHECKING:
     from ich_node.alert_channels import Channel
+    from ich_node.config import Config
+    from ich_node.database import Database
 
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 else:
@@ -48,16 +50,37 @@ def add_commands(commands: Commands) -> None:
 def _acknowledge(options: argparse.Namespace) -> int:
     from ich_node.job_queue.alert_answers import acknowledge
 
-    count = acknowledge(open_queue(read_config(options)), options.what, options.by or getpass.getuser())
+    config = read_config(options)
+    database, by = open_queue(config), options.by or getpass.getuser()
+    count = acknowledge(database, options.what, by)
+    if count:
+        _audit_acknowledgement(config, database, options.what, by)
     nothing = "nothing to acknowledge: no alert of that identifier or study was sent, or somebody has already"
     sys.stdout.write(f"{count} alert{'' if count == 1 else 's'} acknowledged\n" if count else f"{nothing}\n")
     return 0 if count else 1
 
 
+def _audit_acknowledgement(config: Config, database: Database, what: str, by: str) -> None:
+    from ich_node.audit import Subject, open_trail
+    from ich_node.audit.subject import read_subject
+    from ich_node.job_queue.alert_answers import find_alert
+    from ich_node.job_queue.alert_outbox import source_path
+
+    asked = find_alert(database, what)
+    trail = open_trail(config, "ack")
+    subject = Subject("", what)  # named by its study
+    if asked is not None:
+        subject = read_subject(source_path(config.state_directory, asked.alert), asked.alert.study_instance_uid)
+    trail.alert_acknowledged(subject, what if asked else "all of the study", by, f"command of {trail.person.user_id}")
+    trail.close()
+
+
 def _resend(options: argparse.Namespace) -> int:
     from ich_node.job_queue.alert_outbox import send_again
 
-    count = send_again(open_queue(read_config(options)), options.identifier)
+    config = read_config(options)
+    count = send_again(open_queue(config), options.identifier)
+    audit_command(config, "alert-resend", None, Alerts=str(count), Identifier=options.identifier or "")
     alerts = f"{count} alert{'' if count == 1 else 's'} will be sent again"
     sys.stdout.write(f"{alerts if count else 'no alert that is DEAD'}\n")
     return 0 if count else 1

@@ -60,6 +60,15 @@ def open_queue(config: Config) -> Database:
     return database
 
 
+def audit_command(config: Config, command: str, uid: str | None = None, **details: str) -> None:
+    """Record in the audit trail that this command changed what the node does, and who gave it."""
+    from ich_node.audit import open_trail
+
+    trail = open_trail(config, command)
+    trail.commanded(command, [uid] if uid else [], **details)
+    trail.close()
+
+
 def _start(config: Config, role: str) -> None:
     from ich_node.service import keep_to_ourselves
 
@@ -122,6 +131,7 @@ def _decode_nothing() -> None:
 
 def _check_config(options: argparse.Namespace) -> int:
     from ich_node.alert_channels import channel_places, make_channels, without_credentials
+    from ich_node.audit.sender import check_server
     from ich_node.web.certificate import check_certificate, key_is_credential
 
     path = find_config(options.config)
@@ -134,6 +144,7 @@ def _check_config(options: argparse.Namespace) -> int:
         check_certificate(config, path)
     for warning in _check_tls(config, path):
         sys.stdout.write(f"{path}: warning: {warning}\n")
+    check_server(config, path)
     later = len(channels) - len(looked_at) + key_is_credential(config)
     sys.stdout.write(
         f"{path}: no faults; {config.node.ae_title} on {_ports(config)}, {len(config.peer)} peers, "

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ich_node.cli.node import Commands, open_queue, read_config, with_config
+from ich_node.cli.node import Commands, audit_command, open_queue, read_config, with_config
 from ich_node.records import REPORT_KIND, Destination, StudySent
 
 if TYPE_CHECKING:
@@ -284,7 +284,9 @@ def _requeue(options: argparse.Namespace) -> int:
     if not options.uid and not options.failed:
         sys.stderr.write("ich-node requeue: name a study or series UID, or --failed\n")
         return 2
-    count = requeue(open_queue(read_config(options)), uid=options.uid, failed_only=options.failed)
+    config = read_config(options)
+    count = requeue(open_queue(config), uid=options.uid, failed_only=options.failed)
+    audit_command(config, "requeue", options.uid, Series=str(count), Failed=str(options.failed))
     none = "no such series here, or its images were deleted: send the study again"
     sys.stdout.write(f"{count} series queued again\n" if count or options.failed else f"{none}\n")
     return 0 if count else 1
@@ -293,13 +295,19 @@ def _requeue(options: argparse.Namespace) -> int:
 def _release(options: argparse.Namespace) -> int:
     from ich_node.job_queue import release_quarantined
 
-    return _say_of_quarantined(release_quarantined(open_queue(read_config(options)), options.uid), "released")
+    config = read_config(options)
+    count = release_quarantined(open_queue(config), options.uid)
+    audit_command(config, "release", options.uid, Series=str(count))
+    return _say_of_quarantined(count, "released")
 
 
 def _reject(options: argparse.Namespace) -> int:
     from ich_node.job_queue import reject_quarantined
 
-    return _say_of_quarantined(reject_quarantined(open_queue(read_config(options)), options.uid), "rejected")
+    config = read_config(options)
+    count = reject_quarantined(open_queue(config), options.uid)
+    audit_command(config, "reject", options.uid, Series=str(count))
+    return _say_of_quarantined(count, "rejected")
 
 
 def _say_of_quarantined(count: int, what: str) -> int:
@@ -325,6 +333,9 @@ def _resend(options: argparse.Namespace) -> int:
         study_instance_uid=options.uid,
         dead_only=options.dead,
         destination=options.destination,
+    )
+    audit_command(
+        config, "resend", options.uid, Deliveries=str(count), Dead=str(options.dead), To=options.destination or ""
     )
     nothing = "no report to send again" + (
         "; nothing leaves the node in shadow mode" if config.node.mode == "shadow" else ""

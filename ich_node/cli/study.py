@@ -120,7 +120,7 @@ def _score(options: argparse.Namespace) -> int:
                 eligibility_rules(config),
             )
         if options.output:
-            _write_results(scores, model, decoder, options.output)
+            _audit_export(options, config, _write_results(scores, model, decoder, options.output))
     _print_scores(scores, model, as_list=options.json)
     for unread in scores.unread:
         sys.stderr.write(f"{unread.path}: {unread.why}\n")
@@ -138,12 +138,13 @@ def _progress(console: Console) -> Progress:
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
-def _write_results(scores: Scores, model: Any, decoder: Any, directory: Path) -> None:
+def _write_results(scores: Scores, model: Any, decoder: Any, directory: Path) -> list[Path]:
     """Write of each series the report in its richest encoding, and the objects for viewers."""
     from ich_node.records import REPORT_KIND
     from ich_node.scoring import build_results
 
     directory.mkdir(parents=True, exist_ok=True)
+    written = []
     for number, series in enumerate(scores.series, start=1):
         report, *others = build_results(series, model, decoder)
         for one in (report, *(other for other in others if other.kind != REPORT_KIND)):
@@ -151,6 +152,26 @@ def _write_results(scores: Scores, model: Any, decoder: Any, directory: Path) ->
             path = directory / f"{number:03d}-{name}.dcm"
             path.write_bytes(one.part10)
             sys.stderr.write(f"{path}\n")
+            written.append(path)
+    return written
+
+
+def _audit_export(options: argparse.Namespace, config: Config, written: list[Path]) -> None:
+    """Record that results were written, where this is a node: one of which there is a state folder."""
+    from ich_node.audit import open_trail
+    from ich_node.audit.subject import read_object
+
+    if not find_config(options.config).is_file() or not config.state_directory.is_dir():
+        return
+    studies: dict[str, list[str]] = {}
+    for one in filter(None, map(read_object, written)):
+        uids = studies.setdefault(one.subject.patient_id, [])
+        if one.subject.study_instance_uid not in uids:
+            uids.append(one.subject.study_instance_uid)
+    trail = open_trail(config, "score")
+    for patient_id, uids in studies.items():
+        trail.files_exported(options.output, {patient_id: uids})
+    trail.close()
 
 
 def _print_scores(scores: Scores, model: Any, *, as_list: bool) -> None:

@@ -20,6 +20,7 @@ from ich_node.config.alert_sections import (
     WebhookChannelSettings,
 )
 from ich_node.config.answer_sections import AlertAnswersSettings, WebSettings
+from ich_node.config.audit_section import AuditSettings
 from ich_node.config.sections import (
     DatabaseSettings,
     DecodeSettings,
@@ -61,6 +62,7 @@ class Config(Section):
     delivery: DeliverySettings = DeliverySettings()
     database: DatabaseSettings = DatabaseSettings()
     retention: RetentionSettings = RetentionSettings()
+    audit: AuditSettings = AuditSettings()
     peer: Annotated[tuple[PeerSettings, ...], Field(strict=False)] = ()
     destination: Annotated[tuple[DestinationSettings, ...], Field(strict=False)] = ()
     priority: Annotated[tuple[PrioritySettings, ...], Field(strict=False)] = ()

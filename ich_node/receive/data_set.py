@@ -8,7 +8,7 @@ import struct
 import time
 import warnings
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from io import BytesIO
 from typing import Any, Final
@@ -34,7 +34,7 @@ _PIXEL_TAGS: Final = (0x7FE00008, 0x7FE00009, 0x7FE00010)
 _WANTED: Final = [
     "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Modality", "Rows", "Columns",
     "SamplesPerPixel", "BitsAllocated", "NumberOfFrames", "PhotometricInterpretation", "PixelDataProviderURL",
-    "StationName", "RequestedProcedurePriority", *ACQUISITION_KEYWORDS,
+    "StationName", "RequestedProcedurePriority", "PatientID", *ACQUISITION_KEYWORDS,
 ]  # fmt: skip
 _WANTED_TAG: Final = {keyword: Tag(keyword) for keyword in _WANTED}
 _WANTED_TAGS: Final[list[BaseTag | int]] = list(_WANTED_TAG.values())
@@ -73,6 +73,8 @@ class Identity:
     station_name: str = ""
     requested_priority: str = ""
     """RequestedProcedurePriority in capitals; empty where it is absent."""
+    patient_id: str = field(default="", repr=False)
+    """For the audit trail alone."""
 
 
 @dataclass(slots=True)
@@ -107,6 +109,7 @@ def identify(encoded: bytes | memoryview, transfer_syntax_uid: str) -> Identity:
         acquired_at=acquired_at(partial(_text, header), time.time()),
         station_name=_text(header, "StationName"),
         requested_priority=_text(header, "RequestedProcedurePriority").upper(),
+        patient_id=_patient_id(header),
     )
 
 
@@ -180,6 +183,18 @@ def _text(header: Dataset, keyword: str) -> str:
     element = header.get_item(_WANTED_TAG[keyword], keep_deferred=True)
     value = element.value if element is not None else None
     return value.decode("ascii", "replace").strip(" \0") if isinstance(value, bytes) else ""
+
+
+def _patient_id(header: Dataset) -> str:
+    """Decode it as its character set says, where it needs one."""
+    element = header.get_item(_WANTED_TAG["PatientID"], keep_deferred=True)
+    raw = element.value if element is not None else None
+    if not isinstance(raw, bytes) or raw.isascii():
+        return _text(header, "PatientID")
+    try:
+        return str(header.PatientID or "").strip(" \0")
+    except _UNPARSABLE:
+        return raw.decode("latin-1").strip(" \0")
 
 
 def _faults_of_uids(uids: tuple[str, ...]) -> tuple[str, ...]:

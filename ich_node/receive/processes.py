@@ -22,6 +22,7 @@ from typing import Final, NoReturn
 from pydicom.config import IGNORE
 from pydicom.config import settings as pydicom_settings
 
+from ich_node.audit import open_trail
 from ich_node.config import Config
 from ich_node.database import Database, open_database, prepare_database
 from ich_node.errors import StartError, StorageFailed, StorageUnavailable, TransientError
@@ -65,14 +66,17 @@ def run_receiver(config: Config) -> None:
     with stop_on_signals() as stop, holding_role(config.state_directory, "receive"):
         prepare_database(database, config.state_directory)
         keep_time(config, database)
-        receiver = Receiver(config, database)
+        trail = open_trail(config, "receive")
+        receiver = Receiver(config, database, trail)
         processes = number_of_processes(config)
         receiver.prepare()
         receiver.listen(processes)
+        trail.started(config)
         if processes == 1:
             _serve_alone(config, receiver, stop, notifier)
         else:
             Processes(config, database, receiver, processes, notifier).run(stop)
+        trail.stopped()
     database.close()
 
 
@@ -281,6 +285,7 @@ def _serve_until_told(number: int, receiver: Receiver, line: socket.socket) -> i
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # from a terminal all get it, and the first process decides
+    receiver.work_apart()
     receiver.serve(number)
     beat_at = 0.0
     while receiver.alive and not receiver.failed and not stop.is_set():
@@ -292,6 +297,7 @@ def _serve_until_told(number: int, receiver: Receiver, line: socket.socket) -> i
         if select.select([line], [], [], _LOOK_S)[0]:
             return 1  # the first process is gone: end as it did, and free the port for its successor
     receiver.stop(FAILED_DRAIN_S if receiver.failed else DRAIN_S)
+    receiver.end_trail()
     if receiver.failed:
         return _STORAGE_FAILED
     return 0 if stop.is_set() else 1

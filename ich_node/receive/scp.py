@@ -23,6 +23,7 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at run time
 
 from ich_node import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from ich_node.audit import AuditTrail, Outcome, Peer, Subject, Transfers, open_trail
 from ich_node.config import Config
 from ich_node.database import Database
 from ich_node.errors import StartError, StorageFailed, StorageUnavailable, TransientError
@@ -71,9 +72,11 @@ class _Sender:
 class Receiver:
     """A storage SCP over one state folder."""
 
-    def __init__(self, config: Config, database: Database) -> None:
+    def __init__(self, config: Config, database: Database, trail: AuditTrail | None = None) -> None:
         self._config = config
         self._database = database
+        self._trail = trail or open_trail(config, "receive")
+        self._transfers = Transfers(self._trail, incoming=True)
         self._spool = Spool(config.state_directory, config.receiver.reserve_mib)
         accept = config.receiver.accept
         self._negotiation = Negotiation(config.peer, allow_any=config.receiver.allow_any, accept=accept)
@@ -125,6 +128,7 @@ class Receiver:
         self._owner = new_owner()
         for server in self._servers:
             server.number, server.went_round_at = number, time.monotonic()
+            server.refused = self._trail.refused
             thread = threading.Thread(target=server.serve_forever, args=(0.2,), name="listener", daemon=True)
             self._threads.append(thread)
             thread.start()
@@ -148,6 +152,15 @@ class Receiver:
     def failed(self) -> bool:
         """The disk or the database failed: nothing is stored any more, and this process has to end."""
         return self._failed.is_set() or self._database.failed
+
+    def work_apart(self) -> None:
+        """Have an audit trail of one's own, as a process beside the one that made this receiver."""
+        self._trail = open_trail(self._config, "receive")
+        self._transfers = Transfers(self._trail, incoming=True)
+
+    def end_trail(self) -> None:
+        """Let go of the audit trail of a process that worked apart."""
+        self._trail.close()
 
     def look(self) -> None:
         """Look whether the listeners go round, and the database answers.
@@ -209,6 +222,7 @@ class Receiver:
                 ae_title=settings.ae_title,
                 evt_handlers=[
                     (evt.EVT_REQUESTED, self.on_requested),
+                    (evt.EVT_REJECTED, self.on_rejected),
                     (evt.EVT_SOP_COMMON, serve_as_storage),
                     (evt.EVT_C_STORE, self.on_store),
                     (evt.EVT_RELEASED, self.on_released),
@@ -264,24 +278,32 @@ class Receiver:
         wrapped = event.assoc.dul.socket
         certificate = peer_certificate(None if wrapped is None else wrapped.socket)
         if not self._negotiation.admits(calling, address, certificate):
-            event.assoc.acse.send_reject(
-                _REJECTED_PERMANENT, _BY_USER, self._why_refused(calling, address, certificate)
-            )
+            reason = self._why_refused(request, address, certificate)
+            event.assoc.acse.send_reject(_REJECTED_PERMANENT, _BY_USER, reason)
             event.assoc.kill()
             return
         proposed = [str(context.abstract_syntax) for context in request.presentation_context_definition_list or ()]
         event.assoc.acceptor.supported_contexts = self._negotiation.contexts_for(proposed)
 
-    def _why_refused(self, calling: str, address: str, certificate: PeerCertificate | None) -> int:
+    def _why_refused(self, request: A_ASSOCIATE, address: str, certificate: PeerCertificate | None) -> int:
         """Log a refusal; give the reason for the A-ASSOCIATE-RJ (PS3.8 9.3.4)."""
+        calling, called = request.calling_ae_title.strip(), request.called_ae_title.strip()
         known = self._negotiation.knows(calling)
         if self._negotiation.asks_for_a_certificate(calling, address):
             shown = "none" if certificate is None else certificate.sha256
             log.warning("association refused: its certificate does not belong to its AE title", address=address,
                         calling_ae_title=calling, certificate=shown)  # fmt: skip
+            self._trail.refused(address, "association refused: another certificate", calling, called)
             return _CALLING_AE_TITLE_NOT_RECOGNISED
         log.warning("association refused", address=address, calling_ae_title=calling, ae_title_known=known)
+        self._trail.refused(address, "association refused: not on the allow-list", calling, called)
         return _NO_REASON if known else _CALLING_AE_TITLE_NOT_RECOGNISED
+
+    def on_rejected(self, event: Event) -> None:
+        """Record that an association was rejected for what pynetdicom looks at: it called somebody else."""
+        request, address = cast(A_ASSOCIATE, event.assoc.requestor.primitive), event.assoc.requestor.address
+        called = request.called_ae_title.strip()
+        self._trail.refused(address, "association refused: not the called AE title", request.calling_ae_title, called)
 
     def on_store(self, event: Event) -> int:
         """Answer a C-STORE (PS3.4 B.2.2): success means that the object is safe."""
@@ -289,15 +311,23 @@ class Receiver:
             return self._store(event)
         except RefusedDataSet as refused:
             log.warning("object refused", why=refused.why, status=f"0x{refused.status:04X}", **_origin(event))
+            self._audit_refusal(event, refused.why)
             return refused.status
         except (StorageUnavailable, StorageFailed) as error:
             if isinstance(error, StorageFailed):
                 self._failed.set()
             log.error("object refused", error, status="0xA700", **_origin(event))
+            self._audit_refusal(event, type(error).__name__, Outcome.MINOR)
             return statuses.OUT_OF_RESOURCES
         except Exception as error:  # noqa: BLE001 - one of the two broad catches: a peer always gets a status
             log.error("object refused", error, status="0x0110", **_origin(event))
+            self._audit_refusal(event, type(error).__name__)
             return statuses.PROCESSING_FAILURE
+
+    def _audit_refusal(self, event: Event, why: str, outcome: Outcome = Outcome.SERIOUS) -> None:
+        """Count an object that was refused. Of whom it says that it is, nobody believes."""
+        sop_class_uid = str(event.context.abstract_syntax)
+        self._transfers.count(event.assoc, _peer(event), Subject("", ""), sop_class_uid, outcome=outcome, why=why)
 
     def on_released(self, event: Event) -> None:
         """Let the series of a released association close soon, but for those another association still sends."""
@@ -321,7 +351,9 @@ class Receiver:
     def _ended(self, event: Event) -> SendingAssociation | None:
         """Give an association that has sent something, once."""
         with self._lock:
-            return self._sending.pop(event.assoc, None)
+            ended = self._sending.pop(event.assoc, None)
+        self._transfers.end(event.assoc)  # only now: a connection that closes meanwhile must not take the release away
+        return ended
 
     def _association(self, event: Event) -> SendingAssociation:
         with self._lock:
@@ -349,7 +381,11 @@ class Receiver:
             log.warning("object has a fault of form", fault=warning, **_origin(event))
         requestor = event.assoc.requestor
         sender = _Sender(requestor.ae_title.strip(), requestor.address, self._association(event))
+        subject, peer = Subject(identity.patient_id, identity.study_instance_uid), _peer(event)
+        self._transfers.begin(event.assoc, peer, subject)
         reception, series_id = self._keep(encoded, identity, syntax, sender)
+        held = reception is Reception.DUPLICATE
+        self._transfers.count(event.assoc, peer, subject, identity.sop_class_uid, held=held)
         log.info("object received", reception=reception.name, series=series_id, bytes=len(encoded), **_origin(event))
         if reception is Reception.QUARANTINED:
             log.error("an image's UID is in two series; both are quarantined", None, series=series_id, **_origin(event))
@@ -406,3 +442,8 @@ def _origin(event: Event) -> dict[str, str]:
         "address": requestor.address,
         "association": event.assoc.name,
     }
+
+
+def _peer(event: Event) -> Peer:
+    requestor = event.assoc.requestor
+    return Peer(requestor.ae_title.strip(), requestor.address)

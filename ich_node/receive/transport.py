@@ -75,6 +75,8 @@ class Server(ThreadedAssociationServer):
         self.ae.maximum_associations += FOR_ECHO + WAITING  # ours is the limit: pynetdicom counts too late
         self.knows: Callable[[AssociationRequest, str, PeerCertificate | None], bool] = lambda *_: True
         """Whether a request from an address, with a certificate that was verified, will be accepted."""
+        self.refused: Callable[[str, str], None] = lambda _address, _why: None
+        """Is told who was not let in, and why, for the audit trail."""
         self.tls: Callable[[], ssl.SSLContext] | None = None
         """Gives what new connections are wrapped with; None: this port is plain DICOM."""
         self.longest_object = sys.maxsize
@@ -174,6 +176,7 @@ class ConnectionHandler(RequestHandler):
         known = self.server.knows(asked, address, peer_certificate(self.request))
         if not self.server.admission.admit(lambda: self._begin(asked.pdu), echo_alone=asked.echo_alone, known=known):
             log.warning("association refused: all are in use", address=address)
+            self.server.refused(address, "association refused: all are in use")
             self._refuse()
 
     def _begin(self, asked: bytes) -> AssociationOfOurs:

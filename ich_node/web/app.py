@@ -16,6 +16,7 @@ from ich_node.database import Database
 from ich_node.errors import TransientError
 from ich_node.job_queue.alert_answers import AskedAlert, acknowledge, find_alert
 from ich_node.log import EventLog
+from ich_node.web.audit import PageAudit
 from ich_node.web.pages import STYLE_HASH, Pages
 
 _LONGEST_FORM: Final = 4096
@@ -36,7 +37,7 @@ _HEADERS: Final = {
 log = EventLog("web")
 
 
-def make_app(ae_title: str, database: Database, links: AlertLinks) -> FastAPI:
+def make_app(ae_title: str, database: Database, links: AlertLinks, auditing: PageAudit) -> FastAPI:
     """Make the application.
 
     Args:
@@ -45,26 +46,31 @@ def make_app(ae_title: str, database: Database, links: AlertLinks) -> FastAPI:
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     pages = Pages(ae_title)
 
-    def asked_alert(identifier: str, token: str = "") -> AskedAlert:
+    def asked_alert(request: Request, identifier: str, token: str = "") -> AskedAlert:
         """Give the alert that a link is for. All that is no true link is answered alike."""
         asked = find_alert(database, identifier) if links.fits(identifier, token) else None
         if asked is None:
+            auditing.refused(request)
             raise HTTPException(404)
         return asked
 
     @app.api_route("/alerts/{identifier}", methods=["GET", "HEAD"])
-    def show(asked: Annotated[AskedAlert, Depends(asked_alert)]) -> HTMLResponse:
+    def show(request: Request, asked: Annotated[AskedAlert, Depends(asked_alert)]) -> HTMLResponse:
         """Say what the alert says. Changes nothing: scanners of mail and previews of chats follow links."""
+        auditing.viewed(request, asked)
         return HTMLResponse(pages.alert(asked))
 
     @app.post("/alerts/{identifier}")
     def answer(
-        asked: Annotated[AskedAlert, Depends(asked_alert)], name: Annotated[str, Depends(_read_name)]
+        request: Request,
+        asked: Annotated[AskedAlert, Depends(asked_alert)],
+        name: Annotated[str, Depends(_read_name)],
     ) -> HTMLResponse:
         """Acknowledge the alert, unless somebody has, and show how it stands now."""
         identifier = asked.alert.identifier
         done = bool(asked.answerable and acknowledge(database, identifier, name or _NAMELESS))
         if done:
+            auditing.acknowledged(request, asked, name or _NAMELESS)
             log.info("alert acknowledged", alert=identifier, study=asked.alert.study_id, how="link", by=name)
         return HTMLResponse(pages.alert(find_alert(database, identifier) or asked, just_done=done))
 

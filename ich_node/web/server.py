@@ -10,6 +10,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from ich_node.alert_links import open_links
+from ich_node.audit import open_trail
 from ich_node.config import Config
 from ich_node.database import Database, open_database, prepare_database
 from ich_node.errors import ConfigError, StorageFailed
@@ -18,6 +19,7 @@ from ich_node.role_lock import holding_role
 from ich_node.service import SystemdNotifier, listen, stop_on_signals
 from ich_node.timekeeping import keep_time
 from ich_node.web.app import make_app
+from ich_node.web.audit import PageAudit
 from ich_node.web.certificate import check_certificate
 
 _LONGEST_WAIT_S = 5.0
@@ -45,11 +47,15 @@ def run_web(config: Config) -> None:
     with stop_on_signals() as stop, holding_role(config.state_directory, "web"):
         prepare_database(database, config.state_directory)
         keep_time(config, database)
-        server = uvicorn.Server(_settings(make_app(config.node.ae_title, database, links), certificate_files))
+        trail = open_trail(config, "web")
+        app = make_app(config.node.ae_title, database, links, PageAudit(trail, config.state_directory))
+        server = uvicorn.Server(_settings(app, certificate_files))
         with listen(config.web.bind, config.web.port, "web.port and web.bind") as listening:
+            trail.started(config)
             log.info("web ready", bind=config.web.bind, port=config.web.port)
             notifier.ready(f"serving pages at port {config.web.port}")
             _serve(server, listening, database, stop, notifier)
+        trail.stopped()
         if database.failed:
             raise StorageFailed("the disk or the database failed; see `ich-node rebuild`")
     database.close()

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from itertools import count
 
+from ich_node.audit import open_trail
 from ich_node.config import Config
 from ich_node.database import Database, open_database, prepare_database
 from ich_node.decode import DecodeLimits, DecoderPool
@@ -185,6 +186,8 @@ def run_worker(config: Config) -> None:
             public_key=config.model.public_key_file,
         )
         _compare_with_before(config, model)
+        trail = open_trail(config, "work")
+        trail.started(config)
         _log_start(model)
         notifier.ready(f"scoring with {model.identity.name} on {model.engine.name}")
         worker = Worker(config, database, model, decoder, installation_uid, notifier.alive)
@@ -193,6 +196,7 @@ def run_worker(config: Config) -> None:
         except ModelError as error:  # of one series, for all we know: it ends FAILED when three workers died on it
             raise DeviceFailed(str(error)) from error
         notifier.stopping()
+        trail.stopped()
     database.close()
 
 

@@ -139,7 +139,7 @@ def test_all_faults_are_reported_at_once_with_key_value_and_what_is_allowed() ->
     expected = [
         (
             "surprise: unknown key",
-            "allowed: alert, alert_answers, alert_hl7, alert_mail, alert_rule, alert_webhook, database",
+            "allowed: alert, alert_answers, alert_hl7, alert_mail, alert_rule, alert_webhook, audit, database",
         ),
         ("node.ae_title = 'LONGER THAN SIXTEEN'", "1 to 16 ASCII characters"),
         ("node.port = 70000", "less than or equal to 65535"),

@@ -1,0 +1,214 @@
+"""The trail of one process: a method for each kind of event. Nothing that happens to it stops what is recorded."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from ich_node.audit import codes, events
+from ich_node.audit.changes import note_configuration
+from ich_node.audit.events import Peer
+from ich_node.audit.journal import Journal
+from ich_node.audit.message import NONE, Action, AuditMessage, Outcome, Participant, Subject, Thing, resource
+from ich_node.audit.repeats import Repeats
+from ich_node.audit.stored import FOLDER
+from ich_node.audit.subject import read_object
+from ich_node.audit.syslog import format_message
+from ich_node.config import Config
+
+_FAILURES: Final = (Outcome.MINOR, Outcome.SERIOUS, Outcome.MAJOR)
+
+
+class AuditTrail:
+    """Writes audit messages for one process.
+
+    Args:
+        journal: where they go; None: nowhere (``audit.enabled = false``).
+        role: of the process: receive, work, deliver, web, or a command.
+    """
+
+    def __init__(self, journal: Journal | None, role: str, ae_title: str, state_directory: Path) -> None:
+        self._journal = journal
+        self._role = role
+        self._ae_title = ae_title
+        self._state = state_directory
+        self._host = socket.gethostname()
+        self._refusals = Repeats()
+        self._views = Repeats()
+
+    def record(self, message: AuditMessage, *, durable: bool = False) -> None:
+        """Write a message.
+
+        Args:
+            durable: return only when it outlives a power cut.
+        """
+        if self._journal is None:
+            return
+        self._write(message, durable=durable)
+        if lost := self._journal.take_lost():
+            gap = resource("ich-node:audit", Lost=str(lost))
+            stopped = codes.RECORDING_STOPPED
+            self._write(events.security_alert(stopped, (self.process,), None, gap, Outcome.SERIOUS), durable=durable)
+
+    def _write(self, message: AuditMessage, *, durable: bool) -> None:
+        assert self._journal is not None, "record looks"
+        process, failed = f"{self._role}.{os.getpid()}", message.outcome in _FAILURES
+
+        def make(at: float) -> bytes:
+            return format_message(message.to_xml(self._ae_title, at), at, self._host, process, failed=failed)
+
+        self._journal.append(make, durable=durable)
+
+    # --------------------------------------------------------------------------------------- who takes part
+
+    @property
+    def process(self) -> Participant:
+        """This process, as whoever took part."""
+        return Participant(
+            f"ich-node {self._role} {os.getpid()}", False, f"AETITLES={self._ae_title}", None, self._host
+        )
+
+    def as_source(self, *, is_requestor: bool) -> Participant:
+        """This process, as who sends."""
+        return replace(self.process, role=codes.SOURCE_ROLE, is_requestor=is_requestor)
+
+    def as_destination(self) -> Participant:
+        """This process, as who is sent to."""
+        return replace(self.process, role=codes.DESTINATION_ROLE)
+
+    @property
+    def person(self) -> Participant:
+        """The user of the operating system whose command this is; behind ``sudo``, who called it."""
+        return Participant(f"{_user()}@{self._host}", True, os.environ.get("SUDO_USER", ""), None, self._host)
+
+    # ------------------------------------------------------------------------------------------ what happens
+
+    def started(self, config: Config) -> None:
+        """The process serves from now on; say first whether its configuration is another than before."""
+        if self._journal is None:
+            return
+        if (changed := note_configuration(self._state / FOLDER, config)) is not None:
+            self.record(
+                events.security_alert(codes.SOFTWARE_CONFIGURATION, (self.process,), None, changed), durable=True
+            )
+        self.record(events.application(True, self.process, _user()), durable=True)
+
+    def stopped(self) -> None:
+        """The process ends."""
+        self._record_refusals_left()
+        self.record(events.application(False, self.process, _user()), durable=True)
+        if self._journal is not None:
+            self._journal.close()
+
+    def refused(self, address: str, why: str, calling_ae_title: str = "", called_ae_title: str = "") -> None:
+        """Somebody was not let in: an association, a TLS connection, a link.
+
+        Args:
+            why: in our words.
+        """
+        kind = (address, why, calling_ae_title, called_ae_title)
+        if self._journal is not None and (count := self._refusals.count(kind)):
+            self._record_refusal(kind, count)
+
+    def _record_refusals_left(self) -> None:
+        for kind, count in self._refusals.left().items():
+            self._record_refusal(kind, count)
+
+    def _record_refusal(self, kind: object, count: int) -> None:
+        address, why, calling, called = kind if isinstance(kind, tuple) else (NONE, f"refused: {kind}", "", "")
+        details = {"Calling AE title": calling, "Called AE title": called, "Times": str(count)}
+        subject = events.node(address, **{name: text for name, text in details.items() if text})
+        peer = Peer(calling, address).as_participant(codes.SOURCE_ROLE, is_requestor=False)
+        self.record(
+            events.security_alert(codes.NODE_AUTHENTICATION, (self.process,), peer, subject, Outcome.SERIOUS, why)
+        )
+
+    def queried(self, peer: Peer, sop_class_uid: str, identifier: bytes, transfer_syntax_uid: str) -> None:
+        """A PACS is asked. What it answers is not recorded (A.5.3.10)."""
+        destination = peer.as_participant(codes.DESTINATION_ROLE, is_requestor=False)
+        source = self.as_source(is_requestor=True)
+        self.record(events.queried(source, destination, sop_class_uid, identifier, transfer_syntax_uid))
+
+    def alert_told(self, to: str, subject: Subject, *, by_mail: bool, why_not: str = "", **details: str) -> None:
+        """An alert of a study was told, or could not be.
+
+        Args:
+            to: where it went.
+        """
+        medium = codes.EMAIL if by_mail else codes.URI_MEDIUM
+        outcome = Outcome.MINOR if why_not else Outcome.SUCCESS
+        studies = {subject.patient_id: [subject.study_instance_uid]}
+        self.record(events.exported((self.process,), to, medium, studies, outcome, why_not, **details))
+
+    def alert_acknowledged(self, subject: Subject, alert: str, by: str, how: str, address: str = "") -> None:
+        """Somebody acknowledged an alert."""
+        who = Participant(by or NONE, True, address=address)
+        details = {"Alert": alert, "Acknowledged by way of": how}
+        self.record(events.procedure_updated((who, self.process), subject, **details))
+
+    def page_viewed(self, subject: Subject, alert: str, address: str) -> None:
+        """Somebody looked at the page of an alert; who looks again within a minute counts once."""
+        if self._views.count((address, alert)):
+            who = Participant("somebody with the link", True, address=address)
+            self.record(events.instances_accessed(Action.READ, (who, self.process), subject, Alert=alert))
+
+    def commanded(self, command: str, studies: Sequence[str] = (), **details: str) -> None:
+        """A person gave a command that changes what the node does: requeue, release, reject, resend ..."""
+        done = Thing(
+            f"ich-node:{command}",
+            codes.URI,
+            role="13",
+            details=tuple((name, text) for name, text in details.items() if text),
+            contains_studies=tuple(studies),
+        )
+        performing = self.person
+        message = events.security_alert(codes.RESTRICTED_FUNCTION, (self.process,), performing, done)
+        self.record(message, durable=True)
+
+    def files_exported(self, directory: Path, studies: Mapping[str, Sequence[str]]) -> None:
+        """Result objects were written to a folder."""
+        if studies:
+            by, to = (self.person, self.process), directory.absolute().as_uri()
+            self.record(events.exported(by, to, codes.URI_MEDIUM, studies), durable=True)
+
+    def files_deleted(self, paths: Sequence[Path], *, images: bool) -> None:
+        """Files past their days are about to be deleted: what they are is read from them."""
+        if self._journal is None:
+            return
+        found: dict[str, dict[str, dict[str, int]]] = {}
+        for one in filter(None, map(read_object, paths)):
+            classes = found.setdefault(one.subject.patient_id, {}).setdefault(one.subject.study_instance_uid, {})
+            classes[one.sop_class_uid] = classes.get(one.sop_class_uid, 0) + 1
+        make = events.study_deleted if images else events.instances_deleted
+        for patient_id, studies in found.items():
+            self.record(make(self.process, studies, patient_id))
+
+    def log_used(self, command: str) -> None:
+        """Somebody read the trail."""
+        uri = (self._state / FOLDER).absolute().as_uri()
+        self.record(events.log_used(self.process, self.person, uri, command), durable=True)
+
+    def close(self) -> None:
+        """Let go of the file, where no stop is to be recorded."""
+        self._record_refusals_left()
+        if self._journal is not None:
+            self._journal.close()
+
+
+def open_trail(config: Config, role: str) -> AuditTrail:
+    """Open the trail of this process. Nothing is written until something happens."""
+    directory = config.state_directory / FOLDER
+    journal = Journal(directory, f"{role}-{os.getpid()}") if config.audit.enabled else None
+    return AuditTrail(journal, role, config.node.ae_title, config.state_directory)
+
+
+def _user() -> str:
+    with suppress(KeyError, OSError):
+        return getpass.getuser()
+    return str(os.getuid())

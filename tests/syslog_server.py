@@ -1,0 +1,96 @@
+"""rsyslogd as a server of audit messages for tests: a process of its own, over TLS, on a free port."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import trustme
+
+from tests.running import free_port, wait_for
+
+RSYSLOGD = Path("/usr/sbin/rsyslogd")
+_DRIVERS = [*Path("/usr/lib").glob("*/rsyslog/lmnsd_gtls.so"), *Path("/usr/lib").glob("rsyslog/lmnsd_gtls.so")]
+needs_rsyslog = pytest.mark.skipif(
+    not (RSYSLOGD.exists() and _DRIVERS), reason="rsyslog with TLS (rsyslog, rsyslog-gnutls) is absent"
+)
+
+_CONFIGURATION = """
+global(workDirectory="{folder}" maxMessageSize="64k" defaultNetstreamDriver="gtls"
+       defaultNetstreamDriverCAFile="{folder}/ca.pem" defaultNetstreamDriverCertFile="{folder}/server.pem"
+       defaultNetstreamDriverKeyFile="{folder}/server.key")
+module(load="imtcp" streamDriver.name="gtls" streamDriver.mode="1" streamDriver.authMode="{mode}")
+input(type="imtcp" address="127.0.0.1" port="{port}")
+template(name="as-it-came" type="string" string="%rawmsg%\\n")
+action(type="omfile" file="{folder}/received" template="as-it-came" ioBufferSize="64k" flushOnTXEnd="on")
+"""
+
+
+@dataclass
+class SyslogServerProcess:
+    """rsyslogd; what it receives is a message a line."""
+
+    folder: Path
+    mutual: bool = True
+    port: int = field(default_factory=free_port)
+    authority: trustme.CA = field(default_factory=trustme.CA)
+    process: subprocess.Popen[bytes] | None = None
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.authority.cert_pem.write_to_path(str(self.ca_file))
+        server = self.authority.issue_cert("localhost")
+        server.private_key_pem.write_to_path(str(self.folder / "server.key"))
+        server.cert_chain_pems[0].write_to_path(str(self.folder / "server.pem"))
+        client = self.authority.issue_cert("ich-node.example")
+        client.private_key_pem.write_to_path(str(self.folder / "client.key"))
+        client.cert_chain_pems[0].write_to_path(str(self.folder / "client.pem"))
+        mode = "x509/certvalid" if self.mutual else "anon"
+        text = _CONFIGURATION.format(folder=self.folder, port=self.port, mode=mode)
+        (self.folder / "rsyslog.conf").write_text(text)
+
+    @property
+    def ca_file(self) -> Path:
+        return self.folder / "ca.pem"
+
+    @property
+    def section(self) -> dict[str, object]:
+        """``[audit]`` of a node that sends here."""
+        files = {"client_certificate": "client.pem", "client_key": "client.key", "ca_file": "ca.pem"}
+        return {"host": "localhost", "port": self.port} | {key: str(self.folder / name) for key, name in files.items()}
+
+    def start(self) -> None:
+        command = [str(RSYSLOGD), "-n", "-f", str(self.folder / "rsyslog.conf"), "-i", str(self.folder / "pid")]
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | {"LC_ALL": "C"})
+        wait_for(self._listens, "rsyslogd listens", 30)
+
+    def _listens(self) -> bool:
+        try:
+            socket.create_connection(("127.0.0.1", self.port), 1).close()
+        except OSError:
+            return False
+        return True
+
+    def stop(self, how: int = signal.SIGTERM) -> None:
+        if self.process is not None:
+            self.process.send_signal(how)
+            self.process.wait(60)
+            self.process = None
+
+    def __enter__(self) -> SyslogServerProcess:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def received(self) -> list[bytes]:
+        """Every message so far, in the order in which it came."""
+        path = self.folder / "received"
+        return path.read_bytes().splitlines() if path.exists() else []
