@@ -15,6 +15,7 @@ from ich_node.config import Config
 from ich_node.database import Database, open_database, prepare_database
 from ich_node.deliver import StoreOutcome, Verdict, is_warning, store
 from ich_node.errors import ClassNotTaken, DatabaseBusy, DestinationRefuses, DestinationUnavailable
+from ich_node.failpoint import reach
 from ich_node.housekeeping import start_housekeeping
 from ich_node.job_queue import (
     DeliveryRules,
@@ -100,6 +101,7 @@ class Deliverer:
         )
 
     def _deliver(self, deliveries: Sequence[Delivery]) -> None:
+        reach("delivery-claimed")
         left = [delivery for delivery in deliveries if self._has_its_files(delivery)]
         if not left:
             return
@@ -118,6 +120,7 @@ class Deliverer:
                 _log_failure(delivery, state, str(error))
 
     def _send(self, association: Association, delivery: Delivery) -> None:
+        reach("delivery-before-send")
         try:
             outcome = store(association, delivery.objects, urgent=delivery.urgent)
         except ClassNotTaken as error:
@@ -125,7 +128,9 @@ class Deliverer:
                 raise
             self._hold(delivery, str(error))
         else:
+            reach("delivery-stored")
             self._note(delivery, outcome)
+            reach("delivery-noted")
 
     def _refused(self, left: Sequence[Delivery], error: DestinationRefuses) -> None:
         """Pause the destination, unless it only does not take what is beside the report."""

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from ich_node.errors import DatabaseBusy, SpoolFull
+from ich_node.failpoint import reach
 
 _FULL = "database or disk is full"
 _LOCKED = ("database is locked", "database table is locked", "database schema is locked")
@@ -66,6 +67,8 @@ class Database:
                 connection.execution_options(ich_writer=True)
                 with connection.begin():
                     yield connection
+                    reach("commit-before")
+                reach("commit-after")
         finally:
             self._turn.release()
 

@@ -13,6 +13,7 @@ from sqlalchemy.exc import DatabaseError
 from ich_node.database.engine import Database
 from ich_node.database.tables import SCHEMA, InstallationRow
 from ich_node.errors import StartError
+from ich_node.failpoint import reach
 
 _LONGEST_MIGRATION_S = 600.0
 
@@ -73,6 +74,7 @@ def _migrate(connection: Connection) -> None:
     if current is not None and current not in known:
         raise StartError(f"the database has schema {current}, which is newer than this program ({SCHEMA}): upgrade it")
     command.upgrade(settings, "head")
+    reach("migrated-before-commit")
 
 
 def _schema_of(connection: Connection) -> str | None:

@@ -23,6 +23,7 @@ from ich_node import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from ich_node.config import Config
 from ich_node.database import Database, open_database, prepare_database
 from ich_node.errors import DatabaseBusy, SpoolFull, StartError, TransientError
+from ich_node.failpoint import reach
 from ich_node.job_queue import (
     SendingAssociation,
     forget_association,
@@ -195,6 +196,7 @@ class Receiver:
 
     def on_released(self, event: Event) -> None:
         """Let the series of a released association close soon, but for those another association still sends."""
+        reach("release-before-note")
         if (association := self._ended(event)) is not None:
             settings = self._config.series
             try:
@@ -231,6 +233,7 @@ class Receiver:
         request = cast(C_STORE, event.request)
         if request.DataSet is None:
             raise RefusedDataSet(statuses.CANNOT_UNDERSTAND, "the request holds no data set")
+        reach("object-received")
         encoded = request.DataSet.getvalue()  # no copy, unlike getbuffer() when it is read again
         syntax = str(event.context.transfer_syntax)
         identity = identify(encoded, syntax)
@@ -245,6 +248,7 @@ class Receiver:
         log.info("object received", reception=reception.name, series=series_id, bytes=len(encoded), **_origin(event))
         if reception is Reception.QUARANTINED:
             log.error("an image's UID is in two series; both are quarantined", None, series=series_id, **_origin(event))
+        reach("answer-before-send")
         return statuses.SUCCESS
 
     def _keep(self, encoded: bytes, identity: Identity, syntax: str, sender: _Sender) -> tuple[Reception, int | None]:
@@ -253,6 +257,7 @@ class Receiver:
             return known, None
         head = file_head(identity.sop_class_uid, identity.sop_instance_uid, syntax, sender.calling_ae_title)
         path = self._spool.write((head, encoded))
+        reach("instance-before-row")
         try:
             return self._register(identity, syntax, sha256, len(encoded), path, sender)
         except TransientError:
@@ -304,6 +309,7 @@ class Receiver:
                 log.error("file without a row cannot be read and stays where it is", error, path=path)
                 continue
             sha256 = hashlib.sha256(encoded).hexdigest()
+            reach("adopted-before-row")
             self._register(identity, syntax, sha256, len(encoded), path, _Sender(_RECOVERED, "", None))
             log.warning("file without a row adopted", path=path)
 

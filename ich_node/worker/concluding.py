@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from ich_node.failpoint import reach
 from ich_node.job_queue import (
     Conclusion,
     ReportPlan,
@@ -63,6 +64,7 @@ def conclude(bench: Workbench, job: SeriesJob) -> bool:
     """
     if not close_series(bench.database, job, bench.owner, lease_s=LEASE_S):
         return True
+    reach("series-closed")
     closed_at = datetime.now(UTC)
     content = load_content(bench.database, job.id, bench.model_sha256)
     if _quarantined(bench, job, content):
@@ -85,7 +87,9 @@ def conclude(bench: Workbench, job: SeriesJob) -> bool:
         Step("analysed", datetime.now(UTC)),
     )
     conclusion = _conclusion(bench, job, content, analysis, steps)
+    reach("report-before-row")
     if conclude_series(bench.database, job, bench.owner, conclusion):
+        reach("concluded")
         _log_conclusion(job, conclusion)
     else:
         log.info("conclusion void, the series changed", series=job.id)
@@ -220,6 +224,7 @@ def _report(
         kinds=kinds,
         mode=bench.mode(job.calling_ae_title, job.remote_address),
     )
+    reach("report-before-save")
     return save_objects(bench.config.state_directory, objects)
 
 
