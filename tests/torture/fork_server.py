@@ -1,10 +1,11 @@
-"""A warm parent that forks the roles of nodes: a restart takes a tenth of a second, and a killed child is a killed role.
+"""A warm parent that forks the roles of nodes: a restart takes a tenth of a second, and what is killed is a real role.
 
 Run as ``python -m tests.torture.fork_server``, it reads orders, a JSON line each, and writes what became of them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
@@ -16,6 +17,9 @@ from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any, Self
+
+from ich_node.failpoint import BY_A_TEST, FAILPOINT, MAY_BE_KILLED
+from ich_node.service import SUPERVISED
 
 ROOT = Path(__file__).parents[2]
 
@@ -77,7 +81,7 @@ def _be_a_child(order: dict[str, Any], become: Any) -> None:
         status = become(order)
     except SystemExit as error:
         status = int(error.code or 0)
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - whatever it is, the child must not go on as the parent
         sys.excepthook(*sys.exc_info())
     finally:
         os._exit(status)
@@ -99,10 +103,8 @@ class Child:
 
     def signal(self, number: int) -> None:
         if not self.ended.is_set():
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
-            except ProcessLookupError:
-                pass
 
     def kill(self) -> None:
         """Kill it as ``kill -9`` does, and wait until it is gone."""
@@ -180,6 +182,26 @@ class ForkServer:
                 child = self._by_pid.pop(told["ended"])
                 child.status = told["status"]
                 child.ended.set()
+
+
+def start_real(role: str, config: Path, log: Path, failpoint: str) -> Child:
+    """Start a role by its command, as systemd does, perhaps with a fail-point."""
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT), FAILPOINT: failpoint, MAY_BE_KILLED: BY_A_TEST, SUPERVISED: "1"
+    }  # fmt: skip  # it ends with us, however we end
+    command = [sys.executable, "-m", "ich_node", role, "--config", str(config)]
+    with log.open("ab") as file:
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=file, stderr=file, env=environment)
+    child = Child(role, log, process.pid)
+
+    def wait() -> None:
+        child.status = process.wait()
+        assert process.stdin is not None
+        process.stdin.close()
+        child.ended.set()
+
+    threading.Thread(target=wait, daemon=True).start()
+    return child
 
 
 def build_shim(folder: Path) -> Path:

@@ -46,6 +46,14 @@ def judge(state: Path, witness: Path, studies: Sequence[SentStudy], *, settled: 
         settled: everything was sent and worked off since; False: only what was received is judged.
     """
     found = Judgement()
+    try:
+        _judge(found, state, witness, studies, settled=settled)
+    except sqlite3.DatabaseError as error:
+        found.wrong.append(f"the database is damaged: {error}")
+    return found
+
+
+def _judge(found: Judgement, state: Path, witness: Path, studies: Sequence[SentStudy], *, settled: bool) -> None:
     with closing(sqlite3.connect(f"file:{state / 'ich-node.sqlite'}?mode=ro", uri=True, timeout=30)) as connection:
         connection.row_factory = sqlite3.Row
         _judge_integrity(found, connection)
@@ -57,7 +65,6 @@ def judge(state: Path, witness: Path, studies: Sequence[SentStudy], *, settled: 
                 _judge_ending(found, connection, study)
             _judge_reports(found, connection, read_notes(witness / REPORTS), studies)
             _judge_alerts(found, connection, read_notes(witness / ALERTS), studies)
-    return found
 
 
 def _judge_integrity(found: Judgement, connection: sqlite3.Connection) -> None:
@@ -86,7 +93,9 @@ def _judge_objects(
             found.objects += 1
     of_rows = {row["path"] for entered in rows.values() for row in entered}
     found.doubled += [f"a file that no row speaks of: {path}" for path in files if path not in of_rows]
-    found.doubled += [f"{number} files with the same bytes" for number in Counter(files.values()).values() if number > 1]
+    found.doubled += [
+        f"{number} files with the same bytes" for number in Counter(files.values()).values() if number > 1
+    ]
 
 
 def _hash_of(path: Path) -> str:
@@ -121,7 +130,7 @@ def _judge_ending(found: Judgement, connection: sqlite3.Connection, study: SentS
     (row,) = rows
     if row["state"] not in _ENDED_WELL:
         found.wrong.append(f"{row['state']} ({row['reason']}): {study.uid}")
-    elif study.is_whole and (row["triage"] != "positive" or not row["complete"] or row["read"] != study.slices):
+    elif study.is_whole and (row["triage"] is None or not row["complete"] or row["read"] != study.slices):
         found.wrong.append(f"a whole series says {row['triage']}, complete {row['complete']}, {row['read']} slices")
     elif not study.is_whole and row["reason"] != "TOO_FEW_SLICES":
         found.wrong.append(f"a short series says {row['reason']}")
@@ -182,7 +191,7 @@ def _judge_alerts(
     found.lost += [
         f"never told: {row['identifier']}"
         for row in rows
-        if row["state"] not in ("SUPERSEDED",) and not times[row["identifier"]]
+        if row["state"] != "SUPERSEDED" and not times[row["identifier"]]
     ]
     told = {row["study_instance_uid"] for row in rows}
     found.lost += [f"nobody was to be told of {study.uid}" for study in studies if study.uid not in told]

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.running import as_toml, free_port, settings
-from tests.torture.fork_server import Child, ForkServer
+from tests.torture.fork_server import Child, ForkServer, start_real
 from tests.torture.peers import ANSWERS, read_notes
 from tests.torture.studies import SentStudy
 
 READY: Final = {"receive": "receiver ready", "work": "model ready", "deliver": "deliverer ready"}
 LONGEST_S: Final = 120.0
+LONGEST_WITH_TORCH_S: Final = 900.0
 
 
 class Violation(AssertionError):
@@ -43,6 +44,8 @@ class TorturedNode:
     """What peers noted: outside of the node, and of any power cut."""
     ports: Ports = field(default_factory=Ports)
     journal: Path | None = None
+    bundle: Path | None = None
+    """Of the real network: its worker is started as a process of its own, with torch."""
     roles: dict[str, Child] = field(default_factory=dict)
     studies: list[SentStudy] = field(default_factory=list)
     _logs: Any = field(default_factory=lambda: count(1))
@@ -51,12 +54,12 @@ class TorturedNode:
         for path in (self.folder, self.witness):
             path.mkdir(parents=True, exist_ok=True)
         values = settings(
-            self.state, Path("no-model"), destinations=[("pacs", self.ports.pacs)],
+            self.state, self.bundle or Path("no-model"), destinations=[("pacs", self.ports.pacs)],
             node={"port": self.ports.node}, series={"quiet_s": 0.1, "max_wait_s": 1.5},
             delivery={"first_retry_s": 0.1, "longest_retry_s": 0.3, "paused_retry_s": 0.2},
             alert={"first_retry_s": 0.1, "longest_retry_s": 0.3, "early": False},
             alert_hl7=[{"name": "ris", "host": "127.0.0.1", "port": self.ports.ris, "most_per_minute": 6000}],
-            alert_rule=[{"tell": ["ris"], "triage": ["positive", "not_analysed"]}],
+            alert_rule=[{"tell": ["ris"], "triage": ["positive", "indeterminate", "negative", "not_analysed"]}],
         )  # fmt: skip
         self.config.write_text(as_toml(values))
 
@@ -70,7 +73,7 @@ class TorturedNode:
 
     @property
     def _root(self) -> dict[str, str]:
-        order = {"root": str(self.state)}
+        order = {"root": str(self.folder.parent if self.journal else self.state)}
         return order if self.journal is None else order | {"journal": str(self.journal)}
 
     # -------------------------------------------------------------------------------------- roles
@@ -78,6 +81,9 @@ class TorturedNode:
     def start(self, role: str, **arms: Any) -> Child:
         """Start a role, perhaps with a fail-point; it is not ready yet."""
         log = self.folder / f"{role}.{next(self._logs):04d}.log"
+        if role == "work" and self.bundle is not None:
+            self.roles[role] = start_real(role, self.config, log, arms.get("failpoint", ""))
+            return self.roles[role]
         child = self.server.start(role, log, config=str(self.config), **self._root, **arms)
         self.roles[role] = child
         return child
@@ -99,7 +105,7 @@ class TorturedNode:
         (self.witness / "ready").unlink(missing_ok=True)
         child = self.server.start(
             "peers", self.folder / "peers.log", pacs_port=self.ports.pacs, ris_port=self.ports.ris,
-            witness=str(self.witness),
+            witness=str(self.witness), **self._root,
         )  # fmt: skip
         self.wait(lambda: (self.witness / "ready").exists(), "the peers listen")
         return child
@@ -109,8 +115,9 @@ class TorturedNode:
         if study not in self.studies:
             self.studies.append(study)
         return self.server.start(
-            "send", self.folder / "send.log", study=str(study.folder), port=self.ports.node, witness=str(self.witness)
-        )
+            "send", self.folder / "send.log", study=str(study.folder), port=self.ports.node, witness=str(self.witness),
+            **self._root,
+        )  # fmt: skip
 
     def kill_roles(self) -> None:
         for child in self.roles.values():
@@ -118,12 +125,13 @@ class TorturedNode:
 
     # ------------------------------------------------------------------------------------ looking
 
-    def wait(self, condition: Callable[[], Any], what: str, longest_s: float = LONGEST_S) -> None:
+    def wait(self, condition: Callable[[], Any], what: str) -> None:
         """Wait for something, looking a hundred times a second.
 
         Raises:
             Violation: it did not come, or a role ended by itself.
         """
+        longest_s = LONGEST_S if self.bundle is None else LONGEST_WITH_TORCH_S
         deadline = time.monotonic() + longest_s
         while not condition():
             self.raise_if_ended()

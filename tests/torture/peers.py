@@ -22,7 +22,7 @@ from pynetdicom.association import Association
 from ich_node.pacs import SmallPacs
 from tests.integration.receiving import association, store_bytes
 
-ANSWERS, REPORTS, ALERTS = "answers.jsonl", "reports.jsonl", "alerts.jsonl"
+BEGUN, ANSWERS, REPORTS, ALERTS = "begun.jsonl", "answers.jsonl", "reports.jsonl", "alerts.jsonl"
 
 
 class Notes:
@@ -45,8 +45,10 @@ def read_notes(path: Path) -> list[dict[str, Any]]:
 
 def send_until_answered(study: Path, port: int, witness: Path) -> None:
     """Send the objects of a study until each was answered with success; again after every failure, as modalities do."""
+    Notes(witness / BEGUN).add(study=study.name)
+    answered = {one["uid"] for one in read_notes(witness / ANSWERS) if one["status"] == 0}
     notes = Notes(witness / ANSWERS)
-    waiting = sorted(study.glob("*.ds"))
+    waiting = [path for path in sorted(study.glob("*.ds")) if path.stem not in answered]
     while waiting:
         try:
             with association(port) as to:

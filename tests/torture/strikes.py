@@ -21,7 +21,7 @@ _REACHED_OFTEN: Final[dict[str, dict[str, int]]] = {
     | dict.fromkeys(_FILE, 1) | dict.fromkeys(_COMMIT, 6),
     "deliver": {"delivery-claimed": 1, "delivery-before-send": 1, "delivery-stored": 1, "delivery-noted": 1,
                 "alert-entered": 1, "alert-claimed": 1, "alert-told": 1, "alert-noted": 1} | dict.fromkeys(_COMMIT, 4),
-    "expire": {"images-forgotten": 1, "results-forgotten": 1, "stray-before-unlink": 1} | dict.fromkeys(_COMMIT, 2),
+    "expire": {"images-forgotten": 1, "results-forgotten": 1, "stray-before-unlink": 1} | dict.fromkeys(_COMMIT, 1),
 }  # fmt: skip
 """By role the places that a study leads to, and up to how many times."""
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ich_node.decode.instance import DecodedInstance, DeclineSlice, read_instance
+from ich_node.decode.instance import DeclineSlice, DecodedInstance, read_instance
 from ich_node.decode.limits import DecodeLimits
 from ich_node.decode.plane import DecodedPlane, MemberFile, read_plane
 from ich_node.records import HEMORRHAGE_CLASSES, ClassThresholds, ModelIdentity
