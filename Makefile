@@ -10,7 +10,7 @@ DATA ?=
 DESTDIR ?=
 PREFIX ?= /opt/ich-node
 
-.PHONY: help setup model demo test test-all check format bench docs requirements install clean
+.PHONY: help setup model demo test test-all torture check format bench docs requirements install clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -29,6 +29,9 @@ test: setup  ## the test suite
 
 test-all: setup model  ## the test suite with what takes long
 	@$(PY) -m pytest -q $(PARALLEL)
+
+torture: setup  ## kill -9 and power cuts, by the thousand: KILLS= CUTS= REAL= JOBS= SEED=
+	@$(PY) -m tests.torture $(foreach name,KILLS CUTS REAL JOBS SEED,$(if $($(name)),--$(shell echo $(name) | tr A-Z a-z) $($(name))))
 
 check: setup  ## lint, types, import contracts
 	@$(PY) -m ruff format --check .

@@ -90,6 +90,11 @@ def every_label() -> list[str]:
     return sorted({one.label for one in (*found, ADOPTION, MIGRATION, CHECKPOINT)})
 
 
+def is_of_the_end(label: str) -> bool:
+    """Tell what a node is killed by when its life ends anyway."""
+    return label.startswith("expire") or label == CHECKPOINT.label
+
+
 def declared_points() -> Sequence[str]:
     """Name every place that the node declares."""
     return get_args(Point)
