@@ -42,6 +42,7 @@ from ich_node.job_queue.quarantine import (
 from ich_node.job_queue.reception import (
     SendingAssociation,
     forget_association,
+    is_forgotten,
     look_up,
     register_instance,
     release_association,
@@ -89,6 +90,7 @@ __all__ = [
     "forget_files",
     "forget_results",
     "free_leases_of_the_dead",
+    "is_forgotten",
     "known_paths",
     "load_content",
     "load_finding",

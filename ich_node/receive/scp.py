@@ -28,6 +28,7 @@ from ich_node.job_queue import (
     SendingAssociation,
     forget_association,
     free_leases_of_the_dead,
+    is_forgotten,
     known_paths,
     look_up,
     new_owner,
@@ -309,6 +310,9 @@ class Receiver:
                 log.error("file without a row cannot be read and stays where it is", error, path=path)
                 continue
             sha256 = hashlib.sha256(encoded).hexdigest()
+            if is_forgotten(self._database, identity.sop_instance_uid, sha256):  # killed between row and file
+                self._spool.remove(path)
+                continue
             reach("adopted-before-row")
             self._register(identity, syntax, sha256, len(encoded), path, _Sender(_RECOVERED, "", None))
             log.warning("file without a row adopted", path=path)

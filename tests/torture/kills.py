@@ -234,8 +234,7 @@ class KillCampaign:
         self._expect_death(node, child, CHECKPOINT)
         node.start_ready("receive")
         self._look(node)
-        strikes = sorted(strikes_of("expire", self._chance), key=lambda one: one.place == "results-forgotten")
-        for strike in strikes:  # the last leaves nothing to forget
+        for strike in self._ends():
             (node.state / "results" / "left.part").write_bytes(b"")  # by a worker that was killed
             if node.expire(**strike.arms) == -signal.SIGKILL:
                 with self._tally.lock:
@@ -248,6 +247,12 @@ class KillCampaign:
         if left:
             raise Violation(f"past its days, and still there: {left}")
         node.roles["receive"].stop()
+
+    def _ends(self) -> list[Strike]:
+        """Strikes at the housekeeping, in an order in which each still finds something to forget."""
+        by_place = {one.place: one for one in strikes_of("expire", self._chance)}
+        of_images = self._tally.rarest([by_place["images-forgotten"], by_place["commit-after"]], self._chance)
+        return [by_place["stray-before-unlink"], by_place["commit-before"], of_images, by_place["results-forgotten"]]
 
     def _expect_death(self, node: TorturedNode, child: Child, strike: Strike) -> None:
         if not child.ended.wait(60) or child.status != -signal.SIGKILL:
