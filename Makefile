@@ -11,7 +11,7 @@ HOURS ?= 1
 DESTDIR ?=
 PREFIX ?= /opt/ich-node
 
-.PHONY: help setup model demo test test-all check sbom audit format bench soak docs requirements install clean
+.PHONY: help setup model demo test test-all torture check sbom audit format bench soak docs requirements install clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -30,6 +30,9 @@ test: setup  ## the test suite
 
 test-all: setup model  ## the test suite with what takes long
 	@$(PY) -m pytest -q $(PARALLEL)
+
+torture: setup  ## kill -9 and power cuts, by the thousand: KILLS= CUTS= REAL= JOBS= SEED=
+	@$(PY) -m tests.torture $(foreach name,KILLS CUTS REAL JOBS SEED,$(if $($(name)),--$(shell echo $(name) | tr A-Z a-z) $($(name))))
 
 check: setup  ## lint, types, import contracts, known weaknesses of the parts where their database can be reached
 	@$(PY) -m ruff format --check .

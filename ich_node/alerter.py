@@ -18,6 +18,7 @@ from ich_node.audit.subject import read_subject
 from ich_node.config import Config
 from ich_node.database import Database
 from ich_node.errors import AlertRefused, ChannelUnavailable, StorageFailed, StorageUnavailable
+from ich_node.failpoint import reach
 from ich_node.job_queue import DeliveryRules, new_owner
 from ich_node.job_queue.alert_entries import AlertPlan, enter_alerts
 from ich_node.job_queue.alert_outbox import (
@@ -94,6 +95,7 @@ class Alerter:
         for name in [name for name, future in telling.items() if future.done()]:
             telling.pop(name).result()
         for answer in enter_alerts(self._database, self._plan):
+            reach("alert-entered")
             log.info("to be told", study=answer.study_id, revision=answer.revision, outcome=answer.outcome)
         if unanswered := note_unanswered(self._database):
             log.error("alerts stay unanswered: look at ich-node status", count=unanswered)
@@ -134,6 +136,7 @@ class Alerter:
         )
 
     def _tell(self, alert: Alert) -> None:
+        reach("alert-claimed")
         try:
             answer = self._channels[alert.channel].tell(self._message(alert))
         except AlertRefused as error:
@@ -148,7 +151,9 @@ class Alerter:
             state = mark_alert_refused(self._database, alert, self._owner, type(error).__name__, self._rules)
             self._failed(alert, state, type(error).__name__)
         else:
+            reach("alert-told")
             mark_told(self._database, alert, self._owner, answer)
+            reach("alert-noted")
             self._audit(alert)
             log.info("told", **_fields(alert), outcome=alert.outcome, says=answer)
 

@@ -20,6 +20,7 @@ from ich_node.config import Config
 from ich_node.database import Database, open_database, prepare_database
 from ich_node.deliver import StoreOutcome, Verdict, is_warning, store
 from ich_node.errors import ClassNotTaken, DestinationRefuses, DestinationUnavailable, StorageUnavailable
+from ich_node.failpoint import reach
 from ich_node.housekeeping import start_housekeeping, wake_housekeeping, watch_certificate
 from ich_node.job_queue import (
     DeliveryRules,
@@ -122,6 +123,7 @@ class Deliverer:
         )
 
     def _deliver(self, deliveries: Sequence[Delivery]) -> None:
+        reach("delivery-claimed")
         left = [delivery for delivery in deliveries if self._has_its_files(delivery)]
         if not left:
             return
@@ -152,6 +154,7 @@ class Deliverer:
             Peer(delivery.destination.ae_title, delivery.destination.host),
         )
         self._transfers.begin(association, peer, subject)
+        reach("delivery-before-send")
         try:
             outcome = store(association, delivery.objects, urgent=delivery.urgent)
         except DestinationUnavailable as error:
@@ -163,6 +166,7 @@ class Deliverer:
                 raise
             self._hold(delivery, str(error))
         else:
+            reach("delivery-stored")
             says = _OUTCOMES[outcome.verdict]
             why = "" if says is Outcome.SUCCESS else f"status 0x{outcome.dimse_status:04X}"
             (sop_class,) = {
@@ -170,6 +174,7 @@ class Deliverer:
             }
             self._transfers.count(association, peer, subject, sop_class, held=True, outcome=says, why=why)
             self._note(delivery, outcome)
+            reach("delivery-noted")
 
     def _refused(self, left: Sequence[Delivery], error: DestinationRefuses) -> None:
         """Pause the destination, unless it only does not take what is beside the report."""

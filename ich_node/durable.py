@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from ich_node.errors import SpoolFull, SpoolReadOnly, StorageFailed
+from ich_node.failpoint import reach
 
 PART_SUFFIX: Final = ".part"
 _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -29,6 +30,7 @@ def write_durably(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
         try:
             _write_part(part, pieces)
             part.rename(path)
+            reach("file-before-folder-sync")
             sync_directory(path.parent)
         except OSError:
             with suppress(OSError):  # the disk may have become read-only
@@ -61,8 +63,11 @@ def _write_part(part: Path, pieces: Iterable[bytes | memoryview]) -> None:
     with part.open("xb") as file:
         for piece in pieces:
             file.write(piece)
+            reach("file-half-written")
         file.flush()
+        reach("file-before-sync")
         os.fsync(file.fileno())
+    reach("file-before-rename")
 
 
 @contextmanager

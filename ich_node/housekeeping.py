@@ -17,6 +17,7 @@ from ich_node.audit.stored import FOLDER, delete_old_files
 from ich_node.config import Config
 from ich_node.database import Database
 from ich_node.durable import PART_SUFFIX
+from ich_node.failpoint import reach
 from ich_node.job_queue import (
     StoredFile,
     expired_images,
@@ -90,9 +91,11 @@ def delete_expired(config: Config, database: Database) -> int:
         not_head_before=now - days.not_head_days * _SECONDS_A_DAY,
     ):
         forget_files(database, files)
+        reach("images-forgotten")
         count += _unlink(config, files, images=True)
     while files := expired_results(database, before=now - days.results_days * _SECONDS_A_DAY):
         forget_results(database, files)
+        reach("results-forgotten")
         count += _unlink(config, files, images=False)
     if count:
         log.info("expired files deleted", count=count)
@@ -114,6 +117,7 @@ def remove_strays(config: Config, database: Database) -> int:
         if path.stat().st_mtime < before and str(path.relative_to(state)) not in known
     ]
     for path in strays:
+        reach("stray-before-unlink")
         path.unlink(missing_ok=True)
     if strays:
         log.warning("stray files deleted", count=len(strays))

@@ -9,12 +9,15 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import sys
 import threading
 from datetime import UTC, datetime
 from traceback import extract_tb
 from types import TracebackType
 from typing import Any, Final
+
+from ich_node import failpoint
 
 _OWN: Final = "ich_node"
 _LONGEST_FIELD: Final = 1000
@@ -56,6 +59,8 @@ def start_logging(level: str = "INFO", role: str = "") -> None:
     logging.getLogger(_OWN).setLevel(level)
     silence_libraries()
     logging.raiseExceptions = False  # or a line that cannot be written would be printed with its arguments
+    if armed := failpoint.arm(os.environ):
+        EventLog(role).error("a fail-point is armed: this process is under test and will be killed", None, armed=armed)
     sys.excepthook = _log_uncaught
     sys.unraisablehook = lambda uncaught: _log_uncaught(uncaught.exc_type, uncaught.exc_value, uncaught.exc_traceback)
     threading.excepthook = lambda uncaught: _log_uncaught(uncaught.exc_type, uncaught.exc_value, uncaught.exc_traceback)

@@ -15,6 +15,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DatabaseError, SQLAlchemyError
 
 from ich_node.errors import DatabaseBusy, IchNodeError, SpoolFull, SpoolReadOnly, StorageFailed
+from ich_node.failpoint import reach
 
 _LOCKED: Final = ("SQLITE_BUSY", "SQLITE_LOCKED")
 _FULL: Final = ("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE")
@@ -89,6 +90,8 @@ class Database:
                 connection.execution_options(ich_writer=True)
                 with connection.begin():
                     yield connection
+                    reach("commit-before")
+                reach("commit-after")
         finally:
             self._turn.release()
 

@@ -14,6 +14,7 @@ from ich_node.database.engine import Database
 from ich_node.database.installation import Installation, begin_anew, identify, note_installation, stay_the_same
 from ich_node.database.tables import SCHEMA
 from ich_node.errors import StartError, StorageFailed, StorageUnavailable
+from ich_node.failpoint import reach
 from ich_node.state_folder import make_state_folder
 
 _MEND: Final = "stop the node and run `ich-node rebuild`, or restore a backup: docs/operation.md"
@@ -108,6 +109,7 @@ def _migrate(connection: Connection) -> None:
     if current is not None and current not in known:
         raise StartError(f"the database has schema {current}, which is newer than this program ({SCHEMA}): upgrade it")
     command.upgrade(settings, "head")
+    reach("migrated-before-commit")
 
 
 def _schema_of(connection: Connection) -> str | None:

@@ -44,6 +44,7 @@ from ich_node.job_queue.quarantine import (
 from ich_node.job_queue.reception import (
     SendingAssociation,
     forget_association,
+    is_forgotten,
     look_up,
     register_instance,
     release_association,
@@ -96,6 +97,7 @@ __all__ = [
     "free_leases_of_the_dead",
     "give_back",
     "hurry_deliveries",
+    "is_forgotten",
     "known_paths",
     "load_content",
     "load_finding",

@@ -95,6 +95,15 @@ def look_up(database: Database, sop_instance_uid: str, sha256: str) -> Reception
     return Reception.OWN_RESULT
 
 
+def is_forgotten(database: Database, sop_instance_uid: str, sha256: str) -> bool:
+    """Tell whether we held these very bytes until their days were over."""
+    wanted = select(InstanceRow.id).where(
+        InstanceRow.sop_instance_uid == sop_instance_uid, InstanceRow.sha256 == sha256, InstanceRow.path.is_(None)
+    )
+    with database.reading() as connection:
+        return connection.execute(wanted).first() is not None
+
+
 def register_instance(
     database: Database,
     received: ReceivedInstance,

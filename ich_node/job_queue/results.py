@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, insert, select, update
 
 from ich_node.database import Database, DeliveryRow, InstanceRow, ResultRow, SeriesRow, StudyRow
+from ich_node.failpoint import reach
 from ich_node.job_queue.content import stamp_of
 from ich_node.job_queue.quarantine import doubt_answer, supersede_unsent
 from ich_node.records import (
@@ -199,6 +200,7 @@ def conclude_series(database: Database, job: SeriesJob, owner: str, conclusion: 
             }
             set_answer(connection, study.id, plan.revision, now, answer)
         _settle(connection, job.id, conclusion, now)
+        reach("conclusion-before-commit")
         return True
 
 

@@ -27,10 +27,12 @@ from ich_node.audit import AuditTrail, Outcome, Peer, Subject, Transfers, open_t
 from ich_node.config import Config
 from ich_node.database import Database
 from ich_node.errors import StartError, StorageFailed, StorageUnavailable, TransientError
+from ich_node.failpoint import reach
 from ich_node.job_queue import (
     SendingAssociation,
     forget_association,
     free_leases_of_the_dead,
+    is_forgotten,
     known_paths,
     look_up,
     new_owner,
@@ -331,6 +333,7 @@ class Receiver:
 
     def on_released(self, event: Event) -> None:
         """Let the series of a released association close soon, but for those another association still sends."""
+        reach("release-before-note")
         if (association := self._ended(event)) is not None:
             settings = self._config.series
             try:
@@ -371,6 +374,7 @@ class Receiver:
         request = cast(C_STORE, event.request)
         if request.DataSet is None:
             raise RefusedDataSet(statuses.CANNOT_UNDERSTAND, "the request holds no data set")
+        reach("object-received")
         encoded = request.DataSet.getvalue()  # no copy, unlike getbuffer() when it is read again
         syntax = str(event.context.transfer_syntax)
         identity = identify(encoded, syntax)
@@ -389,6 +393,7 @@ class Receiver:
         log.info("object received", reception=reception.name, series=series_id, bytes=len(encoded), **_origin(event))
         if reception is Reception.QUARANTINED:
             log.error("an image's UID is in two series; both are quarantined", None, series=series_id, **_origin(event))
+        reach("answer-before-send")
         return statuses.SUCCESS
 
     def _keep(self, encoded: bytes, identity: Identity, syntax: str, sender: _Sender) -> tuple[Reception, int | None]:
@@ -397,6 +402,7 @@ class Receiver:
             return known, None
         head = file_head(identity.sop_class_uid, identity.sop_instance_uid, syntax, sender.calling_ae_title)
         path = self._spool.write((head, encoded))
+        reach("instance-before-row")
         try:
             return self._register(identity, syntax, sha256, len(encoded), path, sender)
         except TransientError:
@@ -431,6 +437,10 @@ class Receiver:
                 log.error("file without a row cannot be read and stays where it is", error, path=path)
                 continue
             sha256 = hashlib.sha256(encoded).hexdigest()
+            if is_forgotten(self._database, identity.sop_instance_uid, sha256):  # killed between row and file
+                self._spool.remove(path)
+                continue
+            reach("adopted-before-row")
             self._register(identity, syntax, sha256, len(encoded), path, _Sender(_RECOVERED, "", None))
             log.warning("file without a row adopted", path=path)
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from ich_node.errors import FindingLost
+from ich_node.failpoint import reach
 from ich_node.job_queue import (
     Conclusion,
     ReportPlan,
@@ -65,6 +66,7 @@ def conclude(bench: Workbench, job: SeriesJob) -> bool:
     """
     if not close_series(bench.database, job, bench.owner, lease_s=LEASE_S):
         return True
+    reach("series-closed")
     closed_at = datetime.now(UTC)
     content = load_content(bench.database, job.id, bench.model_sha256)
     if _quarantined(bench, job, content):
@@ -94,7 +96,9 @@ def conclude(bench: Workbench, job: SeriesJob) -> bool:
         log.info("the series that the answer rests on is analysed again first", series=job.id, first=lost.series_id)
         postpone(bench.database, job, bench.owner, 0.0)
         return True
+    reach("report-before-row")
     if conclude_series(bench.database, job, bench.owner, conclusion):
+        reach("concluded")
         _log_conclusion(job, conclusion)
     else:
         log.info("conclusion void, the series changed", series=job.id)
@@ -229,6 +233,7 @@ def _report(
         kinds=kinds,
         mode=bench.mode(job.calling_ae_title, job.remote_address),
     )
+    reach("report-before-save")
     return save_objects(bench.config.state_directory, objects)
 
 

@@ -14,6 +14,7 @@ from ich_node.decode import DecodeLimits, DecoderPool
 from ich_node.decode.instance import DeclineSlice
 from ich_node.eligibility import slice_ineligibility
 from ich_node.errors import DeviceFailed, IchNodeError, ModelError, StorageFailed, StorageUnavailable
+from ich_node.failpoint import reach
 from ich_node.job_queue import (
     claim_series,
     fail_attempt,
@@ -102,6 +103,7 @@ class Worker:
         )
         if not jobs:
             return tell_of_no_result(bench, _attempt) or withdrawn
+        reach("series-claimed")
         if next(self._steps) % _TELL_EVERY == 0:
             tell_of_no_result(bench, _attempt)
         submitted = submit_waiting(bench, jobs, _INSTANCES_AT_ONCE)
@@ -110,6 +112,7 @@ class Worker:
         jobs = [job for job in jobs if self._guarded(job, lambda one: self._score(one, most))]
         due = self._best_first([job for job in jobs if job.due])
         failed = {job.id for job in due if not self._guarded(job, lambda one: conclude(bench, one))}
+        reach("leases-before-release")
         release_lease(bench.database, [job.id for job in jobs if job.id not in failed], bench.owner)
         return True
 

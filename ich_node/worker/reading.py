@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ich_node.decode import DecodedInstance, DecodeTask
+from ich_node.failpoint import reach
 from ich_node.job_queue import reject_instances, save_read, waiting_instances
 from ich_node.log import EventLog
 from ich_node.records import InstanceState, ReadInstance, SeriesJob, StoredInstance
@@ -41,11 +42,13 @@ def read_series(bench: Workbench, job: SeriesJob, submitted: Sequence[Submitted]
             bench.reader.remember(bench.file(instance.path), decoded.slices)
             _log_instance(job, instance, decoded)
         bench.alive()
+        reach("instances-read")
         if not save_read(
             bench.database, job, bench.owner, [_record(one, decoded) for one, decoded in read], lease_s=LEASE_S
         ):
             log.error("series quarantined, or its lease lost", series=job.id)
             return False
+        reach("instances-saved")
         _reject(bench, [decoded for _, decoded in read])
     return True
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ich_node.decode import DecodedPlane, MemberFile
+from ich_node.failpoint import reach
 from ich_node.job_queue import SeriesPlan, WhyUnreadable, load_plan, mark_unreadable, save_planes
 from ich_node.log import EventLog
 from ich_node.pipeline import is_worth_scoring, plan_series, score_planes
@@ -81,6 +82,8 @@ def _save(
     waiting: int,
 ) -> int | None:
     scores = score_planes(planes, bench.model)
+    if scores:
+        reach("planes-scored")
     saved = save_planes(
         bench.database,
         job,
@@ -94,6 +97,8 @@ def _save(
     if not saved:
         log.warning("lease lost while scoring; another worker has the series", series=job.id)
         return None
+    if scores:
+        reach("planes-saved")
     for plane in scores:
         log.debug("plane scored", series=job.id, slices=len(plane.members))
     note_striking(bench, job, scores)

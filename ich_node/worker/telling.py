@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from pydicom import dcmread
 
+from ich_node.failpoint import reach
 from ich_node.job_queue import (
     SavedObject,
     StudyToTell,
@@ -45,6 +46,7 @@ def tell_of_no_result(bench: Workbench, attempt: Attempt) -> bool:
     unreported = unreported_studies(bench.database)
     for study in unreported:
         objects = _built(bench, study, _no_result, attempt)
+        reach("no-result-before-row")
         if report_not_analysed(bench.database, study, objects, _destinations(bench, study)):
             log.warning("study not analysed", study=study.id, reason=study.reason.name, reported=bool(objects))
     return bool(unreported)

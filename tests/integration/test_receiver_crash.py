@@ -12,6 +12,7 @@ import pytest
 from pydicom import Dataset
 
 from ich_node.database import InstanceRow, open_database
+from ich_node.job_queue import StoredFile, forget_files
 from ich_node.receive.spool import file_head
 from tests.ct_series import ct_slice
 from tests.integration.receiving import (
@@ -107,6 +108,18 @@ def test_a_file_without_a_row_of_an_object_that_was_sent_again_goes(tmp_path: Pa
     (tmp_path / "spool/ab/orphan.dcm").write_bytes(head + encoded(ds))
     with running(tmp_path) as node:
         assert len(node.files()) == len(node.instances()) == 1
+
+
+def test_a_file_that_was_forgotten_as_past_its_days_but_not_deleted_goes_and_does_not_stay_for_another_term(
+    tmp_path: Path,
+) -> None:
+    with running(tmp_path) as node:
+        send(node.port, ct_slice(1))
+        (row,) = node.instances()
+        forget_files(node.database, [StoredFile(row.id, row.path)])  # and killed before it was unlinked
+    with running(tmp_path) as node:
+        assert node.files() == []
+        assert [one.path for one in node.instances()] == [None]
 
 
 def test_two_hundred_images_fit_into_two_hundred_mebibytes(node: NodeProcesses) -> None:

@@ -1,0 +1,263 @@
+"""The campaign of kills: studies are sent without end, and each role is killed at one place after the other."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import signal
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from threading import Lock
+
+from tests.torture.fork_server import Child, ForkServer
+from tests.torture.invariants import Judgement, judge
+from tests.torture.node import READY, TorturedNode, Violation
+from tests.torture.strikes import ADOPTION, CHECKPOINT, MIGRATION, Strike, leaves_an_orphan, strikes_of
+from tests.torture.studies import SHORT, WHOLE, SentStudy, write_study
+
+ROLES = ("receive", "work", "deliver")
+_STRIKES_A_STUDY = {"receive": 4, "work": 2, "deliver": 4}
+"""A series that kills its worker three times is given up, and rightly so: that is not what is looked at here."""
+_STUDIES_A_NODE = 10
+_EVERY_SHORT = 4
+
+
+@dataclass
+class Tally:
+    """What was provoked, and what came of it, for every kind of strike."""
+
+    provoked: Counter[str] = field(default_factory=Counter)
+    lost: Counter[str] = field(default_factory=Counter)
+    doubled: Counter[str] = field(default_factory=Counter)
+    wrong: Counter[str] = field(default_factory=Counter)
+    recovery_s: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    violations: list[str] = field(default_factory=list)
+    objects: int = 0
+    reports: int = 0
+    alerts: int = 0
+    repeats: int = 0
+    planned: Counter[str] = field(default_factory=Counter)
+    lock: Lock = field(default_factory=Lock)
+
+    @property
+    def kills(self) -> int:
+        return sum(self.provoked.values())
+
+    def blame(self, strikes: list[Strike], judgement: Judgement) -> None:
+        """Note violations on every strike that may have caused them."""
+        with self.lock:
+            for label in {one.label for one in strikes}:
+                self.lost[label] += len(judgement.lost)
+                self.doubled[label] += len(judgement.doubled)
+                self.wrong[label] += len(judgement.wrong)
+            where = ", ".join(f"{one.label}:{one.nth}" for one in strikes)
+            self.violations += [f"{text} (after {where})" for text in judgement.violations]
+
+    def rarest(self, strikes: list[Strike], chance: random.Random) -> Strike:
+        """Choose what was planned least often."""
+        with self.lock:
+            special = "work: no-result-before-row"  # only some studies lead there
+            chosen = min(strikes, key=lambda one: (self.planned[one.label], one.label != special, chance.random()))
+            self.planned[chosen.label] += 1
+            return chosen
+
+
+@dataclass
+class _Runner:
+    """A role that is started again whenever it was killed, each time to be killed elsewhere."""
+
+    role: str
+    strike: Strike | None = None
+    child: Child | None = None
+    started_at: float = 0.0
+    died_at: float | None = None
+    """Since when it is down: until it is ready, through however many deaths."""
+    died_of: str = ""
+    deaths: int = 0
+    """Within the study that is being sent."""
+
+
+class KillCampaign:
+    """One node after the other, each for some studies."""
+
+    def __init__(
+        self,
+        server: ForkServer,
+        folder: Path,
+        tally: Tally,
+        seed: int,
+        enough: Callable[[], bool],
+        bundle: Path | None = None,
+    ) -> None:
+        self._bundle = bundle
+        self._server, self._folder, self._tally = server, folder, tally
+        self._chance = random.Random(seed)
+        self._enough = enough
+        self._numbers = count(1)
+        self._struck: list[Strike] = []
+        """Since the last look at the invariants."""
+
+    def run(self) -> None:
+        """Torture nodes until it is enough."""
+        for number in count(1):
+            if self._enough():
+                return
+            folder = self._folder / f"node-{number:03d}"
+            node = TorturedNode(self._server, folder / "node", folder / "witness", bundle=self._bundle)
+            before = len(self._tally.violations)
+            try:
+                self._live(node)
+            except Violation as violation:
+                self._tally.blame(self._struck, Judgement(wrong=[str(violation)]))
+            finally:
+                node.kill_roles()
+            if len(self._tally.violations) == before:
+                shutil.rmtree(folder)
+
+    # ------------------------------------------------------------------------------- one node's life
+
+    def _live(self, node: TorturedNode) -> None:
+        self._struck = []
+        peers = node.start_peers()
+        try:
+            self._be_born(node)
+            runners = {role: _Runner(role) for role in ROLES}
+            for number in range(_STUDIES_A_NODE):
+                if self._enough():
+                    break
+                self._send_one(node, runners, SHORT if number % _EVERY_SHORT == 1 else WHOLE)
+            for role in ROLES:
+                self._start(node, runners[role], None)
+            self._wait(node, runners, lambda: True)
+            self._look(node)
+            self._grow_old(node)
+        finally:
+            peers.stop()
+
+    def _be_born(self, node: TorturedNode) -> None:
+        """Die in the migration of a new database."""
+        child = node.start("receive", **MIGRATION.arms)
+        self._expect_death(node, child, MIGRATION)
+
+    def _send_one(self, node: TorturedNode, runners: dict[str, _Runner], slices: int) -> None:
+        number = next(self._numbers)
+        study = write_study(node.folder / f"study-{number:04d}", number, slices)
+        for runner in runners.values():
+            runner.deaths = 0
+            if runner.child is None or runner.strike is None:
+                self._start(node, runner, self._next(runner, study))
+        sender = node.send(study)
+        sent = sender.ended.is_set
+        self._wait(node, runners, lambda: sent() and node.settled([study]), study)
+        if sender.status:
+            raise Violation(f"the sender ended with {sender.status}")
+        self._look(node)
+
+    def _wait(
+        self, node: TorturedNode, runners: dict[str, _Runner], done: Callable[[], bool], study: SentStudy | None = None
+    ) -> None:
+        """Start again what was killed, until all is done and every role is ready."""
+
+        def step() -> bool:
+            for runner in runners.values():
+                self._watch(node, runner, study)
+            return all(one.died_at is None for one in runners.values()) and done()
+
+        node.wait(step, f"all is settled: {', '.join(f'{one.label}:{one.nth}' for one in self._struck)}")
+
+    def _watch(self, node: TorturedNode, runner: _Runner, study: SentStudy | None) -> None:
+        child, strike = runner.child, runner.strike
+        assert child is not None
+        now = time.monotonic()
+        if strike is not None and strike.after_s is not None and now > runner.started_at + strike.after_s:
+            child.kill()
+        if child.ended.is_set() and child.status == -signal.SIGKILL:
+            self._note_death(runner, now)
+            self._start(node, runner, self._next(runner, study) if study else None)
+        elif runner.died_at is not None and child.says(READY[runner.role]):
+            down_s, runner.died_at = now - runner.died_at, None
+            longest = self._tally.recovery_s
+            longest[runner.died_of] = max(longest[runner.died_of], down_s)
+
+    def _note_death(self, runner: _Runner, now: float) -> None:
+        assert runner.strike is not None, f"{runner.role} died of nothing of ours"
+        with self._tally.lock:
+            self._tally.provoked[runner.strike.label] += 1
+        self._struck.append(runner.strike)
+        runner.deaths += 1
+        runner.died_of = runner.strike.label
+        runner.died_at = runner.died_at or now
+
+    def _start(self, node: TorturedNode, runner: _Runner, strike: Strike | None) -> None:
+        if runner.child is not None:
+            runner.child.kill()
+        runner.strike = strike
+        runner.child = node.start(runner.role, **(strike.arms if strike else {}))
+        runner.started_at = time.monotonic()
+        runner.died_at = runner.died_at or runner.started_at
+
+    def _next(self, runner: _Runner, study: SentStudy) -> Strike | None:
+        if runner.deaths >= _STRIKES_A_STUDY[runner.role] or self._enough():
+            return None
+        if runner.strike is not None and leaves_an_orphan(runner.strike) and self._chance.random() < 0.5:
+            return ADOPTION
+        return self._tally.rarest(strikes_of(runner.role, self._chance, whole=study.is_whole), self._chance)
+
+    def _look(self, node: TorturedNode) -> None:
+        """Check the invariants, and say which strikes they were checked after."""
+        found = judge(node.state, node.witness, node.studies)
+        if found.violations:
+            self._tally.blame(self._struck, found)
+            raise Violation("the invariants do not hold")
+        self._last = found
+        self._struck = []
+
+    # ------------------------------------------------------------------------------------ its end
+
+    def _grow_old(self, node: TorturedNode) -> None:
+        """Die in a checkpoint of the log, then in the housekeeping; at last nothing is left but rows."""
+        with self._tally.lock:
+            self._tally.objects += self._last.objects
+            self._tally.reports += self._last.reports
+            self._tally.alerts += self._last.alerts
+            self._tally.repeats += self._last.repeats
+        for role in ("work", "deliver"):
+            node.roles.pop(role).stop()
+        node.roles["receive"].kill()
+        child = node.start("receive", within=["checkpoint", self._chance.randint(1, 8)])
+        node.wait(lambda: child.says(READY["receive"]), "receive is ready")
+        child.signal(signal.SIGTERM)
+        self._expect_death(node, child, CHECKPOINT)
+        node.start_ready("receive")
+        self._look(node)
+        for strike in self._ends():
+            (node.state / "results" / "left.part").write_bytes(b"")  # by a worker that was killed
+            if node.expire(**strike.arms) == -signal.SIGKILL:
+                with self._tally.lock:
+                    self._tally.provoked[strike.label] += 1
+                self._struck.append(strike)
+            node.roles["receive"].kill()
+            node.start_ready("receive")  # takes in what was forgotten and is still there
+        node.expire()
+        left = [path.name for path in node.state.rglob("*") if path.suffix in (".dcm", ".part")]
+        if left:
+            raise Violation(f"past its days, and still there: {left}")
+        node.roles["receive"].stop()
+
+    def _ends(self) -> list[Strike]:
+        """Strikes at the housekeeping, in an order in which each still finds something to forget."""
+        by_place = {one.place: one for one in strikes_of("expire", self._chance)}
+        of_images = self._tally.rarest([by_place["images-forgotten"], by_place["commit-after"]], self._chance)
+        return [by_place["stray-before-unlink"], by_place["commit-before"], of_images, by_place["results-forgotten"]]
+
+    def _expect_death(self, node: TorturedNode, child: Child, strike: Strike) -> None:
+        if not child.ended.wait(60) or child.status != -signal.SIGKILL:
+            raise Violation(f"{strike.label} was not reached: {child.status}")
+        node.roles.pop(strike.role, None)
+        with self._tally.lock:
+            self._tally.provoked[strike.label] += 1
+        self._struck.append(strike)

@@ -1,0 +1,135 @@
+"""Who speaks with the node: a sender, a PACS and a RIS. Each notes what it was told, a JSON line at a time.
+
+Their notes lie in one folder with one order, and no power cut of the node touches them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import socketserver
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import hl7
+from pydicom import Dataset
+from pynetdicom.association import Association
+
+from ich_node.pacs import SmallPacs
+from tests.integration.receiving import association, store_bytes
+
+BEGUN, ANSWERS, REPORTS, ALERTS = "begun.jsonl", "answers.jsonl", "reports.jsonl", "alerts.jsonl"
+
+
+class Notes:
+    """A file that is only ever added to, a line in one write."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+    def add(self, **fields: Any) -> None:
+        os.write(self._file, (json.dumps(fields) + "\n").encode())
+
+
+def read_notes(path: Path) -> list[dict[str, Any]]:
+    """Read all lines that were noted."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+# ------------------------------------------------------------------------------------------- sender
+
+
+def send_until_answered(study: Path, port: int, witness: Path) -> None:
+    """Send the objects of a study until each was answered with success; again after every failure, as modalities do."""
+    Notes(witness / BEGUN).add(study=study.name)
+    answered = {one["uid"] for one in read_notes(witness / ANSWERS) if one["status"] == 0}
+    notes = Notes(witness / ANSWERS)
+    waiting = [path for path in sorted(study.glob("*.ds")) if path.stem not in answered]
+    while waiting:
+        try:
+            with association(port) as to:
+                waiting = _send(to, waiting, notes) if to.is_established else waiting
+        except (OSError, RuntimeError, ValueError):  # the receiver is being killed
+            pass
+        if waiting:
+            time.sleep(0.02)
+
+
+def _send(to: Association, waiting: list[Path], notes: Notes) -> list[Path]:
+    left = list(waiting)
+    for path in waiting:
+        content = path.read_bytes()
+        status = store_bytes(to, content, instance_uid=path.stem)
+        if status is None:
+            break
+        notes.add(uid=path.stem, status=status, sha256=hashlib.sha256(content).hexdigest())
+        if status == 0:
+            left.remove(path)
+    return left
+
+
+# ------------------------------------------------------------------------------------- PACS and RIS
+
+
+def take_what_comes(pacs_port: int, ris_port: int, witness: Path) -> None:
+    """Be the PACS and the RIS until a signal says stop."""
+    reports, alerts = Notes(witness / REPORTS), Notes(witness / ALERTS)
+
+    def on_stored(path: Path, dataset: Dataset) -> None:
+        reports.add(
+            uid=str(dataset.SOPInstanceUID),
+            study=str(dataset.StudyInstanceUID),
+            patient=str(dataset.PatientID),
+            images=_images(dataset),
+            sha256=_digest(dataset),
+            modality=str(dataset.Modality),
+        )
+
+    class Ris(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            received = b""
+            while not received.endswith(b"\x1c\r"):
+                part = self.request.recv(4096)
+                if not part:
+                    return
+                received += part
+            message = hl7.parse(received[1:-2].decode())
+            identifier = str(message.segment("MSH")(10))
+            alerts.add(identifier=identifier, patient=str(message.segment("PID")(3)).partition("^")[0])
+            answer = f"MSH|^~\\&|RIS||ICH_NODE||20260101||ACK^R01|1|P|2.5.1\rMSA|AA|{identifier}\r"
+            self.request.sendall(b"\x0b" + answer.encode() + b"\x1c\r")
+
+    class RisServer(socketserver.ThreadingTCPServer):
+        allow_reuse_address, daemon_threads = True, True
+
+        def handle_error(self, *_: object) -> None:
+            """Who speaks is killed now and then."""
+
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    ris = RisServer(("127.0.0.1", ris_port), Ris)
+    threading.Thread(target=ris.serve_forever, args=(0.1,), daemon=True).start()
+    with SmallPacs(witness / "pacs", port=pacs_port, on_stored=on_stored):
+        Notes(witness / "ready").add(ready=True)
+        stop.wait()
+    ris.shutdown()
+
+
+def _digest(dataset: Dataset) -> str:
+    """Of all a report says: a repeat must be the same object, whatever way it was sent."""
+    return hashlib.sha256(json.dumps(dataset.to_json_dict(), sort_keys=True).encode()).hexdigest()
+
+
+def _images(dataset: Dataset) -> list[str]:
+    """UIDs of the images that a report rests on (PS3.3 C.17.2.3)."""
+    evidence = dataset.get("CurrentRequestedProcedureEvidenceSequence", [])
+    return sorted(
+        str(image.ReferencedSOPInstanceUID)
+        for study in evidence
+        for series in study.ReferencedSeriesSequence
+        for image in series.ReferencedSOPSequence
+    )

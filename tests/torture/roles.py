@@ -1,0 +1,77 @@
+"""What a forked child becomes: a role of the node by its own command, one of its peers, or its housekeeping."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.torture import stub_model
+
+stub_model.install()
+
+# Everything is imported once, here, in the parent.
+import ich_node.deliverer  # noqa: E402
+import ich_node.receive  # noqa: E402
+import ich_node.worker.loop  # noqa: E402
+from ich_node import housekeeping  # noqa: E402
+from ich_node.cli import main  # noqa: E402
+from ich_node.config import Config, load_config  # noqa: E402
+from ich_node.database import Database, open_database  # noqa: E402
+from ich_node.failpoint import BY_A_TEST, FAILPOINT, MAY_BE_KILLED  # noqa: E402
+from ich_node.log import start_logging  # noqa: E402
+from tests.torture.peers import send_until_answered, take_what_comes  # noqa: E402
+
+NODE_ROLES = ("receive", "work", "deliver")
+_A_DAY_S = 86400.0
+
+
+def become(order: dict[str, Any]) -> int:
+    """Do what an order asks for, and give the exit status."""
+    _arm(order)
+    role = order["role"]
+    if role in NODE_ROLES:
+        ich_node.worker.loop.open_model = stub_model.open_stub  # type: ignore[assignment]
+        ich_node.worker.loop.DecoderPool = stub_model.DecoderInside  # type: ignore[assignment, misc]
+        return main([role, "--config", order["config"]])
+    if role == "expire":
+        _expire(load_config(Path(order["config"])))
+    elif role == "send":
+        send_until_answered(Path(order["study"]), order["port"], Path(order["witness"]))
+    elif role == "peers":
+        take_what_comes(order["pacs_port"], order["ris_port"], Path(order["witness"]))
+    else:
+        raise ValueError(role)
+    return 0
+
+
+def _arm(order: dict[str, Any]) -> None:
+    os.environ[MAY_BE_KILLED] = BY_A_TEST
+    os.environ[FAILPOINT] = order.get("failpoint", "")
+    shim = ctypes.CDLL(None)
+    if "within" in order:
+        what, nth = order["within"]
+        shim.torture_kill_at(what.encode(), order["root"].encode(), nth)
+    if "journal" in order:
+        shim.torture_record(order["journal"].encode(), order["root"].encode())
+
+
+def _expire(config: Config) -> None:
+    """Do the housekeeping of a day on which everything is past its days, and every stray is old."""
+    start_logging("INFO", "expire")
+    database: Database = open_database(config.database_url)
+    days = config.retention.model_copy(update={"images_days": 0.0, "not_head_days": 0.0, "results_days": 0.0})
+    config = config.model_copy(update={"retention": days})
+    for path in config.state_directory.rglob("*"):
+        if path.is_file() and path.suffix in (".dcm", ".part"):
+            os.utime(path, (path.stat().st_atime, path.stat().st_mtime - _A_DAY_S))
+    housekeeping.remove_strays(config, database)
+    housekeeping.delete_expired(config, database)
+    database.close()
+
+
+def imported() -> set[str]:
+    """Name what is imported, so that a test sees that torch is not."""
+    return {name.split(".")[0] for name in sys.modules if sys.modules[name] is not None}
