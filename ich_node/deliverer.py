@@ -11,13 +11,13 @@ from ich_node.alert_answerer import taking_answers
 from ich_node.alert_channels import make_channels
 from ich_node.alerter import Alerter
 from ich_node.association import Association, Patience, associate
+from ich_node.commitment_asker import delivery_rules, start_asking_commitment
 from ich_node.config import Config
 from ich_node.database import Database, open_database, prepare_database
 from ich_node.deliver import StoreOutcome, Verdict, is_warning, store
 from ich_node.errors import ClassNotTaken, DatabaseBusy, DestinationRefuses, DestinationUnavailable
 from ich_node.housekeeping import start_housekeeping
 from ich_node.job_queue import (
-    DeliveryRules,
     claim_deliveries,
     free_leases_of_the_dead,
     mark_delivered,
@@ -53,13 +53,8 @@ class Deliverer:
         self._owner = new_owner()
         settings = config.delivery
         self._patience = _patience(config)
-        self._rules = DeliveryRules(
-            first_retry_s=settings.first_retry_s,
-            longest_retry_s=settings.longest_retry_s,
-            give_up_days=settings.give_up_days,
-            refused_tries=settings.refused_tries,
-            paused_retry_s=settings.paused_retry_s,
-        )
+        self._rules = delivery_rules(config)
+        self._to_commit = {one.name for one in config.destination if one.commitment}
         self._lease_s = _SPARE_LEASE_S + settings.connect_timeout_s + settings.response_timeout_s * (_MOST_AT_ONCE + 2)
 
     def run(self, stop: threading.Event) -> None:
@@ -148,7 +143,8 @@ class Deliverer:
         text = f"status 0x{status:04X}"
         if outcome.verdict is Verdict.DELIVERED:
             warning = f"warning 0x{status:04X}" if is_warning(status) else ""
-            mark_delivered(self._database, delivery, self._owner, outcome.sop_instance_uid, status, warning)
+            uid, wanted = outcome.sop_instance_uid, delivery.destination.name in self._to_commit
+            mark_delivered(self._database, delivery, self._owner, uid, status, warning, commitment=wanted)
             log.info("delivered", **_fields(delivery), status=f"0x{status:04X}")
         elif outcome.verdict is Verdict.TRY_AGAIN:
             state = mark_unreached(self._database, delivery, self._owner, text, self._rules, status)
@@ -190,6 +186,7 @@ def run_deliverer(config: Config) -> None:
             ThreadPoolExecutor(1, "alerts") as beside,
         ):
             start_asking(config, database, stop)
+            start_asking_commitment(config, database, stop)
             alerts = beside.submit(Alerter(config, database, alerting).run, stop)
             alerts.add_done_callback(lambda _: stop.set())  # alerts that end by themselves end the process
             log.info("deliverer ready", destinations=[one.name for one in config.destination])

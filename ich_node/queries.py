@@ -22,7 +22,7 @@ from ich_node.database import (
     StudyRow,
 )
 from ich_node.patient_history import history_of
-from ich_node.records import OBJECT_OF_KIND, InstanceState, NotAnalysedReason, SeriesState
+from ich_node.records import OBJECT_OF_KIND, DeliveryState, InstanceState, NotAnalysedReason, SeriesState
 
 _OPEN = (SeriesState.RECEIVING, SeriesState.COMPLETE)
 _TAKEN_BACK = (SeriesState.QUARANTINED, SeriesState.REJECTED)
@@ -70,6 +70,8 @@ class DeliveryStatus:
     sop_instance_uid: str | None
     report_file: str | None
     """Relative to the state folder."""
+    commitment: str = ""
+    """How far its storage commitment is, in words; empty where none is wanted, or it is there."""
 
     @property
     def what(self) -> str:
@@ -315,9 +317,18 @@ def _deliveries(connection: Connection, study_id: int) -> tuple[DeliveryStatus, 
             next_attempt_at=row.next_attempt_at,
             sop_instance_uid=row.sop_instance_uid,
             report_file=row.report_file,
+            commitment=_commitment(row),
         )
         for row in rows
     )
+
+
+def _commitment(row: Any) -> str:
+    if row.state != DeliveryState.DELIVERED or row.commitment_ask_at is None:
+        return ""
+    times = "once" if row.commitment_asks == 1 else f"{row.commitment_asks} times"
+    asked = f"commitment asked {times}" if row.commitment_asks else "commitment to be asked"
+    return row.commitment_error or asked
 
 
 def _alerts(connection: Connection, study_id: int) -> tuple[AlertStatus, ...]:

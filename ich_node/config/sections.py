@@ -110,6 +110,7 @@ class DestinationSettings(Section):
     skip_old: bool = False
     objects: Annotated[tuple[ObjectKind, ...], Field(strict=False, min_length=1)] = USUAL_OBJECTS
     triage: Annotated[tuple[Outcome, ...], Field(strict=False, min_length=1)] | None = None
+    commitment: bool = False
 
 
 class ViewerSettings(Section):
@@ -156,6 +157,8 @@ class DeliverySettings(Section):
     paused_retry_s: PositiveSeconds = 60
     connect_timeout_s: PositiveSeconds = 10
     response_timeout_s: PositiveSeconds = 30
+    commitment_wait_h: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 24
+    commitment_stay_s: Annotated[float, Field(ge=0, le=60)] = 3
 
 
 class DatabaseSettings(Section):

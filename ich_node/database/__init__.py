@@ -1,6 +1,14 @@
 """Tables, engine and migrations. Nothing outside this package, ``job_queue`` and ``queries`` speaks SQL."""
 
 from ich_node.database.engine import Database, open_database
+from ich_node.database.keeping_tables import (
+    CommitmentItemRow,
+    CommitmentReportRow,
+    CommitmentRow,
+    DeletionRow,
+    FileToDeleteRow,
+    LegalHoldRow,
+)
 from ich_node.database.migrate import check_integrity, prepare_database
 from ich_node.database.tables import (
     AlertRow,
@@ -21,12 +29,18 @@ from ich_node.database.tables import (
 __all__ = [
     "AlertRow",
     "Base",
+    "CommitmentItemRow",
+    "CommitmentReportRow",
+    "CommitmentRow",
     "ConditionRow",
     "Database",
+    "DeletionRow",
     "DeliveryRow",
     "DestinationRow",
+    "FileToDeleteRow",
     "InstallationRow",
     "InstanceRow",
+    "LegalHoldRow",
     "OpenAssociationRow",
     "PlaneRow",
     "RejectionRow",

@@ -4,15 +4,35 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, exists, func, insert, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    and_,
+    bindparam,
+    delete,
+    exists,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 
-from ich_node.database import Database, DeliveryRow, DestinationRow, ResultRow, SeriesRow, StudyRow
+from ich_node.database import (
+    CommitmentItemRow,
+    Database,
+    DeliveryRow,
+    DestinationRow,
+    ResultRow,
+    SeriesRow,
+    StudyRow,
+)
 from ich_node.job_queue.results import add_deliveries
 from ich_node.records import Delivery, DeliveryObject, DeliveryState, Destination, StudySent, Triage
 
@@ -36,6 +56,9 @@ class DeliveryRules:
 
 
 _POSITIVE = func.coalesce(StudyRow.triage == Triage.POSITIVE, False)
+_WHAT_GOES_FIRST: Final = (
+    StudyRow.old, StudyRow.priority.desc(), _POSITIVE.desc(), DeliveryRow.next_attempt_at, DeliveryRow.id
+)  # fmt: skip
 
 
 def claim_deliveries(
@@ -53,18 +76,20 @@ def claim_deliveries(
         busy: names of destinations to leave alone, since an association with them is open.
     """
     now = time.time()
-    claimable = _claimable(owner, now).where(DeliveryRow.destination.not_in(busy))
     with database.reading() as connection:
-        if not connection.execute(claimable.limit(1)).first():
-            return []
+        due = _due_destinations(connection, owner, now, busy)
+    if not due:
+        return []
+    claimable = _claimable(owner, now)
     with database.writing() as connection:
-        first = connection.execute(claimable.limit(1)).first()
-        if first is None:
-            return []
-        rows = connection.execute(claimable.where(DeliveryRow.destination == first.destination).limit(limit)).all()
+        if len(due) > 1:  # the one that waits for what goes first
+            first = connection.execute(claimable.where(DeliveryRow.destination.in_(due)).limit(1)).first()
+            due = [first.destination] if first is not None else []
+        ids = connection.execute(claimable.where(DeliveryRow.destination.in_(due)).limit(limit)).scalars().all()
+        rows = connection.execute(_chosen(ids)).all()
         connection.execute(
             update(DeliveryRow)
-            .where(DeliveryRow.id.in_([row.id for row in rows]))
+            .where(DeliveryRow.id.in_(ids))
             .values(
                 state=DeliveryState.SENDING,
                 attempts=DeliveryRow.attempts + 1,
@@ -75,15 +100,47 @@ def claim_deliveries(
         return [_delivery(connection, row, state_directory) for row in rows]
 
 
-def _claimable(owner: str, now: float) -> Any:
+def _due_destinations(connection: Connection, owner: str, now: float, busy: Collection[str]) -> list[str]:
+    """List the destinations for which something may be claimed, by a few steps in an index.
+
+    This is asked ten times a second. Ten thousands of rows may wait for one that is paused: none of them is read.
+    """
+    paused = set(connection.execute(select(DestinationRow.name).where(DestinationRow.next_attempt_at > now)).scalars())
+    left_over = select(DeliveryRow.destination).where(
+        DeliveryRow.state == DeliveryState.SENDING, _left_over(owner, now), DeliveryRow.next_attempt_at <= now
+    )
+    names = set(connection.execute(left_over).scalars())
+    names |= {name for name in _destinations_with_pending(connection) if _has_due(connection, name, now)}
+    return sorted(names - paused - set(busy))
+
+
+def _destinations_with_pending(connection: Connection) -> Iterator[str]:
+    """Go from name to name: DISTINCT would read every row."""
+    following = select(func.min(DeliveryRow.destination)).where(DeliveryRow.state == DeliveryState.PENDING)
+    name = connection.execute(following).scalar()
+    while name is not None:
+        yield name
+        name = connection.execute(following.where(DeliveryRow.destination > name)).scalar()
+
+
+def _has_due(connection: Connection, name: str, now: float) -> bool:
+    pending = (DeliveryRow.state == DeliveryState.PENDING, DeliveryRow.destination == name)
+    due_at = connection.execute(select(func.min(DeliveryRow.next_attempt_at)).where(*pending)).scalar()
+    return due_at is not None and due_at <= now
+
+
+def _left_over(owner: str, now: float) -> ColumnElement[bool]:
     # who claims has no association with the destination: a lease of its own is left from when the database was locked
-    left_over = or_(DeliveryRow.lease_expires_at < now, DeliveryRow.lease_owner == owner)
+    return or_(DeliveryRow.lease_expires_at < now, DeliveryRow.lease_owner == owner)
+
+
+def _claimable(owner: str, now: float) -> Any:
     free = or_(
         DeliveryRow.state == DeliveryState.PENDING,
-        and_(DeliveryRow.state == DeliveryState.SENDING, left_over),
+        and_(DeliveryRow.state == DeliveryState.SENDING, _left_over(owner, now)),
     )
     return (
-        select(DeliveryRow, StudyRow.study_instance_uid, _POSITIVE.label("urgent"))
+        select(DeliveryRow.id, DeliveryRow.destination)
         .join(StudyRow, StudyRow.id == DeliveryRow.study_id)
         .outerjoin(DestinationRow, DestinationRow.name == DeliveryRow.destination)
         .where(
@@ -91,7 +148,17 @@ def _claimable(owner: str, now: float) -> Any:
             DeliveryRow.next_attempt_at <= now,
             or_(DestinationRow.name.is_(None), DestinationRow.next_attempt_at <= now),
         )
-        .order_by(StudyRow.old, StudyRow.priority.desc(), _POSITIVE.desc(), DeliveryRow.next_attempt_at, DeliveryRow.id)
+        .order_by(*_WHAT_GOES_FIRST)
+    )
+
+
+def _chosen(ids: Sequence[int]) -> Any:
+    """Read the few that are taken; sorting carries no more than it must."""
+    return (
+        select(DeliveryRow, StudyRow.study_instance_uid, _POSITIVE.label("urgent"))
+        .join(StudyRow, StudyRow.id == DeliveryRow.study_id)
+        .where(DeliveryRow.id.in_(ids))
+        .order_by(*_WHAT_GOES_FIRST)
     )
 
 
@@ -122,9 +189,20 @@ def _delivery(connection: Connection, row: Any, state_directory: Path) -> Delive
 
 
 def mark_delivered(
-    database: Database, delivery: Delivery, owner: str, sop_instance_uid: str, dimse_status: int, warning: str = ""
+    database: Database,
+    delivery: Delivery,
+    owner: str,
+    sop_instance_uid: str,
+    dimse_status: int,
+    warning: str = "",
+    *,
+    commitment: bool = False,
 ) -> None:
-    """Note that the destination has the object, perhaps with a warning; its other rows may go out again."""
+    """Note that the destination has the object, perhaps with a warning; its other rows may go out again.
+
+    Args:
+        commitment: the destination is to be asked to commit to it.
+    """
     with database.writing() as connection:
         values = {
             "state": DeliveryState.DELIVERED,
@@ -132,9 +210,13 @@ def mark_delivered(
             "sop_instance_uid": sop_instance_uid,
             "error": warning or None,
             "finished_at": time.time(),
+            "commitment_ask_at": time.time() if commitment else None,
+            "commitment_error": None,
         }
         _finish(connection, delivery, owner, values)
         _end_pause(connection, delivery)
+        asked_before = update(CommitmentItemRow).where(CommitmentItemRow.delivery_id == delivery.id)
+        connection.execute(asked_before.values(sent_again=True))
 
 
 def mark_unreached(
@@ -273,7 +355,8 @@ def resend(
         ids = [row.id for row in connection.execute(rows) if (row.study_id, row.destination) not in held]
         fresh = {
             "state": DeliveryState.PENDING, "attempts": 0, "refusals": 0, "next_attempt_at": now, "created_at": now,
-            "finished_at": None, "error": None,
+            "finished_at": None, "error": None, "commitment_ask_at": None, "commitment_asks": 0,
+            "commitment_failures": 0, "commitment_error": None, "committed_at": None,
         }  # fmt: skip
         again = update(DeliveryRow).where(DeliveryRow.id == bindparam("row")).values(fresh)
         if ids:

@@ -36,6 +36,7 @@ from ich_node.job_queue import (
 from ich_node.log import EventLog
 from ich_node.receive import statuses
 from ich_node.receive.association_request import AssociationRequest
+from ich_node.receive.commitment_reports import CommitmentReports
 from ich_node.receive.data_set import Identity, RefusedDataSet, check_agreement, identify
 from ich_node.receive.negotiation import Negotiation, serve_as_storage
 from ich_node.receive.spool import Spool, file_head, split_file
@@ -73,6 +74,7 @@ class Receiver:
         self._spool = Spool(config.state_directory, config.receiver.reserve_mib)
         accept = config.receiver.accept
         self._negotiation = Negotiation(config.peer, allow_any=config.receiver.allow_any, accept=accept)
+        self._commitments = CommitmentReports(config, database)
         self._owner = new_owner()
         self._sending: dict[Any, SendingAssociation] = {}
         """Open associations that have sent something."""
@@ -128,6 +130,7 @@ class Receiver:
                     (evt.EVT_REQUESTED, self.on_requested),
                     (evt.EVT_SOP_COMMON, serve_as_storage),
                     (evt.EVT_C_STORE, self.on_store),
+                    (evt.EVT_N_EVENT_REPORT, self._commitments.on_event_report),
                     (evt.EVT_RELEASED, self.on_released),
                     (evt.EVT_CONN_CLOSE, self.on_closed),
                 ],
@@ -177,7 +180,8 @@ class Receiver:
             event.assoc.kill()
             return
         proposed = [str(context.abstract_syntax) for context in request.presentation_context_definition_list or ()]
-        event.assoc.acceptor.supported_contexts = self._negotiation.contexts_for(proposed)
+        contexts = self._negotiation.contexts_for(proposed) + self._commitments.contexts_for(calling, proposed)
+        event.assoc.acceptor.supported_contexts = contexts
 
     def on_store(self, event: Event) -> int:
         """Answer a C-STORE (PS3.4 B.2.2): success means that the object is safe."""

@@ -13,6 +13,14 @@ from ich_node.records.alerts import (
     ChannelKind,
     StudyAnswer,
 )
+from ich_node.records.commitments import (
+    FAILURE_REASONS,
+    CommitmentFailure,
+    CommitmentReport,
+    CommitmentRequest,
+    ObjectReference,
+    ReportTaken,
+)
 from ich_node.records.deliveries import (
     OBJECT_OF_KIND,
     REPORT_KIND,
@@ -86,6 +94,7 @@ __all__ = [
     "ANALYSED_SOP_CLASSES",
     "CT_IMAGE_STORAGE",
     "ENHANCED_CT_IMAGE_STORAGE",
+    "FAILURE_REASONS",
     "HEMORRHAGE_CLASSES",
     "KEY_OBJECT_SELECTION_STORAGE",
     "LEGACY_CONVERTED_ENHANCED_CT_IMAGE_STORAGE",
@@ -102,6 +111,9 @@ __all__ = [
     "AlertStep",
     "ChannelKind",
     "ClassThresholds",
+    "CommitmentFailure",
+    "CommitmentReport",
+    "CommitmentRequest",
     "Completeness",
     "Delivery",
     "DeliveryObject",
@@ -117,6 +129,7 @@ __all__ = [
     "KeySlicePicture",
     "ModelIdentity",
     "NotAnalysedReason",
+    "ObjectReference",
     "OtherSeriesFinding",
     "PatientHistory",
     "PatientMarks",
@@ -131,6 +144,7 @@ __all__ = [
     "ReportIdentity",
     "ReportReference",
     "ReportRequest",
+    "ReportTaken",
     "ResultObject",
     "SeriesContent",
     "SeriesJob",
