@@ -6,6 +6,8 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_MISSED, JobExecutionEvent
@@ -15,19 +17,21 @@ from ich_node.config import Config
 from ich_node.database import Database
 from ich_node.durable import PART_SUFFIX
 from ich_node.job_queue import (
-    StoredFile,
-    expired_images,
-    expired_results,
-    forget_files,
-    forget_results,
     free_leases_of_the_dead,
     known_paths,
     quiet_studies,
     rescue_expired_leases,
 )
+from ich_node.job_queue.retention import (
+    Deletion,
+    files_to_delete,
+    forget_expired_images,
+    forget_expired_results,
+    note_deleted,
+    what_stays,
+)
 from ich_node.log import EventLog
 
-_SECONDS_A_DAY = 86400.0
 _STRAY_AGE_S = 3600.0
 _SILENCE_S = 600.0
 _MEBIBYTE = 1024 * 1024
@@ -47,6 +51,7 @@ def start_housekeeping(config: Config, database: Database) -> Iterator[Backgroun
         (watch_disk, 60),
         (watch_silence, 60),
         (delete_expired, 900),
+        (watch_retention, 3600),
         (remove_strays, 3600),
     ]
     for job, seconds in jobs:
@@ -68,22 +73,43 @@ def rescue_leases(_config: Config, database: Database) -> int:
 
 def delete_expired(config: Config, database: Database) -> int:
     """Delete images and reports past their days; rows with UIDs and hashes stay. Return how many files went."""
-    now = time.time()
-    days = config.retention
-    count = 0
-    while files := expired_images(
-        database,
-        images_before=now - days.images_days * _SECONDS_A_DAY,
-        not_head_before=now - days.not_head_days * _SECONDS_A_DAY,
-    ):
-        forget_files(database, files)
-        count += _unlink(config, files)
-    while files := expired_results(database, before=now - days.results_days * _SECONDS_A_DAY):
-        forget_results(database, files)
-        count += _unlink(config, files)
+    rules, state = config.retention_rules, config.state_directory
+    count = _unlink_listed(config, database)  # what a kill left
+    while gone := forget_expired_images(database, rules):
+        count += _delete(config, database, gone)
+    while gone := forget_expired_results(database, rules, lambda path: _size(state / path)):
+        count += _delete(config, database, gone)
     if count:
         log.info("expired files deleted", count=count)
     return count
+
+
+def _delete(config: Config, database: Database, gone: list[Deletion]) -> int:
+    for one in gone:
+        log.info("deleted after its days", **asdict(one))
+    return _unlink_listed(config, database)
+
+
+def _unlink_listed(config: Config, database: Database) -> int:
+    count = 0
+    while paths := files_to_delete(database):
+        for path in paths:
+            (config.state_directory / path).unlink(missing_ok=True)
+        note_deleted(database, paths)
+        count += len(paths)
+    return count
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def watch_retention(config: Config, database: Database) -> int:
+    """Warn of what is not committed in time, and of what is kept past its days: the disk fills up."""
+    found = what_stays(database, config.retention_rules)
+    for what in found.values():
+        log.warning("a person should look", what=what)
+    return len(found)
 
 
 def remove_strays(config: Config, database: Database) -> int:
@@ -123,12 +149,6 @@ def watch_silence(_config: Config, database: Database) -> int:
     if quiet:
         log.error("studies wait without a result; is `ich-node work` running?", count=len(quiet))
     return len(quiet)
-
-
-def _unlink(config: Config, files: list[StoredFile]) -> int:
-    for one in files:
-        (config.state_directory / one.path).unlink(missing_ok=True)
-    return len(files)
 
 
 def _on_trouble(event: Any) -> None:

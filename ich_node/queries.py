@@ -13,9 +13,11 @@ from ich_node.database import (
     AlertRow,
     ConditionRow,
     Database,
+    DeletionRow,
     DeliveryRow,
     DestinationRow,
     InstanceRow,
+    LegalHoldRow,
     PlaneRow,
     ResultRow,
     SeriesRow,
@@ -101,6 +103,17 @@ class AlertStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class DeletionStatus:
+    """What retention deleted of a study."""
+
+    what: str
+    files: int
+    size_bytes: int
+    rule: str
+    deleted_at: float
+
+
+@dataclass(frozen=True, slots=True)
 class StudyStatus:
     """A study for a person to read."""
 
@@ -121,6 +134,9 @@ class StudyStatus:
     series: tuple[SeriesStatus, ...] = ()
     deliveries: tuple[DeliveryStatus, ...] = ()
     alerts: tuple[AlertStatus, ...] = ()
+    legal_hold: str = ""
+    """Why nothing of it is deleted, and who says so; empty where its days count."""
+    deletions: tuple[DeletionStatus, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +159,9 @@ class NodeStatus:
     """What the watchdog found, by name."""
     mode: str = "live"
     """Of the configuration: whether results leave the node."""
+    legal_holds: int = 0
+    stays: dict[str, str] = field(default_factory=dict)
+    """What is not committed in time or kept past its days, by name."""
 
 
 def node_status(database: Database, *, limit: int = 20, uid: str | None = None) -> NodeStatus:
@@ -166,8 +185,13 @@ def node_status(database: Database, *, limit: int = 20, uid: str | None = None) 
             paused_destinations={row.name: row.error for row in paused},
             own_objects_returned=connection.execute(select(func.sum(ResultRow.returned_count))).scalar() or 0,
             oldest_open_s=None if oldest is None else time.time() - oldest,
+            legal_holds=connection.execute(_count_holds()).scalar_one(),
             studies=_studies(connection, limit, uid),
         )
+
+
+def _count_holds() -> Any:
+    return select(func.count()).select_from(LegalHoldRow).where(LegalHoldRow.lifted_at.is_(None))
 
 
 def _counts(connection: Connection, column: Any) -> dict[str, int]:
@@ -201,7 +225,20 @@ def _study(connection: Connection, row: Any, *, alone: bool) -> StudyStatus:
         series=status,
         deliveries=_deliveries(connection, row.id),
         alerts=_alerts(connection, row.id),
+        legal_hold=_legal_hold(connection, row.id),
+        deletions=_deletions(connection, row.id) if alone else (),
     )
+
+
+def _legal_hold(connection: Connection, study_id: int) -> str:
+    held = select(LegalHoldRow).where(LegalHoldRow.study_id == study_id, LegalHoldRow.lifted_at.is_(None))
+    row = connection.execute(held).first()
+    return "" if row is None else f"{row.reason} ({row.placed_by})"
+
+
+def _deletions(connection: Connection, study_id: int) -> tuple[DeletionStatus, ...]:
+    rows = connection.execute(select(DeletionRow).where(DeletionRow.study_id == study_id).order_by(DeletionRow.id))
+    return tuple(DeletionStatus(row.what, row.files, row.size_bytes, row.rule, row.deleted_at) for row in rows)
 
 
 def _series(connection: Connection, row: Any) -> SeriesStatus:

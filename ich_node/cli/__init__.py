@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from ich_node import __version__
-from ich_node.cli import alerts, node, operate, study
+from ich_node.cli import alerts, legal_hold, node, operate, study
 from ich_node.errors import ConfigError, IchNodeError, ModelError
 from ich_node.log import silence_libraries
 
@@ -44,5 +44,6 @@ def build_parser() -> argparse.ArgumentParser:
     node.add_commands(commands)
     operate.add_commands(commands)
     alerts.add_commands(commands)
+    legal_hold.add_commands(commands)
     study.add_commands(commands)
     return parser

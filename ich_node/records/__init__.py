@@ -71,7 +71,7 @@ from ich_node.records.reports import (
     Step,
     StudyContext,
 )
-from ich_node.records.rules import EligibilityRules
+from ich_node.records.rules import EligibilityRules, RetentionRules
 from ich_node.records.states import (
     ANALYSED_SOP_CLASSES,
     CT_IMAGE_STORAGE,
@@ -146,6 +146,7 @@ __all__ = [
     "ReportRequest",
     "ReportTaken",
     "ResultObject",
+    "RetentionRules",
     "SeriesContent",
     "SeriesJob",
     "SeriesState",
