@@ -79,10 +79,13 @@ def test_images_of_a_head_go_after_14_days_and_the_answer_stays(node: PartsOfANo
 def test_a_kill_before_files_are_unlinked_leaves_them_to_the_next_run(
     node: PartsOfANode, head: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def killed(*_: object) -> int:
+        raise KeyboardInterrupt
+
     analyse(node, head)
     age(node, 14.1)
     with monkeypatch.context() as patch:
-        patch.setattr(housekeeping, "files_to_delete", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(housekeeping, "_delete", killed)
         with pytest.raises(KeyboardInterrupt):
             delete_expired(node.config, node.database)
     assert len(images(node)) == 12

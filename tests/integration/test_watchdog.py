@@ -45,7 +45,12 @@ def say(site: AlertingSite, table: Any, **values: Any) -> None:
     [
         (SeriesRow, {"state": "FAILED"}, {"state": "NOT_ANALYSED"}, "1 series FAILED: ich-node requeue --failed"),
         (SeriesRow, {"state": "QUARANTINED"}, {"state": "REJECTED"}, "1 series QUARANTINED: look at them"),
-        (SeriesRow, {"state": "RECEIVING", "last_received_at": 0.0}, {"state": "NOT_ANALYSED"}, "without a result"),
+        (
+            SeriesRow,
+            {"state": "RECEIVING", "last_received_at": 0.0},
+            {"state": "NOT_ANALYSED", "last_received_at": 9e9},
+            "without a result",
+        ),
         (DeliveryRow, {"state": "DEAD"}, {"state": "DELIVERED"}, "1 deliveries DEAD"),
         (
             DeliveryRow,
