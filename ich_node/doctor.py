@@ -18,6 +18,7 @@ from ich_node.errors import IchNodeError, StartError
 from ich_node.pipeline import open_model
 from ich_node.records import Destination
 from ich_node.routing import configured_destinations
+from ich_node.storage_commitment import check_commitment
 
 _MEBIBYTE = 1024 * 1024
 
@@ -38,6 +39,8 @@ def examine(config: Config) -> Iterator[Finding]:
     yield _look("model", lambda: _model(config))
     for destination in configured_destinations(config):
         yield _look(f"destination {destination.name}", partial(_destination, config, destination))
+        if any(one.name == destination.name and one.commitment for one in config.destination):
+            yield _look(f"storage commitment of {destination.name}", partial(_commitment, config, destination))
     for name, host, port in channel_places(config):
         yield _look(f"alert channel {name}", partial(_channel, config, host, port))
 
@@ -85,9 +88,22 @@ def _model(config: Config) -> str:
 
 
 def _destination(config: Config, destination: Destination) -> str:
-    patience = Patience(config.delivery.connect_timeout_s, config.delivery.response_timeout_s)
-    echo(destination, config.node.ae_title, patience)
+    echo(destination, config.node.ae_title, _patience(config))
     return f"{destination.ae_title} at {destination.host}:{destination.port} answers C-ECHO"
+
+
+def _commitment(config: Config, destination: Destination) -> str:
+    check_commitment(destination, config.node.ae_title, _patience(config))
+    title = destination.ae_title
+    if not config.receiver.allow_any and all(peer.ae_title != title for peer in config.peer):
+        raise StartError(
+            f"{title} takes requests, and is no [[peer]]: an answer on an association of its own is refused"
+        )
+    return f"{title} takes requests, and may answer on an association of its own"
+
+
+def _patience(config: Config) -> Patience:
+    return Patience(config.delivery.connect_timeout_s, config.delivery.response_timeout_s)
 
 
 def _channel(config: Config, host: str, port: int) -> str:

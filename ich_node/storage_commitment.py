@@ -120,6 +120,17 @@ def ask_commitment(
         _stay(association, answered, stay_s)
 
 
+def check_commitment(destination: Destination, ae_title: str, patience: Patience) -> None:
+    """See whether a destination knows storage commitment; nothing is asked.
+
+    Raises:
+        DestinationUnavailable: no connection or no answer.
+        DestinationRefuses: it rejects the association, or does not know storage commitment.
+    """
+    with associate(destination, ae_title, [STORAGE_COMMITMENT], patience):
+        pass
+
+
 def _stay(association: Any, answered: threading.Event, seconds: float) -> None:
     waited = 0.0
     while waited < seconds and association.is_established:

@@ -42,7 +42,8 @@ def _set(options: argparse.Namespace) -> int:
     if not options.reason.strip():
         sys.stderr.write("ich-node legal-hold set: the reason is empty\n")
         return 2
-    placed = place_hold(open_queue(read_config(options)), options.uid, options.reason.strip(), _who(options))
+    reason = _printable(options.reason.strip())
+    placed = place_hold(open_queue(read_config(options)), options.uid, reason, _who(options))
     nothing = "no such study here, or it is held already: ich-node legal-hold list"
     sys.stdout.write("held: nothing of it is deleted\n" if placed else f"{nothing}\n")
     return 0 if placed else 1
@@ -62,12 +63,12 @@ def _list(options: argparse.Namespace) -> int:
     for hold in list_holds(open_queue(read_config(options)), lifted_too=options.all):
         lifted = f"; lifted {_day(hold.lifted_at)} by {hold.lifted_by}" if hold.lifted_at else ""
         since = f"since {_day(hold.placed_at)} by {hold.placed_by}"
-        sys.stdout.write(f"{hold.study_instance_uid}  {since}: {_printable(hold.reason)}{lifted}\n")
+        sys.stdout.write(f"{hold.study_instance_uid}  {since}: {hold.reason}{lifted}\n")
     return 0
 
 
 def _who(options: argparse.Namespace) -> str:
-    return str(options.by or getpass.getuser())[:_LONGEST_NAME]
+    return _printable(options.by or getpass.getuser())[:_LONGEST_NAME]
 
 
 def _day(at: float) -> str:
@@ -75,4 +76,5 @@ def _day(at: float) -> str:
 
 
 def _printable(text: str) -> str:
+    """Leave out what a terminal would obey."""
     return "".join(sign if sign.isprintable() else " " for sign in text)

@@ -6,12 +6,15 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pynetdicom import AE
 
 from ich_node.commitment_asker import CommitmentAsker, start_asking_commitment
+from ich_node.config import parse_config
 from ich_node.database import CommitmentReportRow, CommitmentRow, DeliveryRow
+from ich_node.doctor import examine
 from ich_node.job_queue import resend
 from ich_node.job_queue.commitments import claim_commitment, stop_asking
 from ich_node.pacs import SmallPacs
@@ -20,7 +23,7 @@ from ich_node.routing import configured_destinations
 from ich_node.storage_commitment import STORAGE_COMMITMENT
 from tests.commitment_peers import Answer, CommitmentPeer, CommitmentSite, another_uid, commitment_site, report
 from tests.outbox import outbox
-from tests.running import leaks_a_socket, wait_for
+from tests.running import leaks_a_socket, settings, wait_for
 from tests.unit.queueing import change, rows
 
 SUCCESS, NO_SUCH_INSTANCE, NO_SUCH_EVENT, INVALID_ARGUMENT = 0x0000, 0x0112, 0x0113, 0x0115
@@ -327,6 +330,25 @@ def test_a_pacs_without_storage_commitment_has_the_report_all_the_same(tmp_path:
             (delivery,) = box.deliveries()
             assert delivery.state == "DELIVERED"
             assert "accepted no presentation context" in delivery.commitment
+
+
+def test_doctor_says_whether_a_destination_takes_requests_and_may_answer(tmp_path: Path) -> None:
+    def says(**sections: Any) -> list[tuple[bool, str]]:
+        destination = {"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": port, "commitment": True}
+        config = parse_config(settings(tmp_path / "state", Path("no-model"), destination=[destination], **sections))
+        return [(one.well, one.says) for one in examine(config) if one.what == "storage commitment of pacs"]
+
+    peer = {"ae_title": "PACS", "address": "127.0.0.1"}
+    with CommitmentPeer().running() as pacs:
+        port = pacs.port
+        may_answer = "PACS takes requests, and may answer on an association of its own"
+        assert says(receiver={"allow_any": False}, peer=[peer]) == [(True, may_answer)]
+        assert says(receiver={"allow_any": True}) == [(True, may_answer)]
+        ((well, text),) = says(receiver={"allow_any": False}, peer=[peer | {"ae_title": "CT1"}])
+        assert (well, "is no [[peer]]" in text) == (False, True)
+    with SmallPacs(tmp_path / "pacs") as without:
+        port = without.port
+        assert says() == [(False, "the destination accepted no presentation context")]
 
 
 @leaks_a_socket
