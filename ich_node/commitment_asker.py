@@ -74,7 +74,10 @@ class CommitmentAsker:
             log.info("storage commitment asked", **self._fields(request.id), objects=len(request.objects))
 
         def take(report: CommitmentReport) -> ReportTaken:
-            return take_report(self._database, report, self._destination.ae_title, self._destination.host)
+            taken = take_report(self._database, report, self._destination.ae_title, self._destination.host)
+            if taken not in (ReportTaken.TAKEN, ReportTaken.KNOWN):
+                log.warning("answer of storage commitment refused", **self._fields(request.id), why=taken.value)
+            return taken
 
         try:
             ask_commitment(

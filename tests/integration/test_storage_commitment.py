@@ -131,7 +131,7 @@ def test_an_answer_that_is_not_exact_commits_nothing(lied_to: CommitmentSite, li
     assert [lied_to.state(uid) for uid in uids] == [["COMMITTED"]] * 2, "the truth still counts"
 
 
-def test_nor_does_it_on_the_association_that_asked(tmp_path: Path) -> None:
+def test_nor_does_it_on_the_association_that_asked(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     lies = ["another transaction", "a changed class", "one added", "one removed"]
     peer = CommitmentPeer()
     with commitment_site(tmp_path, peer, delivery={"commitment_stay_s": 30.0}) as site:
@@ -142,6 +142,7 @@ def test_nor_does_it_on_the_association_that_asked(tmp_path: Path) -> None:
             site.deliver_and_ask()
             assert site.settle() == ["DELIVERED"] * 2 * number, lie
             wait_for(lambda: len(peer.statuses) == number, "the PACS has its response", 30)  # noqa: B023
+            assert caplog.text.count("answer of storage commitment refused") == number
         assert peer.statuses == [INVALID_ARGUMENT] * len(lies)
 
 
