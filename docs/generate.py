@@ -20,11 +20,19 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
-from ich_node import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, association, deliver, query_retrieve, tls
+from ich_node import (
+    IMPLEMENTATION_CLASS_UID,
+    IMPLEMENTATION_VERSION_NAME,
+    association,
+    deliver,
+    query_retrieve,
+    storage_commitment,
+    tls,
+)
 from ich_node.audit import events as audit_events
 from ich_node.config import Config
 from ich_node.receive import negotiation, scp, statuses, transport
-from ich_node.records import ANALYSED_SOP_CLASSES, HEMORRHAGE_CLASSES, Presence, Triage
+from ich_node.records import ANALYSED_SOP_CLASSES, FAILURE_REASONS, HEMORRHAGE_CLASSES, Presence, Triage
 from ich_node.report import codes, content, structured_report
 
 CONFORMANCE_STATEMENT: Final = Path(__file__).with_name("conformance-statement.md")
@@ -67,6 +75,16 @@ _CONFIGURED: Final = (
     ("`delivery.give_up_days`", "SCU: days after which a delivery is DEAD", _DEFAULT.delivery.give_up_days),
     ("`delivery.refused_tries`", "SCU: refusals after which it is DEAD", _DEFAULT.delivery.refused_tries),
     ("`delivery.paused_retry_s`", "SCU: pause of a destination that rejects us, s", _DEFAULT.delivery.paused_retry_s),
+    (
+        "`delivery.commitment_wait_h`",
+        "SCU: time until storage commitment is asked again, h",
+        _DEFAULT.delivery.commitment_wait_h,
+    ),
+    (
+        "`delivery.commitment_stay_s`",
+        "SCU: time an association stays open for its answer, s",
+        _DEFAULT.delivery.commitment_stay_s,
+    ),
 )
 
 _AFTERWARDS: Final = {
@@ -220,6 +238,28 @@ def audit_messages() -> str:
     return _table(("EventID", "EventTypeCode", "Trigger"), rows)
 
 
+def commitment_contexts() -> str:
+    """What is proposed and accepted for storage commitment."""
+    syntaxes = ", ".join(UID(uid).name for uid in association.UNCOMPRESSED)
+    uid = storage_commitment.STORAGE_COMMITMENT
+    instance = f"instance `{storage_commitment.STORAGE_COMMITMENT_INSTANCE}`"
+    return _table(
+        ("SOP Class", "Role", "Transfer Syntaxes"), [(f"{UID(uid).name} `{uid}`, {instance}", "SCU", syntaxes)]
+    )
+
+
+def commitment_statuses() -> str:
+    """What is answered to an N-EVENT-REPORT."""
+    return _table(
+        ("Status", "Meaning"), [(f"`{code:04X}`", meaning) for code, meaning in storage_commitment.STATUSES.items()]
+    )
+
+
+def commitment_failures() -> str:
+    """The failure reasons that are told in words."""
+    return _table(("Failure Reason", "Meaning"), [(f"`{code:04X}`", text) for code, text in FAILURE_REASONS.items()])
+
+
 def storage_classes() -> str:
     """Every storage class that is accepted by name."""
     rows = [(UID(uid).name, f"`{uid}`") for uid in negotiation.known_storage_classes()]
@@ -270,7 +310,8 @@ PARTS: Final[Mapping[str, Callable[[], str]]] = {
     part.__name__: part
     for part in (
         implementation, defaults, scp_contexts, transfer_syntaxes, scp_statuses, scu_contexts, scu_statuses,
-        query_contexts, query_keys, tls_profile, audit_messages,
+        query_contexts, query_keys, commitment_contexts, commitment_statuses, commitment_failures,
+        tls_profile, audit_messages,
         storage_classes, findings, presences, triage_categories, private_codes, coding_schemes,
     )
 }  # fmt: skip

@@ -111,9 +111,10 @@ class Alerter:
             return
         self._watch_at = time.monotonic() + _WATCH_S
         settings = self._config.watchdog
-        found = find_conditions(
-            self._database, WatchRules(settings.no_result_s, settings.destination_down_s, settings.queue_wait_s)
+        rules = WatchRules(
+            settings.no_result_s, settings.destination_down_s, settings.queue_wait_s, self._config.retention_rules
         )
+        found = find_conditions(self._database, rules)
         for name in note_conditions(self._database, found, self._watchers if self._tells_of_node else ()):
             if name in found:
                 log.error("the node needs a person", what=found[name])

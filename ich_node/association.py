@@ -7,13 +7,14 @@ import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from queue import Empty, SimpleQueue
 from typing import Any, Final
 
 from pydicom.uid import UID
 from pynetdicom import AE, evt
 from pynetdicom import _config as pynetdicom_config
 from pynetdicom.association import Association as Association
-from pynetdicom.events import Event
+from pynetdicom.events import Event, EventHandlerType
 
 from ich_node import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from ich_node.errors import ClassNotTaken, DestinationRefuses, DestinationUnavailable
@@ -34,9 +35,16 @@ class Patience:
 
 @contextmanager
 def associate(
-    destination: Destination, ae_title: str, sop_class_uids: Sequence[str], patience: Patience
+    destination: Destination,
+    ae_title: str,
+    sop_class_uids: Sequence[str],
+    patience: Patience,
+    handlers: Sequence[EventHandlerType] = (),
 ) -> Iterator[Association]:
     """Open an association for some SOP Classes, and release it at the end; by TLS where the destination says so.
+
+    Args:
+        handlers: of what the peer may ask meanwhile; without any it is not listened to.
 
     Raises:
         DestinationUnavailable: no connection, a certificate that is not trusted, an abort, or no answer in time.
@@ -46,7 +54,7 @@ def associate(
     entity = _application_entity(ae_title, patience)
     for uid in sop_class_uids:
         entity.add_requested_context(uid, list(UNCOMPRESSED))
-    association = _associate(entity, destination)
+    association = _associate(entity, destination, handlers)
     try:
         yield association
     finally:
@@ -66,17 +74,20 @@ def _application_entity(ae_title: str, patience: Patience) -> AE:
     return entity
 
 
-def _associate(entity: AE, destination: Destination) -> Association:
+def _associate(entity: AE, destination: Destination, handlers: Sequence[EventHandlerType]) -> Association:
     tls = _tls(destination)
     association = entity.associate(
         destination.host,
         destination.port,
         ae_title=destination.ae_title,
-        evt_handlers=[(evt.EVT_CONN_OPEN, _send_at_once)],
+        evt_handlers=[(evt.EVT_CONN_OPEN, _send_at_once), *handlers],
         tls_args=tls,
     )
     if association.is_established:
-        keep_answers(association)
+        if handlers:
+            tell_answers_from_requests(association)
+        else:
+            keep_answers(association)
         return association
     if association.is_rejected:
         raise DestinationRefuses(f"the association was rejected: {_why_rejected(association)}")
@@ -109,6 +120,36 @@ def keep_answers(association: Association) -> None:
         return take(block=True) if block else (None, None)
 
     association.dimse.get_msg = take_if_waiting  # type: ignore[method-assign]  # of this one association
+
+
+def tell_answers_from_requests(association: Association) -> None:
+    """See that every answer reaches who asked for it, and every request of the peer its handler.
+
+    As `keep_answers`, on an association on which the peer may ask something, too: whoever takes a message that is for
+    the other lays it down again.
+    """
+    take = association.dimse.get_msg
+    asked: SimpleQueue[tuple[Any, Any]] = SimpleQueue()
+
+    def take_mine(block: bool = False) -> tuple[Any, Any]:
+        if block:  # who waits for an answer
+            while _is_request(message := take(block=True)):
+                asked.put(message)
+            return message
+        try:
+            message = asked.get_nowait() if not asked.empty() else association.dimse.msg_queue.get_nowait()
+        except Empty:
+            return None, None
+        if _is_request(message):
+            return message
+        association.dimse.msg_queue.put(message)  # an answer, or the mark of an abort
+        return None, None
+
+    association.dimse.get_msg = take_mine  # type: ignore[method-assign]  # of this one association
+
+
+def _is_request(message: tuple[Any, Any]) -> bool:
+    return message[1] is not None and getattr(message[1], "MessageIDBeingRespondedTo", None) is None
 
 
 def _why_rejected(association: Association) -> str:

@@ -16,6 +16,7 @@ from ich_node.association import Association, Patience, associate
 from ich_node.audit import AuditTrail, Outcome, Peer, Transfers, open_trail
 from ich_node.audit.sender import check_server, sending_audit
 from ich_node.audit.subject import read_subject
+from ich_node.commitment_asker import delivery_rules, start_asking_commitment
 from ich_node.config import Config
 from ich_node.database import Database, open_database, prepare_database
 from ich_node.deliver import StoreOutcome, Verdict, is_warning, store
@@ -23,7 +24,6 @@ from ich_node.errors import ClassNotTaken, DestinationRefuses, DestinationUnavai
 from ich_node.failpoint import reach
 from ich_node.housekeeping import start_housekeeping, wake_housekeeping, watch_certificate
 from ich_node.job_queue import (
-    DeliveryRules,
     claim_deliveries,
     free_leases_of_the_dead,
     hurry_deliveries,
@@ -74,14 +74,9 @@ class Deliverer:
         self._owner = new_owner()
         settings = config.delivery
         self._patience = _patience(config)
-        self._rules = DeliveryRules(
-            first_retry_s=settings.first_retry_s,
-            longest_retry_s=settings.longest_retry_s,
-            give_up_days=settings.give_up_days,
-            refused_tries=settings.refused_tries,
-            paused_retry_s=settings.paused_retry_s,
-        )
+        self._rules = delivery_rules(config)
         self._resting = Resting(self._rules)
+        self._to_commit = {one.name for one in config.destination if one.commitment}
         self._lease_s = _SPARE_LEASE_S + settings.connect_timeout_s + settings.response_timeout_s * (_MOST_AT_ONCE + 2)
 
     def run(self, stop: threading.Event) -> None:
@@ -199,7 +194,8 @@ class Deliverer:
         text = f"status 0x{status:04X}"
         if outcome.verdict is Verdict.DELIVERED:
             warning = f"warning 0x{status:04X}" if is_warning(status) else ""
-            mark_delivered(self._database, delivery, self._owner, outcome.sop_instance_uid, status, warning)
+            uid, wanted = outcome.sop_instance_uid, delivery.destination.name in self._to_commit
+            mark_delivered(self._database, delivery, self._owner, uid, status, warning, commitment=wanted)
             log.info("delivered", **_fields(delivery), status=f"0x{status:04X}")
         elif outcome.verdict is Verdict.TRY_AGAIN:
             (state,) = mark_unreached(self._database, [delivery], self._owner, text, self._rules, status)
@@ -245,6 +241,7 @@ def run_deliverer(config: Config) -> None:
             ThreadPoolExecutor(1, "alerts") as beside,
         ):
             start_asking(config, database, stop, trail)
+            start_asking_commitment(config, database, stop)
             keep_time(config, database, partial(wake_housekeeping, scheduler))
             alerts = beside.submit(Alerter(config, database, alerting, trail).run, stop)
             alerts.add_done_callback(lambda _: stop.set())  # alerts that end by themselves end the process

@@ -81,7 +81,7 @@ def run_demo(settings: DemoSettings, console: Console) -> int:
             sent_at = _send(files, config, console)
             study = _wait(config, files, console)
     _show(study, sent_at, settings, pacs, console)
-    return 0 if study.deliveries and all(one.state == "DELIVERED" for one in study.deliveries) else 1
+    return 0 if study.deliveries and all(one.state in ("DELIVERED", "COMMITTED") for one in study.deliveries) else 1
 
 
 def clear_folder(folder: Path) -> None:

@@ -28,6 +28,7 @@ from ich_node.records import Destination, TlsFiles
 from ich_node.routing import calls_by_tls, configured_destinations, pacs_to_ask
 from ich_node.secret_files import check_private, is_credential
 from ich_node.state_folder import make_state_folder
+from ich_node.storage_commitment import check_commitment
 
 _MEBIBYTE = 1024 * 1024
 
@@ -52,6 +53,8 @@ def examine(config: Config) -> Iterator[Finding]:
         yield _look("certificate", lambda: _certificate(config, files))
     for destination in configured_destinations(config):
         yield _look(f"destination {destination.name}", partial(_destination, config, destination))
+        if any(one.name == destination.name and one.commitment for one in config.destination):
+            yield _look(f"storage commitment of {destination.name}", partial(_commitment, config, destination))
     if (pacs := pacs_to_ask(config)) is not None and pacs.tls is not None:
         yield _look("the PACS of [query]", partial(_destination, config, pacs))
     for name, host, port in channel_places(config):
@@ -142,8 +145,7 @@ def _certificate(config: Config, files: TlsFiles) -> str:
 
 
 def _destination(config: Config, destination: Destination) -> str:
-    patience = Patience(config.delivery.connect_timeout_s, config.delivery.response_timeout_s)
-    echo(destination, config.node.ae_title, patience)
+    echo(destination, config.node.ae_title, _patience(config))
     by = " by TLS" if destination.tls is not None else ""
     return f"{destination.ae_title} at {destination.host}:{destination.port} answers C-ECHO{by}"
 
@@ -154,6 +156,20 @@ def _audit(config: Config, server: SyslogServer) -> str:
     return (
         f"{server.host}:{server.port} takes connections over TLS; {waiting} messages are not sent yet, or not for sure"
     )
+
+
+def _commitment(config: Config, destination: Destination) -> str:
+    check_commitment(destination, config.node.ae_title, _patience(config))
+    title = destination.ae_title
+    if not config.receiver.allow_any and all(peer.ae_title != title for peer in config.peer):
+        raise StartError(
+            f"{title} takes requests, and is no [[peer]]: an answer on an association of its own is refused"
+        )
+    return f"{title} takes requests, and may answer on an association of its own"
+
+
+def _patience(config: Config) -> Patience:
+    return Patience(config.delivery.connect_timeout_s, config.delivery.response_timeout_s)
 
 
 def _channel(config: Config, host: str, port: int) -> str:

@@ -17,6 +17,7 @@
     ├── FindingLost             the finding of a concluded series went with a database that was rebuilt
     ├── AlertRefused            an alert cannot be told as it is: the receiver refuses it, or its template has a fault
     ├── AnswerNotUnderstood     an answer to an alert is no HL7 message
+    ├── EventReportNotUnderstood  an answer of storage commitment cannot be read
     ├── TrainingError           data, settings or a run of the training module cannot be used; says what to change
     └── TransientError          worth another try, with back-off
         ├── DestinationUnavailable   no connection, an abort or a time-out
@@ -128,6 +129,10 @@ class AnswerNotUnderstood(IchNodeError):
     """What came as the answer to an alert is no HL7 v2 message."""
 
 
+class EventReportNotUnderstood(IchNodeError):
+    """An answer of storage commitment cannot be read, or contradicts itself."""
+
+
 class TrainingError(IchNodeError):
     """Data, settings or a run of the training module cannot be used as they are; the text says what to change."""
 
@@ -153,7 +158,7 @@ class ChannelUnavailable(TransientError):
 
 
 class StoreRefused(TransientError):
-    """The destination answered a C-STORE with a failure status."""
+    """The destination answered a request with a failure status."""
 
     def __init__(self, dimse_status: int, comment: str = "") -> None:
         self.dimse_status = dimse_status

@@ -6,7 +6,9 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_MISSED, JobExecutionEvent
@@ -19,21 +21,23 @@ from ich_node.database import Database
 from ich_node.durable import PART_SUFFIX
 from ich_node.failpoint import reach
 from ich_node.job_queue import (
-    StoredFile,
-    expired_images,
-    expired_results,
-    forget_files,
-    forget_results,
     free_leases_of_the_dead,
     known_paths,
     quiet_studies,
     rescue_expired_leases,
 )
+from ich_node.job_queue.retention import (
+    Deletion,
+    files_to_delete,
+    forget_expired_images,
+    forget_expired_results,
+    note_deleted,
+    what_stays,
+)
 from ich_node.log import EventLog
 from ich_node.routing import calls_by_tls
 from ich_node.tls import log_state
 
-_SECONDS_A_DAY = 86400.0
 _STRAY_AGE_S = 3600.0
 _SILENCE_S = 600.0
 _MEBIBYTE = 1024 * 1024
@@ -53,6 +57,7 @@ def start_housekeeping(config: Config, database: Database) -> Iterator[Backgroun
         (watch_disk, 60),
         (watch_silence, 60),
         (delete_expired, 900),
+        (watch_retention, 3600),
         (remove_strays, 3600),
         (watch_certificate, 6 * 3600),
         (delete_old_audit, 3600),
@@ -82,24 +87,51 @@ def rescue_leases(_config: Config, database: Database) -> int:
 
 def delete_expired(config: Config, database: Database) -> int:
     """Delete images and reports past their days; rows with UIDs and hashes stay. Return how many files went."""
-    now = time.time()
-    days = config.retention
-    count = 0
-    while files := expired_images(
-        database,
-        images_before=now - days.images_days * _SECONDS_A_DAY,
-        not_head_before=now - days.not_head_days * _SECONDS_A_DAY,
-    ):
-        forget_files(database, files)
+    rules, state = config.retention_rules, config.state_directory
+    count = _unlink_listed(config, database)  # what a kill left
+    while gone := forget_expired_images(database, rules):
         reach("images-forgotten")
-        count += _unlink(config, files, images=True)
-    while files := expired_results(database, before=now - days.results_days * _SECONDS_A_DAY):
-        forget_results(database, files)
+        count += _delete(config, database, gone)
+    while gone := forget_expired_results(database, rules, lambda path: _size(state / path)):
         reach("results-forgotten")
-        count += _unlink(config, files, images=False)
+        count += _delete(config, database, gone)
     if count:
         log.info("expired files deleted", count=count)
     return count
+
+
+def _delete(config: Config, database: Database, gone: list[Deletion]) -> int:
+    for one in gone:
+        log.info("deleted after its days", **asdict(one))
+    return _unlink_listed(config, database)
+
+
+def _unlink_listed(config: Config, database: Database) -> int:
+    count = 0
+    trail = open_trail(config, "housekeeping")
+    while paths := files_to_delete(database):
+        images = [path for path in paths if path.startswith("spool/")]
+        results = [path for path in paths if path not in images]
+        for some, are_images in ((images, True), (results, False)):
+            trail.files_deleted([config.state_directory / path for path in some], images=are_images)
+        for path in paths:
+            (config.state_directory / path).unlink(missing_ok=True)
+        note_deleted(database, paths)
+        count += len(paths)
+    trail.close()
+    return count
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def watch_retention(config: Config, database: Database) -> int:
+    """Warn of what is not committed in time, and of what is kept past its days: the disk fills up."""
+    found = what_stays(database, config.retention_rules)
+    for what in found.values():
+        log.warning("a person should look", what=what)
+    return len(found)
 
 
 def remove_strays(config: Config, database: Database) -> int:
@@ -152,15 +184,6 @@ def delete_old_audit(config: Config, _database: Database) -> int:
     """Delete what is past its days of the audit trail, once the server has it; return how many files went."""
     audit = config.audit
     return delete_old_files(config.state_directory / FOLDER, audit.keep_days, must_be_sent=bool(audit.host))
-
-
-def _unlink(config: Config, files: list[StoredFile], *, images: bool) -> int:
-    trail = open_trail(config, "housekeeping")
-    trail.files_deleted([config.state_directory / one.path for one in files], images=images)
-    trail.close()
-    for one in files:
-        (config.state_directory / one.path).unlink(missing_ok=True)
-    return len(files)
 
 
 def _on_trouble(event: Any) -> None:

@@ -13,16 +13,18 @@ from ich_node.database import (
     AlertRow,
     ConditionRow,
     Database,
+    DeletionRow,
     DeliveryRow,
     DestinationRow,
     InstanceRow,
+    LegalHoldRow,
     PlaneRow,
     ResultRow,
     SeriesRow,
     StudyRow,
 )
 from ich_node.patient_history import history_of
-from ich_node.records import OBJECT_OF_KIND, InstanceState, NotAnalysedReason, SeriesState
+from ich_node.records import OBJECT_OF_KIND, DeliveryState, InstanceState, NotAnalysedReason, SeriesState
 
 _OPEN = (SeriesState.RECEIVING, SeriesState.COMPLETE)
 _TAKEN_BACK = (SeriesState.QUARANTINED, SeriesState.REJECTED)
@@ -70,6 +72,8 @@ class DeliveryStatus:
     sop_instance_uid: str | None
     report_file: str | None
     """Relative to the state folder."""
+    commitment: str = ""
+    """How far its storage commitment is, in words; empty where none is wanted, or it is there."""
 
     @property
     def what(self) -> str:
@@ -99,6 +103,17 @@ class AlertStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class DeletionStatus:
+    """What retention deleted of a study."""
+
+    what: str
+    files: int
+    size_bytes: int
+    rule: str
+    deleted_at: float
+
+
+@dataclass(frozen=True, slots=True)
 class StudyStatus:
     """A study for a person to read."""
 
@@ -119,6 +134,9 @@ class StudyStatus:
     series: tuple[SeriesStatus, ...] = ()
     deliveries: tuple[DeliveryStatus, ...] = ()
     alerts: tuple[AlertStatus, ...] = ()
+    legal_hold: str = ""
+    """Why nothing of it is deleted, and who says so; empty where its days count."""
+    deletions: tuple[DeletionStatus, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +159,9 @@ class NodeStatus:
     """What the watchdog found, by name."""
     mode: str = "live"
     """Of the configuration: whether results leave the node."""
+    legal_holds: int = 0
+    stays: dict[str, str] = field(default_factory=dict)
+    """What is not committed in time or kept past its days, by name."""
 
 
 def node_status(database: Database, *, limit: int = 20, uid: str | None = None) -> NodeStatus:
@@ -164,8 +185,13 @@ def node_status(database: Database, *, limit: int = 20, uid: str | None = None) 
             paused_destinations={row.name: row.error for row in paused},
             own_objects_returned=connection.execute(select(func.sum(ResultRow.returned_count))).scalar() or 0,
             oldest_open_s=None if oldest is None else time.time() - oldest,
+            legal_holds=connection.execute(_count_holds()).scalar_one(),
             studies=_studies(connection, limit, uid),
         )
+
+
+def _count_holds() -> Any:
+    return select(func.count()).select_from(LegalHoldRow).where(LegalHoldRow.lifted_at.is_(None))
 
 
 def _counts(connection: Connection, column: Any) -> dict[str, int]:
@@ -199,7 +225,20 @@ def _study(connection: Connection, row: Any, *, alone: bool) -> StudyStatus:
         series=status,
         deliveries=_deliveries(connection, row.id),
         alerts=_alerts(connection, row.id),
+        legal_hold=_legal_hold(connection, row.id),
+        deletions=_deletions(connection, row.id) if alone else (),
     )
+
+
+def _legal_hold(connection: Connection, study_id: int) -> str:
+    held = select(LegalHoldRow).where(LegalHoldRow.study_id == study_id, LegalHoldRow.lifted_at.is_(None))
+    row = connection.execute(held).first()
+    return "" if row is None else f"{row.reason} ({row.placed_by})"
+
+
+def _deletions(connection: Connection, study_id: int) -> tuple[DeletionStatus, ...]:
+    rows = connection.execute(select(DeletionRow).where(DeletionRow.study_id == study_id).order_by(DeletionRow.id))
+    return tuple(DeletionStatus(row.what, row.files, row.size_bytes, row.rule, row.deleted_at) for row in rows)
 
 
 def _series(connection: Connection, row: Any) -> SeriesStatus:
@@ -315,9 +354,18 @@ def _deliveries(connection: Connection, study_id: int) -> tuple[DeliveryStatus, 
             next_attempt_at=row.next_attempt_at,
             sop_instance_uid=row.sop_instance_uid,
             report_file=row.report_file,
+            commitment=_commitment(row),
         )
         for row in rows
     )
+
+
+def _commitment(row: Any) -> str:
+    if row.state != DeliveryState.DELIVERED or row.commitment_ask_at is None:
+        return ""
+    times = "once" if row.commitment_asks == 1 else f"{row.commitment_asks} times"
+    asked = f"commitment asked {times}" if row.commitment_asks else "commitment to be asked"
+    return row.commitment_error or asked
 
 
 def _alerts(connection: Connection, study_id: int) -> tuple[AlertStatus, ...]:

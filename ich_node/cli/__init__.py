@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from ich_node import __version__
-from ich_node.cli import alerts, audit, installation, node, operate, study
+from ich_node.cli import alerts, audit, installation, legal_hold, node, operate, study
 from ich_node.errors import AlreadyRunning, ConfigError, IchNodeError, ModelError
 from ich_node.log import silence_libraries
 
@@ -46,5 +46,6 @@ def build_parser() -> argparse.ArgumentParser:
     alerts.add_commands(commands)
     installation.add_commands(commands)
     audit.add_commands(commands)
+    legal_hold.add_commands(commands)
     study.add_commands(commands)
     return parser

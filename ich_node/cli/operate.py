@@ -19,7 +19,7 @@ from ich_node.cli.node import Commands, audit_command, open_queue, read_config, 
 from ich_node.records import REPORT_KIND, Destination, StudySent
 
 if TYPE_CHECKING:
-    from ich_node.queries import AlertStatus, DeliveryStatus, NodeStatus, SeriesStatus, StudyStatus
+    from ich_node.queries import AlertStatus, DeletionStatus, DeliveryStatus, NodeStatus, SeriesStatus, StudyStatus
 
 _SHORT_UID = 12
 _WIDTH_OF_A_FILE = 200
@@ -80,11 +80,15 @@ def add_commands(commands: Commands) -> None:
 
 
 def _status(options: argparse.Namespace) -> int:
+    from ich_node.job_queue.retention import what_stays
     from ich_node.queries import node_status
 
     config = read_config(options)
+    database = open_queue(config)
     status = dataclasses.replace(
-        node_status(open_queue(config), limit=options.limit, uid=options.uid), mode=config.node.mode
+        node_status(database, limit=options.limit, uid=options.uid),
+        mode=config.node.mode,
+        stays=what_stays(database, config.retention_rules),
     )
     if options.uid and not status.studies:
         sys.stderr.write(f"ich-node: no study or series {options.uid} here\n")
@@ -105,6 +109,8 @@ def show_status(status: NodeStatus, console: Console, *, full: bool = False) -> 
     console.print(f"deliveries  {_counts(status.deliveries)}")
     if status.alerts:
         console.print(f"alerts      {_counts(status.alerts)}")
+    if status.legal_holds:
+        console.print(f"legal holds {status.legal_holds}: ich-node legal-hold list")
     for line in _what_needs_a_person(status):
         console.print(line)
     if status.own_objects_returned:
@@ -117,6 +123,9 @@ def show_status(status: NodeStatus, console: Console, *, full: bool = False) -> 
 
 
 def _what_needs_a_person(status: NodeStatus) -> Iterator[str]:
+    for name, what in status.stays.items():
+        if name not in status.conditions:
+            yield f"[red]kept:[/red] {escape(what)}"
     for name, why in status.paused_destinations.items():
         yield f"[red]destination {name} is paused:[/red] {escape(why)}; its reports wait until it answers"
     for what in status.conditions.values():
@@ -138,12 +147,22 @@ def _show_study(study: StudyStatus, console: Console) -> None:
     if study.rests_on and len(study.series) > 1:
         console.print(f"\nthe answer rests on series {study.rests_on}", soft_wrap=True)
     console.print(f"  earlier studies: {study.prior}", soft_wrap=True)
+    if study.legal_hold:
+        console.print(f"  [red]legal hold, nothing is deleted:[/red] {escape(study.legal_hold)}", soft_wrap=True)
+    for deletion in study.deletions:
+        console.print(f"  {_deletion(deletion)}", soft_wrap=True)
     for series in study.series:
         _show_series(series, console)
     for delivery in study.deliveries:
         console.print(f"  {delivery.what}, revision {delivery.revision}: {_delivery(delivery, full=True)}")
     for alert in study.alerts:
         console.print(f"  alert {alert.identifier}, {alert.kind}, revision {alert.revision}: {_alert(alert)}")
+
+
+def _deletion(deletion: DeletionStatus) -> str:
+    when = datetime.fromtimestamp(deletion.deleted_at).astimezone()
+    what = f"{deletion.files} files of {deletion.what}, {deletion.size_bytes} bytes"
+    return f"deleted {when:%d %b %Y %H:%M}: {what} ({deletion.rule})"
 
 
 def _alert(alert: AlertStatus) -> str:
@@ -275,7 +294,8 @@ def _delivery(delivery: DeliveryStatus, *, full: bool) -> str:
         text += f" {datetime.fromtimestamp(delivery.finished_at).astimezone():%H:%M:%S.%f}"
     if delivery.attempts > 1:
         text += f" after {delivery.attempts} tries"
-    return f"{text} ({escape(delivery.error)})" if delivery.error else text
+    why = "; ".join(filter(None, (delivery.error, delivery.commitment)))
+    return f"{text} ({escape(why)})" if why else text
 
 
 def _requeue(options: argparse.Namespace) -> int:

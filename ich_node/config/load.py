@@ -41,6 +41,7 @@ from ich_node.config.sections import (
 from ich_node.config.tls_section import TlsSettings, faults_without_tls
 from ich_node.config.values import Section
 from ich_node.errors import ConfigError
+from ich_node.records import RetentionRules
 
 DEFAULT_PATHS: Final = (Path("config/ich-node.toml"), Path("/etc/ich-node/ich-node.toml"))
 
@@ -85,6 +86,11 @@ class Config(Section):
     @property
     def database_url(self) -> str:
         return self.database.url or f"sqlite:///{self.state_directory / 'ich-node.sqlite'}"
+
+    @property
+    def retention_rules(self) -> RetentionRules:
+        days = self.retention
+        return RetentionRules(days.images_days, days.not_head_days, days.results_days, self.delivery.commitment_wait_h)
 
 
 def find_config(given: Path | None) -> Path:

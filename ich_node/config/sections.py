@@ -128,6 +128,7 @@ class DestinationSettings(Section):
     triage: Annotated[tuple[Outcome, ...], Field(strict=False, min_length=1)] | None = None
     tls: bool = False
     tls_name: Host | None = None
+    commitment: bool = False
 
 
 class ViewerSettings(Section):
@@ -176,6 +177,8 @@ class DeliverySettings(Section):
     paused_retry_s: PositiveSeconds = 60
     connect_timeout_s: PositiveSeconds = 10
     response_timeout_s: PositiveSeconds = 30
+    commitment_wait_h: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 24
+    commitment_stay_s: Annotated[float, Field(ge=0, le=60)] = 3
 
 
 class DatabaseSettings(Section):

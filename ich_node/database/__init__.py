@@ -2,6 +2,14 @@
 
 from ich_node.database.engine import Database, database_file, open_database
 from ich_node.database.installation import Installation, read_installation
+from ich_node.database.keeping_tables import (
+    CommitmentItemRow,
+    CommitmentReportRow,
+    CommitmentRow,
+    DeletionRow,
+    FileToDeleteRow,
+    LegalHoldRow,
+)
 from ich_node.database.migrate import check_integrity, prepare_database, settle_installation
 from ich_node.database.tables import (
     AlertRow,
@@ -22,13 +30,19 @@ from ich_node.database.tables import (
 __all__ = [
     "AlertRow",
     "Base",
+    "CommitmentItemRow",
+    "CommitmentReportRow",
+    "CommitmentRow",
     "ConditionRow",
     "Database",
+    "DeletionRow",
     "DeliveryRow",
     "DestinationRow",
+    "FileToDeleteRow",
     "Installation",
     "InstallationRow",
     "InstanceRow",
+    "LegalHoldRow",
     "OpenAssociationRow",
     "PlaneRow",
     "RejectionRow",

@@ -7,7 +7,7 @@ from typing import Any, Final
 from sqlalchemy import JSON, ForeignKey, Index, LargeBinary, String, Text, UniqueConstraint, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-SCHEMA: Final = "0004"
+SCHEMA: Final = "0005"
 """The newest migration: what these tables are."""
 
 # What is looked for ten times a second has an index of its own, which holds nothing else. SQLite uses such an index
@@ -16,6 +16,7 @@ TO_ALERT: Final = "revision > alerted_revision"
 EARLY: Final = "early_series_id IS NOT NULL AND early_decided = 0 AND revision = 0"
 TOLD_EARLY: Final = "told = 'preliminary' AND revision = 0"
 AWAITED: Final = "state = 'SENT' AND answer_within_s IS NOT NULL"
+TO_COMMIT: Final = "state = 'DELIVERED' AND commitment_ask_at IS NOT NULL"
 
 _UID = String(64)
 _STATE = String(16)
@@ -221,7 +222,8 @@ class DeliveryRow(Base):
     __tablename__ = "delivery"
     __table_args__ = (
         UniqueConstraint("study_id", "revision", "kind", "destination"),
-        Index("delivery_by_state", "state", "next_attempt_at"),
+        Index("delivery_by_state", "state", "destination", "next_attempt_at"),
+        Index("delivery_to_commit", "destination", "commitment_ask_at", sqlite_where=text(TO_COMMIT)),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -245,6 +247,13 @@ class DeliveryRow(Base):
     """Of the encoding that was sent."""
     lease_owner: Mapped[str | None] = mapped_column(String(128))
     lease_expires_at: Mapped[float | None]
+    commitment_ask_at: Mapped[float | None]
+    """When storage commitment is asked, or asked again, of what was delivered; None where nobody wants it."""
+    commitment_asks: Mapped[int] = mapped_column(default=0)
+    commitment_failures: Mapped[int] = mapped_column(default=0)
+    """How often the destination said that it does not commit to the object."""
+    commitment_error: Mapped[str | None] = mapped_column(Text)
+    committed_at: Mapped[float | None]
 
 
 class OpenAssociationRow(Base):

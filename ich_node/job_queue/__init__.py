@@ -8,11 +8,6 @@ from ich_node.job_queue.checkpoints import (
     waiting_instances,
 )
 from ich_node.job_queue.cleaning import (
-    StoredFile,
-    expired_images,
-    expired_results,
-    forget_files,
-    forget_results,
     known_paths,
     quiet_studies,
     rescue_expired_leases,
@@ -33,7 +28,6 @@ from ich_node.job_queue.outbox import (
     mark_unreached,
     pause_destination,
     release_deliveries,
-    resend,
 )
 from ich_node.job_queue.quarantine import (
     quarantine_series,
@@ -50,6 +44,7 @@ from ich_node.job_queue.reception import (
     release_association,
 )
 from ich_node.job_queue.requeue import analyse_again, requeue
+from ich_node.job_queue.resend import resend
 from ich_node.job_queue.results import Conclusion, ReportPlan, SavedObject, conclude_series, plan_report
 from ich_node.job_queue.series_finding import SavedFinding, load_finding
 from ich_node.job_queue.studies import (
@@ -78,7 +73,6 @@ __all__ = [
     "SendingAssociation",
     "SeriesPlan",
     "SeriesQuestion",
-    "StoredFile",
     "StudyToTell",
     "WhyUnreadable",
     "analyse_again",
@@ -86,14 +80,10 @@ __all__ = [
     "claim_series",
     "close_series",
     "conclude_series",
-    "expired_images",
-    "expired_results",
     "fail_attempt",
     "finding_from_json",
     "finding_to_json",
     "forget_association",
-    "forget_files",
-    "forget_results",
     "free_leases_of_the_dead",
     "give_back",
     "hurry_deliveries",

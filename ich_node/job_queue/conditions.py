@@ -11,12 +11,22 @@ from sqlalchemy import Connection, delete, func, insert, select
 
 from ich_node.database import AlertRow, ConditionRow, Database, DeliveryRow, DestinationRow, InstanceRow, SeriesRow
 from ich_node.job_queue.alert_entries import new_alert_identifier
-from ich_node.records import AlertChannel, AlertKind, AlertState, DeliveryState, InstanceState, SeriesState
+from ich_node.job_queue.retention import find_what_stays
+from ich_node.records import (
+    AlertChannel,
+    AlertKind,
+    AlertState,
+    DeliveryState,
+    InstanceState,
+    RetentionRules,
+    SeriesState,
+)
 
 _UNFINISHED = (SeriesState.RECEIVING, SeriesState.COMPLETE)
 _OF_TODAY = (SeriesRow.state.in_(_UNFINISHED), SeriesRow.modality == "CT", SeriesRow.old.is_(False))
 """Old studies may wait: they go behind everything else."""
 _UNDELIVERED = (DeliveryState.PENDING, DeliveryState.SENDING)
+_THERE = (DeliveryState.DELIVERED, DeliveryState.COMMITTED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +36,7 @@ class WatchRules:
     no_result_s: float
     destination_down_s: float
     queue_wait_s: float
+    retention: RetentionRules | None = None
 
 
 def find_conditions(database: Database, rules: WatchRules) -> dict[str, str]:
@@ -35,7 +46,8 @@ def find_conditions(database: Database, rules: WatchRules) -> dict[str, str]:
         return dict(
             (*_silence(connection, now - rules.no_result_s), *_backlog(connection, now - rules.queue_wait_s),
              *_failures(connection), *_destinations(connection, now - rules.destination_down_s),
-             *_channels(connection, now - rules.destination_down_s))
+             *_channels(connection, now - rules.destination_down_s),
+             *(() if rules.retention is None else find_what_stays(connection, rules.retention).items()))
         )  # fmt: skip
 
 
@@ -96,7 +108,7 @@ def _destinations(connection: Connection, before: float) -> Iterator[tuple[str, 
 def _takes_something(connection: Connection, destination: str, since: float) -> bool:
     """Look at the newest object that was delivered there: looked for from the end, of a table that only grows."""
     delivered = select(DeliveryRow.finished_at).where(
-        DeliveryRow.destination == destination, DeliveryRow.state == DeliveryState.DELIVERED
+        DeliveryRow.destination == destination, DeliveryRow.state.in_(_THERE)
     )
     last = connection.execute(delivered.order_by(DeliveryRow.id.desc()).limit(1)).scalar()
     return last is not None and last >= since

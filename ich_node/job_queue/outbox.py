@@ -4,17 +4,33 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, exists, func, insert, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    and_,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 
-from ich_node.database import Database, DeliveryRow, DestinationRow, ResultRow, SeriesRow, StudyRow
-from ich_node.job_queue.results import add_deliveries
-from ich_node.records import Delivery, DeliveryObject, DeliveryState, Destination, StudySent, Triage
+from ich_node.database import (
+    CommitmentItemRow,
+    Database,
+    DeliveryRow,
+    DestinationRow,
+    ResultRow,
+    StudyRow,
+)
+from ich_node.records import Delivery, DeliveryObject, DeliveryState, Destination, Triage
 
 _SECONDS_A_DAY = 86400.0
 
@@ -36,6 +52,9 @@ class DeliveryRules:
 
 
 _POSITIVE = func.coalesce(StudyRow.triage == Triage.POSITIVE, False)
+_WHAT_GOES_FIRST: Final = (
+    StudyRow.old, StudyRow.priority.desc(), _POSITIVE.desc(), DeliveryRow.next_attempt_at, DeliveryRow.id
+)  # fmt: skip
 
 
 def claim_deliveries(
@@ -53,18 +72,20 @@ def claim_deliveries(
         busy: names of destinations to leave alone, since an association with them is open.
     """
     now = time.time()
-    claimable = _claimable(owner, now).where(DeliveryRow.destination.not_in(busy))
     with database.reading() as connection:
-        if not connection.execute(claimable.limit(1)).first():
-            return []
+        due = _due_destinations(connection, owner, now, busy)
+    if not due:
+        return []
+    claimable = _claimable(owner, now)
     with database.writing() as connection:
-        first = connection.execute(claimable.limit(1)).first()
-        if first is None:
-            return []
-        rows = connection.execute(claimable.where(DeliveryRow.destination == first.destination).limit(limit)).all()
+        if len(due) > 1:  # the one that waits for what goes first
+            first = connection.execute(claimable.where(DeliveryRow.destination.in_(due)).limit(1)).first()
+            due = [first.destination] if first is not None else []
+        ids = connection.execute(claimable.where(DeliveryRow.destination.in_(due)).limit(limit)).scalars().all()
+        rows = connection.execute(_chosen(ids)).all()
         connection.execute(
             update(DeliveryRow)
-            .where(DeliveryRow.id.in_([row.id for row in rows]))
+            .where(DeliveryRow.id.in_(ids))
             .values(
                 state=DeliveryState.SENDING,
                 attempts=DeliveryRow.attempts + 1,
@@ -75,15 +96,47 @@ def claim_deliveries(
         return [_delivery(connection, row, state_directory) for row in rows]
 
 
-def _claimable(owner: str, now: float) -> Any:
+def _due_destinations(connection: Connection, owner: str, now: float, busy: Collection[str]) -> list[str]:
+    """List the destinations for which something may be claimed, by a few steps in an index.
+
+    This is asked ten times a second. Ten thousands of rows may wait for one that is paused: none of them is read.
+    """
+    paused = set(connection.execute(select(DestinationRow.name).where(DestinationRow.next_attempt_at > now)).scalars())
+    left_over = select(DeliveryRow.destination).where(
+        DeliveryRow.state == DeliveryState.SENDING, _left_over(owner, now), DeliveryRow.next_attempt_at <= now
+    )
+    names = set(connection.execute(left_over).scalars())
+    names |= {name for name in _destinations_with_pending(connection) if _has_due(connection, name, now)}
+    return sorted(names - paused - set(busy))
+
+
+def _destinations_with_pending(connection: Connection) -> Iterator[str]:
+    """Go from name to name: DISTINCT would read every row."""
+    following = select(func.min(DeliveryRow.destination)).where(DeliveryRow.state == DeliveryState.PENDING)
+    name = connection.execute(following).scalar()
+    while name is not None:
+        yield name
+        name = connection.execute(following.where(DeliveryRow.destination > name)).scalar()
+
+
+def _has_due(connection: Connection, name: str, now: float) -> bool:
+    pending = (DeliveryRow.state == DeliveryState.PENDING, DeliveryRow.destination == name)
+    due_at = connection.execute(select(func.min(DeliveryRow.next_attempt_at)).where(*pending)).scalar()
+    return due_at is not None and due_at <= now
+
+
+def _left_over(owner: str, now: float) -> ColumnElement[bool]:
     # who claims has no association with the destination: a lease of its own is left from when the database was locked
-    left_over = or_(DeliveryRow.lease_expires_at < now, DeliveryRow.lease_owner == owner)
+    return or_(DeliveryRow.lease_expires_at < now, DeliveryRow.lease_owner == owner)
+
+
+def _claimable(owner: str, now: float) -> Any:
     free = or_(
         DeliveryRow.state == DeliveryState.PENDING,
-        and_(DeliveryRow.state == DeliveryState.SENDING, left_over),
+        and_(DeliveryRow.state == DeliveryState.SENDING, _left_over(owner, now)),
     )
     return (
-        select(DeliveryRow, StudyRow.study_instance_uid, _POSITIVE.label("urgent"))
+        select(DeliveryRow.id, DeliveryRow.destination)
         .join(StudyRow, StudyRow.id == DeliveryRow.study_id)
         .outerjoin(DestinationRow, DestinationRow.name == DeliveryRow.destination)
         .where(
@@ -91,7 +144,17 @@ def _claimable(owner: str, now: float) -> Any:
             DeliveryRow.next_attempt_at <= now,
             or_(DestinationRow.name.is_(None), DestinationRow.next_attempt_at <= now),
         )
-        .order_by(StudyRow.old, StudyRow.priority.desc(), _POSITIVE.desc(), DeliveryRow.next_attempt_at, DeliveryRow.id)
+        .order_by(*_WHAT_GOES_FIRST)
+    )
+
+
+def _chosen(ids: Sequence[int]) -> Any:
+    """Read the few that are taken; sorting carries no more than it must."""
+    return (
+        select(DeliveryRow, StudyRow.study_instance_uid, _POSITIVE.label("urgent"))
+        .join(StudyRow, StudyRow.id == DeliveryRow.study_id)
+        .where(DeliveryRow.id.in_(ids))
+        .order_by(*_WHAT_GOES_FIRST)
     )
 
 
@@ -122,9 +185,20 @@ def _delivery(connection: Connection, row: Any, state_directory: Path) -> Delive
 
 
 def mark_delivered(
-    database: Database, delivery: Delivery, owner: str, sop_instance_uid: str, dimse_status: int, warning: str = ""
+    database: Database,
+    delivery: Delivery,
+    owner: str,
+    sop_instance_uid: str,
+    dimse_status: int,
+    warning: str = "",
+    *,
+    commitment: bool = False,
 ) -> None:
-    """Note that the destination has the object, perhaps with a warning; its other rows may go out again."""
+    """Note that the destination has the object, perhaps with a warning; its other rows may go out again.
+
+    Args:
+        commitment: the destination is to be asked to commit to it.
+    """
     with database.writing() as connection:
         values = {
             "state": DeliveryState.DELIVERED,
@@ -132,9 +206,13 @@ def mark_delivered(
             "sop_instance_uid": sop_instance_uid,
             "error": warning or None,
             "finished_at": time.time(),
+            "commitment_ask_at": time.time() if commitment else None,
+            "commitment_error": None,
         }
         _finish(connection, delivery, owner, values)
         _end_pause(connection, delivery)
+        asked_before = update(CommitmentItemRow).where(CommitmentItemRow.delivery_id == delivery.id)
+        connection.execute(asked_before.values(sent_again=True))
 
 
 def mark_unreached(
@@ -245,84 +323,3 @@ def _finish(connection: Connection, delivery: Delivery, owner: str, values: dict
     )
     released = {"lease_owner": None, "lease_expires_at": None}
     connection.execute(update(DeliveryRow).where(*mine).values(values | released))
-
-
-def resend(
-    database: Database,
-    destinations: Callable[[StudySent], Sequence[Destination]],
-    *,
-    study_instance_uid: str | None = None,
-    dead_only: bool = False,
-    destination: str | None = None,
-) -> int:
-    """Send current reports again, and to destinations that were added since. Return how many rows are to go out.
-
-    Args:
-        destinations: gives where the results of a study go; what is held for one of them stays held.
-        study_instance_uid: of one study only.
-        dead_only: only what is DEAD.
-        destination: to one destination only.
-    """
-    now = time.time()
-    with database.writing() as connection:
-        studies = _reported(connection, study_instance_uid)
-        places = {study.id: destinations(_sent(study)) for study in studies}
-        if not dead_only:
-            for study in studies:
-                _add_missing(connection, study, places[study.id], now)
-        held = {(study_id, one.name) for study_id, some in places.items() for one in some if one.held}
-        wanted = [StudyRow.id == DeliveryRow.study_id, StudyRow.revision == DeliveryRow.revision]
-        if study_instance_uid is not None:
-            wanted.append(StudyRow.study_instance_uid == study_instance_uid)
-        rows = select(DeliveryRow.id, DeliveryRow.study_id, DeliveryRow.destination).join(StudyRow, and_(*wanted))
-        rows = rows.where(DeliveryRow.state != DeliveryState.SENDING, _report_is_there())
-        if dead_only:
-            rows = rows.where(DeliveryRow.state == DeliveryState.DEAD)
-        if destination is not None:
-            rows = rows.where(DeliveryRow.destination == destination)
-        ids = [row.id for row in connection.execute(rows) if (row.study_id, row.destination) not in held]
-        fresh = {
-            "state": DeliveryState.PENDING, "attempts": 0, "refusals": 0, "next_attempt_at": now, "created_at": now,
-            "finished_at": None, "error": None,
-        }  # fmt: skip
-        again = update(DeliveryRow).where(DeliveryRow.id == bindparam("row")).values(fresh)
-        if ids:
-            connection.execute(again, [{"row": one} for one in ids])
-        return len(ids)
-
-
-def _reported(connection: Connection, study_instance_uid: str | None) -> Sequence[Any]:
-    """Read the studies whose current report can be sent, and who sent what it rests on."""
-    studies = (
-        select(StudyRow.id, StudyRow.revision, StudyRow.old, StudyRow.triage)
-        .add_columns(SeriesRow.calling_ae_title, SeriesRow.remote_address)
-        .outerjoin(SeriesRow, SeriesRow.id == StudyRow.rests_on_series_id)
-        .where(StudyRow.revision > 0, _report_is_there())
-    )
-    if study_instance_uid is not None:
-        studies = studies.where(StudyRow.study_instance_uid == study_instance_uid)
-    return connection.execute(studies).all()
-
-
-def _sent(study: Any) -> StudySent:
-    triage = Triage(study.triage) if study.triage else None
-    return StudySent(study.calling_ae_title or "", study.remote_address or "", study.old, triage)
-
-
-def _report_is_there() -> ColumnElement[bool]:
-    """Tell studies whose current report can be sent from those whose file went after its days."""
-    return exists().where(
-        ResultRow.study_id == StudyRow.id, ResultRow.revision == StudyRow.revision, ResultRow.path.is_not(None)
-    )
-
-
-def _add_missing(connection: Connection, study: Any, destinations: Sequence[Destination], now: float) -> None:
-    """Enter what a study has made and a destination has no row of."""
-    has = select(DeliveryRow.destination, DeliveryRow.kind).where(
-        DeliveryRow.study_id == study.id, DeliveryRow.revision == study.revision
-    )
-    known = {(row.destination, row.kind) for row in connection.execute(has)}
-    made = select(ResultRow.kind).where(ResultRow.study_id == study.id, ResultRow.revision == study.revision)
-    for kind in connection.execute(made.where(ResultRow.path.is_not(None)).group_by(ResultRow.kind)).scalars():
-        missing = [one for one in destinations if (one.name, kind) not in known]
-        add_deliveries(connection, study.id, study.revision, kind, missing, now)

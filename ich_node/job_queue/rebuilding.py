@@ -10,8 +10,8 @@ from typing import Any
 from sqlalchemy import Connection, func, insert, inspect, select, update
 
 from ich_node.database import Database, DeliveryRow, InstanceRow, ResultRow, SeriesRow, StudyRow
-from ich_node.job_queue.outbox import resend
 from ich_node.job_queue.reception import enter_instance
+from ich_node.job_queue.resend import resend
 from ich_node.job_queue.results import SavedObject
 from ich_node.records import (
     ANALYSED_SOP_CLASSES,

@@ -42,6 +42,7 @@ from ich_node.job_queue import (
 from ich_node.log import EventLog
 from ich_node.receive import statuses
 from ich_node.receive.association_request import AssociationRequest
+from ich_node.receive.commitment_reports import CommitmentReports
 from ich_node.receive.data_set import Identity, RefusedDataSet, check_agreement, identify
 from ich_node.receive.entry import READ_SOP_CLASSES, Kept, describe
 from ich_node.receive.negotiation import Negotiation, serve_as_storage
@@ -82,6 +83,7 @@ class Receiver:
         self._spool = Spool(config.state_directory, config.receiver.reserve_mib)
         accept = config.receiver.accept
         self._negotiation = Negotiation(config.peer, allow_any=config.receiver.allow_any, accept=accept)
+        self._commitments = CommitmentReports(config, database)
         self._owner = new_owner()
         self._sending: dict[Any, SendingAssociation] = {}
         """Open associations that have sent something."""
@@ -227,6 +229,7 @@ class Receiver:
                     (evt.EVT_REJECTED, self.on_rejected),
                     (evt.EVT_SOP_COMMON, serve_as_storage),
                     (evt.EVT_C_STORE, self.on_store),
+                    (evt.EVT_N_EVENT_REPORT, self._commitments.on_event_report),
                     (evt.EVT_RELEASED, self.on_released),
                     (evt.EVT_CONN_CLOSE, self.on_closed),
                 ],
@@ -285,7 +288,8 @@ class Receiver:
             event.assoc.kill()
             return
         proposed = [str(context.abstract_syntax) for context in request.presentation_context_definition_list or ()]
-        event.assoc.acceptor.supported_contexts = self._negotiation.contexts_for(proposed)
+        contexts = self._negotiation.contexts_for(proposed) + self._commitments.contexts_for(calling, proposed)
+        event.assoc.acceptor.supported_contexts = contexts
 
     def _why_refused(self, request: A_ASSOCIATE, address: str, certificate: PeerCertificate | None) -> int:
         """Log a refusal; give the reason for the A-ASSOCIATE-RJ (PS3.8 9.3.4)."""

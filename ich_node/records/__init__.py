@@ -13,6 +13,14 @@ from ich_node.records.alerts import (
     ChannelKind,
     StudyAnswer,
 )
+from ich_node.records.commitments import (
+    FAILURE_REASONS,
+    CommitmentFailure,
+    CommitmentReport,
+    CommitmentRequest,
+    ObjectReference,
+    ReportTaken,
+)
 from ich_node.records.deliveries import (
     OBJECT_OF_KIND,
     REPORT_KIND,
@@ -63,7 +71,7 @@ from ich_node.records.reports import (
     Step,
     StudyContext,
 )
-from ich_node.records.rules import EligibilityRules
+from ich_node.records.rules import EligibilityRules, RetentionRules
 from ich_node.records.states import (
     ANALYSED_SOP_CLASSES,
     CT_IMAGE_STORAGE,
@@ -87,6 +95,7 @@ __all__ = [
     "ANALYSED_SOP_CLASSES",
     "CT_IMAGE_STORAGE",
     "ENHANCED_CT_IMAGE_STORAGE",
+    "FAILURE_REASONS",
     "HEMORRHAGE_CLASSES",
     "KEY_OBJECT_SELECTION_STORAGE",
     "LEGACY_CONVERTED_ENHANCED_CT_IMAGE_STORAGE",
@@ -103,6 +112,9 @@ __all__ = [
     "AlertStep",
     "ChannelKind",
     "ClassThresholds",
+    "CommitmentFailure",
+    "CommitmentReport",
+    "CommitmentRequest",
     "Completeness",
     "Delivery",
     "DeliveryObject",
@@ -118,6 +130,7 @@ __all__ = [
     "KeySlicePicture",
     "ModelIdentity",
     "NotAnalysedReason",
+    "ObjectReference",
     "OtherSeriesFinding",
     "PatientHistory",
     "PatientMarks",
@@ -133,7 +146,9 @@ __all__ = [
     "ReportIdentity",
     "ReportReference",
     "ReportRequest",
+    "ReportTaken",
     "ResultObject",
+    "RetentionRules",
     "SeriesContent",
     "SeriesJob",
     "SeriesState",

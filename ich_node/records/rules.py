@@ -1,4 +1,4 @@
-"""What a site decides of eligibility."""
+"""What a site decides of eligibility, and of how long things are kept."""
 
 from __future__ import annotations
 
@@ -22,3 +22,13 @@ class EligibilityRules:
     """Decline a series whose Hounsfield values cannot be those of a brain."""
     no_contrast_values: tuple[str, ...] = NO_CONTRAST_VALUES
     """Values of ContrastBolusAgent that mean that none was given, whatever their case."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetentionRules:
+    """How long files are kept, and a destination may take to commit to what it was sent."""
+
+    images_days: float
+    not_head_days: float
+    results_days: float
+    commitment_wait_h: float

@@ -22,13 +22,16 @@ from ich_node.housekeeping import (
     start_housekeeping,
     wake_housekeeping,
     watch_disk,
+    watch_retention,
     watch_silence,
 )
 from ich_node.job_queue import requeue
 from ich_node.pacs import SmallPacs, send_study
 from ich_node.phantom import PhantomSettings, write_series
 from ich_node.pipeline import Model
+from ich_node.receive import Receiver
 from tests.running import PartsOfANode, parts_of_a_node, settings, wait_for
+from tests.unit.queueing import rows
 
 DAY = 86400.0
 
@@ -73,6 +76,42 @@ def test_images_of_a_head_go_after_14_days_and_the_answer_stays(node: PartsOfANo
     assert (after.triage, after.outcome) == (before.triage, before.outcome)
     assert node.status().instances == {"DECODED": 12}, "rows with UIDs and hashes stay"
     assert delete_expired(node.config, node.database) == 0
+
+
+def test_a_kill_before_files_are_unlinked_leaves_them_to_the_next_run(
+    node: PartsOfANode, head: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> int:
+        raise KeyboardInterrupt
+
+    analyse(node, head)
+    age(node, 14.1)
+    with monkeypatch.context() as patch:
+        patch.setattr(housekeeping, "_delete", killed)
+        with pytest.raises(KeyboardInterrupt):
+            delete_expired(node.config, node.database)
+    assert len(images(node)) == 12
+
+    Receiver(node.config, node.database)._adopt_orphans()
+    assert {row.path for row in rows(node.database, InstanceRow)} == {None}, "no start of the receiver takes them back"
+
+    assert delete_expired(node.config, node.database) == 12
+    assert not images(node)
+    (deletion,) = node.status(uid(node)).studies[0].deletions
+    assert (deletion.what, deletion.files, deletion.rule) == ("images", 12, "images_days = 14")
+
+
+def test_images_of_a_study_whose_report_is_dead_stay_and_people_are_told(
+    node: PartsOfANode, head: list[Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    analyse(node, head)
+    age(node, 15)
+    assert watch_retention(node.config, node.database) == 0
+    with node.database.writing() as connection:
+        connection.execute(update(DeliveryRow).values(state="DEAD"))
+    assert delete_expired(node.config, node.database) == 0
+    assert watch_retention(node.config, node.database) == 1
+    assert "a person should look" in caplog.text
 
 
 def test_what_is_no_head_goes_after_a_day(node: PartsOfANode, localizer: list[Path]) -> None:
@@ -222,7 +261,7 @@ def test_the_jobs_run_on_their_own(
 ) -> None:
     with start_housekeeping(node.config, node.database) as scheduler:
         assert {job.id for job in scheduler.get_jobs()} == {
-            "rescue_leases", "watch_disk", "watch_silence", "delete_expired", "remove_strays",
+            "rescue_leases", "watch_disk", "watch_silence", "delete_expired", "watch_retention", "remove_strays",
         }  # fmt: skip
 
         def fail() -> None:

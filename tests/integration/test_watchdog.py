@@ -45,8 +45,19 @@ def say(site: AlertingSite, table: Any, **values: Any) -> None:
     [
         (SeriesRow, {"state": "FAILED"}, {"state": "NOT_ANALYSED"}, "1 series FAILED: ich-node requeue --failed"),
         (SeriesRow, {"state": "QUARANTINED"}, {"state": "REJECTED"}, "1 series QUARANTINED: look at them"),
-        (SeriesRow, {"state": "RECEIVING", "last_received_at": 0.0}, {"state": "NOT_ANALYSED"}, "without a result"),
+        (
+            SeriesRow,
+            {"state": "RECEIVING", "last_received_at": 0.0},
+            {"state": "NOT_ANALYSED", "last_received_at": 9e9},
+            "without a result",
+        ),
         (DeliveryRow, {"state": "DEAD"}, {"state": "DELIVERED"}, "1 deliveries DEAD"),
+        (
+            DeliveryRow,
+            {"state": "DELIVERED", "commitment_ask_at": 9e9, "finished_at": 0.0},
+            {"state": "COMMITTED"},
+            "destination pacs has not committed to 1 objects within 24 h",
+        ),
         (DeliveryRow, {"created_at": 0.0}, {"state": "DELIVERED"}, "destination pacs takes nothing: 1 objects wait"),
     ],
 )

@@ -13,7 +13,10 @@ from ich_node.association import Patience, associate
 from ich_node.pacs import SmallPacs
 from ich_node.phantom import PhantomSettings, write_series
 from ich_node.records import Destination
+from ich_node.storage_commitment import STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE
+from tests.commitment_peers import Answer, CommitmentPeer
 from tests.outbox import peer
+from tests.running import wait_for
 
 SMALL = PhantomSettings(slices=20, rows=32)
 
@@ -64,6 +67,28 @@ def test_without_that_answers_are_lost(tmp_path: Path, files: list[Path]) -> Non
         lost = not all(answers(association, files))
         association.abort()
     assert lost
+
+
+def test_an_answer_reaches_who_asked_where_the_peer_may_ask_too() -> None:
+    with CommitmentPeer().running() as pacs:
+        place = Destination("pacs", "PACS", "127.0.0.1", pacs.port)
+        heard: list[evt.Event] = []
+        handlers = [(evt.EVT_N_EVENT_REPORT, lambda event: (heard.append(event), (0x0000, None))[1])]
+        with associate(place, "TEST", [STORAGE_COMMITMENT], Patience(), handlers) as association:
+            stop = threading.Event()
+            thief = threading.Thread(target=take_what_comes, args=(association, stop))
+            thief.start()
+            asked = Answer("1.2.3", (("1.2", "1.2.4"),)).data_set()
+            one = (asked, 1, STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE)
+            answered = [association.send_n_action(*one)[0].get("Status") for _ in range(20)]
+            stop.set()
+            thief.join()
+            assert answered == [0x0000] * 20
+
+            pacs.answers_at_once = lambda true: true
+            association.send_n_action(*one)
+            wait_for(lambda: pacs.statuses, "the peer has its answer", 30)
+    assert (len(heard), pacs.statuses) == (1, [0x0000])
 
 
 def abort(event: evt.Event) -> int:

@@ -11,14 +11,12 @@ import pytest
 from ich_node.database import Database, InstanceRow, PlaneRow, ResultRow, SeriesRow, StudyRow
 from ich_node.job_queue import (
     SendingAssociation,
-    StoredFile,
-    expired_images,
-    forget_files,
     look_up,
     release_association,
     requeue,
 )
-from ich_node.records import InstanceState, Reception, SeriesState
+from ich_node.job_queue.retention import forget_expired_images
+from ich_node.records import InstanceState, Reception, RetentionRules, SeriesState
 from tests.unit.queueing import (
     change,
     claim,
@@ -30,6 +28,7 @@ from tests.unit.queueing import (
     score,
 )
 
+DAYS = RetentionRules(images_days=14, not_head_days=1, results_days=365, commitment_wait_h=24)
 SENDER = SendingAssociation("first", "receiver")
 
 
@@ -41,7 +40,8 @@ def database(tmp_path: Path) -> Iterator[Database]:
 
 
 def forget_images(database: Database) -> None:
-    forget_files(database, [StoredFile(row.id, row.path) for row in rows(database, InstanceRow) if row.path])
+    change(database, SeriesRow, last_received_at=9)
+    assert forget_expired_images(database, DAYS)
 
 
 def test_slices_of_two_series_make_one_study(database: Database) -> None:
@@ -163,8 +163,7 @@ def test_a_study_sent_again_after_deletion_is_stored_and_starts_nothing(deleted:
 
 def test_a_study_sent_again_after_deletion_is_kept_for_its_days_again(deleted: Database) -> None:
     receive(deleted, received(1), received(3))
-    before = time.time() - 3600
-    assert expired_images(deleted, images_before=before, not_head_before=before) == []
+    assert forget_expired_images(deleted, DAYS) == []
 
 
 def test_requeue_starts_a_study_that_was_sent_again_after_deletion(deleted: Database) -> None:

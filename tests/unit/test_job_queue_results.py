@@ -12,12 +12,8 @@ import pytest
 from ich_node.database import Database, DeliveryRow, DestinationRow, InstanceRow, ResultRow, SeriesRow
 from ich_node.job_queue import (
     DeliveryRules,
-    StoredFile,
     claim_deliveries,
     conclude_series,
-    expired_images,
-    expired_results,
-    forget_results,
     free_leases_of_the_dead,
     known_paths,
     mark_delivered,
@@ -305,49 +301,12 @@ def test_resend_of_the_dead_leaves_the_others(database: Database) -> None:
 def test_a_report_whose_file_is_gone_is_not_sent_again(database: Database) -> None:
     conclude(database, Triage.POSITIVE)
     mark_delivered(database, claimed(database)[0], "me", "x", 0)
-    forget_results(database, [StoredFile(row.id, row.path) for row in rows(database, ResultRow)])
+    change(database, ResultRow, path=None)
     assert resend(database, lambda _: [PACS, ARCHIVE]) == 0
     assert outbox(database) == [(1, "pacs", "DELIVERED")]
 
 
-# --------------------------------------------------------------------------------------------- retention
-
-
-def test_images_go_after_their_days_and_what_is_no_head_goes_sooner(database: Database) -> None:
-    conclude(database, Triage.NEGATIVE, study=1)
-    decline(database, study=2, head=False)
-    for delivery in claimed(database):
-        mark_delivered(database, delivery, "me", "x", 0)
-    now = time.time()
-
-    def expired(days: float) -> list[int]:
-        change(database, SeriesRow, last_received_at=now - days * DAY_S)
-        files = expired_images(database, images_before=now - 14 * DAY_S, not_head_before=now - DAY_S)
-        return [one.id for one in files]
-
-    assert expired(0.5) == []
-    assert expired(2) == [2]
-    assert expired(15) == [1, 2]
-
-
-@pytest.mark.parametrize("state", [SeriesState.RECEIVING, SeriesState.COMPLETE, SeriesState.QUARANTINED])
-def test_images_of_a_series_that_is_not_settled_stay(database: Database, state: SeriesState) -> None:
-    conclude(database, Triage.NEGATIVE)
-    mark_delivered(database, claimed(database)[0], "me", "x", 0)
-    later = time.time() + 1
-    assert len(expired_images(database, images_before=later, not_head_before=later)) == 1
-    change(database, SeriesRow, state=state)
-    assert expired_images(database, images_before=later, not_head_before=later) == []
-
-
-def test_images_and_reports_stay_while_a_report_is_not_delivered(database: Database) -> None:
-    conclude(database, Triage.NEGATIVE)
-    later = time.time() + 1
-    assert expired_images(database, images_before=later, not_head_before=later) == []
-    assert expired_results(database, before=later) == []
-    mark_delivered(database, claimed(database)[0], "me", "x", 0)
-    assert len(expired_images(database, images_before=later, not_head_before=later)) == 1
-    assert len(expired_results(database, before=later)) == 2
+# ------------------------------------------------------------------------------------------------ files
 
 
 def test_known_paths_are_those_of_images_and_reports(database: Database) -> None:

@@ -1,0 +1,64 @@
+"""Legal holds: of these studies nothing is deleted until a person lifts the hold. Who held what, and why, stays."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from sqlalchemy import insert, select, update
+
+from ich_node.database import Database, LegalHoldRow, StudyRow
+
+
+@dataclass(frozen=True, slots=True)
+class LegalHold:
+    """A hold as a person reads it."""
+
+    study_instance_uid: str
+    reason: str
+    placed_by: str
+    placed_at: float
+    lifted_by: str | None
+    lifted_at: float | None
+
+
+def place_hold(database: Database, study_instance_uid: str, reason: str, by: str) -> bool:
+    """Hold a study. False: there is no such study here, or it is held already."""
+    with database.writing() as connection:
+        known = select(StudyRow.id).where(StudyRow.study_instance_uid == study_instance_uid)
+        study_id = connection.execute(known).scalar()
+        held = select(LegalHoldRow.id).where(LegalHoldRow.study_id == study_id, LegalHoldRow.lifted_at.is_(None))
+        if study_id is None or connection.execute(held).first() is not None:
+            return False
+        values = {"study_id": study_id, "reason": reason, "placed_by": by, "placed_at": time.time()}
+        connection.execute(insert(LegalHoldRow).values(values))
+        return True
+
+
+def lift_hold(database: Database, study_instance_uid: str, by: str) -> bool:
+    """Lift the hold of a study. False: it is not held."""
+    study = select(StudyRow.id).where(StudyRow.study_instance_uid == study_instance_uid).scalar_subquery()
+    with database.writing() as connection:
+        lifted = (
+            update(LegalHoldRow)
+            .where(LegalHoldRow.study_id == study, LegalHoldRow.lifted_at.is_(None))
+            .values(lifted_by=by, lifted_at=time.time())
+        )
+        return connection.execute(lifted).rowcount > 0
+
+
+def list_holds(database: Database, *, lifted_too: bool = False) -> list[LegalHold]:
+    """List the holds, the oldest first."""
+    holds = (
+        select(StudyRow.study_instance_uid, LegalHoldRow)
+        .join(StudyRow, StudyRow.id == LegalHoldRow.study_id)
+        .order_by(LegalHoldRow.id)
+    )
+    if not lifted_too:
+        holds = holds.where(LegalHoldRow.lifted_at.is_(None))
+    with database.reading() as connection:
+        rows = connection.execute(holds).all()
+    return [
+        LegalHold(row.study_instance_uid, row.reason, row.placed_by, row.placed_at, row.lifted_by, row.lifted_at)
+        for row in rows
+    ]

@@ -1,0 +1,222 @@
+"""What is deleted after its days, what stays, and that what was deleted is on record."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ich_node.database import Database, DeliveryRow, InstanceRow, PlaneRow, ResultRow, SeriesRow, StudyRow
+from ich_node.job_queue import DeliveryRules, claim_deliveries, known_paths, mark_delivered, mark_held, mark_refused
+from ich_node.job_queue.legal_holds import lift_hold, list_holds, place_hold
+from ich_node.job_queue.retention import (
+    Deletion,
+    files_to_delete,
+    forget_expired_images,
+    forget_expired_results,
+    note_deleted,
+    what_stays,
+)
+from ich_node.queries import node_status
+from ich_node.records import RetentionRules, SeriesState, Triage
+from tests.unit.concluding import closed_job, conclude, conclude_series, conclusion, decline
+from tests.unit.queueing import change, open_queue, rows
+
+DAY_S = 86400.0
+RULES = RetentionRules(images_days=14, not_head_days=1, results_days=365, commitment_wait_h=24)
+STATE = Path("/state")
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    database = open_queue(tmp_path)
+    yield database
+    database.close()
+
+
+def deliver(database: Database, *, commitment: bool = False) -> None:
+    for delivery in claim_deliveries(database, "me", STATE, lease_s=60):
+        mark_delivered(database, delivery, "me", delivery.objects[0].sop_instance_uid, 0, commitment=commitment)
+
+
+def age(database: Database, days: float) -> None:
+    then = time.time() - days * DAY_S
+    change(database, SeriesRow, last_received_at=then)
+    change(database, ResultRow, created_at=then)
+    change(database, DeliveryRow, finished_at=then)
+
+
+def gone(database: Database) -> list[tuple[str, int]]:
+    """Forget what may go; give what and how many files."""
+    deletions = forget_expired_images(database, RULES) + forget_expired_results(database, RULES, lambda _: 7)
+    return [(one.what, one.files) for one in deletions]
+
+
+def test_images_go_after_their_days_and_what_is_no_head_goes_sooner(database: Database) -> None:
+    conclude(database, Triage.NEGATIVE, study=1)
+    decline(database, study=2, head=False)
+    deliver(database)
+    age(database, 0.9)
+    assert forget_expired_images(database, RULES) == []
+    age(database, 1.1)
+    assert forget_expired_images(database, RULES) == [Deletion(2, "images", 1, 1000, "not_head_days = 1")]
+    age(database, 13.9)
+    assert forget_expired_images(database, RULES) == []
+    age(database, 14.1)
+    assert forget_expired_images(database, RULES) == [Deletion(1, "images", 1, 1000, "images_days = 14")]
+    assert rows(database, PlaneRow) == []
+    assert [row.path for row in rows(database, InstanceRow)] == [None, None]
+    assert all(row.sha256 and row.sop_instance_uid for row in rows(database, InstanceRow))
+
+
+@pytest.mark.parametrize("state", [SeriesState.RECEIVING, SeriesState.COMPLETE, SeriesState.QUARANTINED])
+def test_images_of_a_series_that_is_not_settled_stay(database: Database, state: SeriesState) -> None:
+    conclude(database, Triage.NEGATIVE)
+    deliver(database)
+    age(database, 400)
+    change(database, SeriesRow, state=state)
+    assert forget_expired_images(database, RULES) == []
+    change(database, SeriesRow, state=SeriesState.CONCLUDED)
+    assert forget_expired_images(database, RULES)
+
+
+@pytest.mark.parametrize(
+    ("delivery", "kept"),
+    [
+        ({"state": "PENDING"}, True),
+        ({"state": "SENDING"}, True),
+        ({"state": "DEAD"}, True),
+        ({"state": "DELIVERED", "commitment_ask_at": 5.0}, True),
+        ({"state": "DELIVERED", "commitment_ask_at": None}, False),
+        ({"state": "COMMITTED"}, False),
+        ({"state": "SUPERSEDED"}, False),
+        ({"state": "HELD"}, False),
+    ],
+)
+def test_files_stay_until_the_result_is_delivered_and_committed_where_asked(
+    database: Database, delivery: dict[str, Any], kept: bool
+) -> None:
+    conclude(database, Triage.NEGATIVE)
+    change(database, DeliveryRow, **delivery)
+    age(database, 400)
+    assert bool(what_stays(database, RULES).get("retention")) is kept
+    assert gone(database) == ([] if kept else [("images", 1), ("reports", 2)])
+
+
+def test_without_a_destination_the_days_alone_decide(database: Database) -> None:
+    job = closed_job(database)
+    assert conclude_series(database, job, "me", conclusion(database, job, Triage.NEGATIVE, destinations=()))
+    age(database, 13.9)
+    assert gone(database) == []
+    age(database, 14.1)
+    assert gone(database) == [("images", 1)]
+
+
+def test_of_the_reports_of_a_dead_delivery_people_are_told(database: Database) -> None:
+    conclude(database, Triage.NEGATIVE)
+    (delivery,) = claim_deliveries(database, "me", STATE, lease_s=60)
+    mark_refused(database, delivery, "me", "status 0xC000", 0xC000, DeliveryRules(refused_tries=1))
+    assert what_stays(database, RULES) == {}, "its days have not passed"
+    age(database, 15)
+    assert what_stays(database, RULES) == {
+        "retention": "images of 1 studies are kept past their days, and the disk fills up: "
+        "their results are DEAD, not delivered, or not committed"
+    }
+
+
+def test_of_what_is_not_committed_in_time_people_are_told(database: Database) -> None:
+    conclude(database, Triage.NEGATIVE)
+    deliver(database, commitment=True)
+    age(database, 0.9)
+    assert what_stays(database, RULES) == {}
+    age(database, 1.1)
+    text = "destination pacs has not committed to 1 objects within 24 h: ask its administrator"
+    assert what_stays(database, RULES) == {"commitment pacs": text}
+
+
+def test_what_a_destination_does_not_take_beside_the_report_keeps_nothing(database: Database) -> None:
+    conclude(database, Triage.NEGATIVE)
+    (delivery,) = claim_deliveries(database, "me", STATE, lease_s=60)
+    mark_held(database, delivery, "me", "the destination accepts none of the object's storage classes")
+    age(database, 15)
+    assert gone(database) == [("images", 1)]
+
+
+# -------------------------------------------------------------------------------------------- legal hold
+
+
+def test_of_a_study_under_legal_hold_nothing_goes_until_it_is_lifted(database: Database) -> None:
+    conclude(database, Triage.NEGATIVE, study=1)
+    conclude(database, Triage.NEGATIVE, study=2)
+    deliver(database)
+    assert place_hold(database, "1.2.1", "claim 4711", "legal")
+    age(database, 400)
+    assert gone(database) == [("images", 1), ("reports", 2)], "of the other"
+    assert [row.path is None for row in rows(database, InstanceRow)] == [False, True]
+
+    assert lift_hold(database, "1.2.1", "legal")
+    assert gone(database) == [("images", 1), ("reports", 2)]
+
+
+def test_who_held_what_and_why_stays_on_record(database: Database) -> None:
+    conclude(database, Triage.NEGATIVE)
+    assert not place_hold(database, "1.2.9", "no such study", "legal")
+    assert not lift_hold(database, "1.2.1", "legal"), "it is not held"
+    assert place_hold(database, "1.2.1", "claim 4711", "legal")
+    assert not place_hold(database, "1.2.1", "another", "somebody"), "it is held"
+    assert node_status(database).legal_holds == 1
+    assert node_status(database).studies[0].legal_hold == "claim 4711 (legal)"
+    assert lift_hold(database, "1.2.1", "head of legal")
+    assert node_status(database).legal_holds == 0
+    assert node_status(database).studies[0].legal_hold == ""
+    assert list_holds(database) == []
+    (hold,) = list_holds(database, lifted_too=True)
+    assert (hold.study_instance_uid, hold.reason, hold.placed_by, hold.lifted_by) == (
+        "1.2.1", "claim 4711", "legal", "head of legal",
+    )  # fmt: skip
+    assert place_hold(database, "1.2.1", "again", "legal")
+
+
+# ---------------------------------------------------------------------------------------------- on record
+
+
+def test_what_was_deleted_is_on_record_by_study_and_rule(database: Database) -> None:
+    for number in (1, 2, 3):
+        conclude(database, Triage.NEGATIVE, study=1, number=number)
+    deliver(database)
+    age(database, 366)
+    gone(database)
+    (study,) = node_status(database, uid="1.2.1").studies
+    assert [(one.what, one.files, one.size_bytes, one.rule) for one in study.deletions] == [
+        ("images", 3, 3000, "images_days = 14"),
+        ("reports", 6, 42, "results_days = 365"),
+    ]
+    assert time.time() - study.deletions[0].deleted_at < 60
+    assert len(rows(database, StudyRow)) == 1
+
+
+def test_what_is_forgotten_is_listed_until_it_is_gone_from_the_disk(database: Database) -> None:
+    conclude(database, Triage.NEGATIVE)
+    deliver(database)
+    before = known_paths(database)
+    age(database, 366)
+    gone(database)
+    assert set(files_to_delete(database)) == before
+    assert known_paths(database) == before, "the receiver must not adopt what is about to go"
+    note_deleted(database, files_to_delete(database))
+    assert files_to_delete(database) == []
+    assert known_paths(database) == set()
+
+
+def test_much_goes_in_several_transactions(database: Database) -> None:
+    for number in range(5):
+        conclude(database, Triage.NEGATIVE, study=number)
+    deliver(database)
+    age(database, 15)
+    batches = []
+    while some := forget_expired_images(database, RULES, limit=2):
+        batches.append(sum(one.files for one in some))
+    assert batches == [2, 2, 1]
