@@ -1,7 +1,8 @@
 """Who may have an association: connections that have not asked yet, and how many are served at once.
 
 Nobody locks the others out with connections that ask for nothing, or with associations that stop in the middle of a
-message. Who may have an association and holds it idle between two messages keeps its place for the idle time.
+message or send none. Who holds one idle between two messages keeps its place for the idle time, unless somebody who
+is known asks while the node is full: nothing is lost with it, and the sender opens another.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ FOR_ECHO: Final = 8
 """Associations beyond the limit for those who propose Verification alone: a full node still says that it is there."""
 STALLED_S: Final = 2.0
 """Without a byte in the middle of a PDU, after which an association has to make room when the node is full."""
+IDLE_S: Final = 10.0
+"""Without the next message, or the next part of one, after which an association has to make room likewise."""
 
 
 class Served(Protocol):
@@ -26,6 +29,9 @@ class Served(Protocol):
 
     def stalled_s(self) -> float:
         """Say for how long nothing has come in the middle of a PDU; 0 between two."""
+
+    def idle_s(self) -> float:
+        """Say for how long it is its turn, and nothing has come."""
 
     def cut(self) -> None:
         """Close its connection; it ends soon."""
@@ -109,11 +115,15 @@ class Admission:
             self._closed = True
 
     def _make_room(self) -> None:
-        """Cut the one of which nothing has come for longest in the middle of a PDU, where that is long."""
-        longest = max(self._served, key=lambda one: one.stalled_s())
-        if longest.stalled_s() > STALLED_S:
-            longest.cut()
-            self._served.remove(longest)
+        """Cut the one that stopped in a PDU for longest, else the one that is idle for longest, where that is long."""
+        stalled = max(self._served, key=lambda one: one.stalled_s())
+        idle = max(self._served, key=lambda one: one.idle_s())
+        if stalled.stalled_s() > STALLED_S:
+            self._served.remove(stalled)
+            stalled.cut()
+        elif idle.idle_s() > IDLE_S:
+            self._served.remove(idle)
+            idle.cut()
 
     def _admit_for_echo(self, begin: Callable[[], Served]) -> None:
         """Who came first goes first: an echo takes milliseconds."""

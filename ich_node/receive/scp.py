@@ -9,6 +9,7 @@ import threading
 import time
 import uuid
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any, Final, cast
 
 from pydicom.uid import UID
@@ -36,8 +37,10 @@ from ich_node.job_queue import (
 from ich_node.log import EventLog
 from ich_node.receive import statuses
 from ich_node.receive.association_request import AssociationRequest
-from ich_node.receive.data_set import Identity, RefusedDataSet, check_agreement, identify
+from ich_node.receive.data_set import Identity, check_agreement, end_mark, identify, identify_file
+from ich_node.receive.incoming import IncomingDataSet
 from ich_node.receive.negotiation import Negotiation, serve_as_storage
+from ich_node.receive.nesting import RefusedDataSet
 from ich_node.receive.spool import Spool, file_head, split_file
 from ich_node.receive.transport import ConnectionHandler, Server
 from ich_node.records import ANALYSED_SOP_CLASSES, KEY_OBJECT_SELECTION_STORAGE, ReceivedInstance, Reception
@@ -94,6 +97,7 @@ class Receiver:
         self._server = self._listen()
         self._server.knows = self._knows
         self._server.longest_object = self._config.receiver.maximum_object_mib * 1024 * 1024
+        self._server.incoming = self._spool.incoming, self._config.receiver.reserve_mib * 1024 * 1024
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.2,), name="listener", daemon=True)
         self._thread.start()
 
@@ -171,7 +175,8 @@ class Receiver:
         calling, address = request.calling_ae_title.strip(), event.assoc.requestor.address
         if not self._negotiation.admits(calling, address):
             known = self._negotiation.knows(calling)
-            log.warning("association refused", address=address, calling_ae_title=calling, ae_title_known=known)
+            if self._server is not None and self._server.repeats.is_first("association refused", address):
+                log.warning("association refused", address=address, calling_ae_title=calling, ae_title_known=known)
             reason = _NO_REASON if known else _CALLING_AE_TITLE_NOT_RECOGNISED
             event.assoc.acse.send_reject(_REJECTED_PERMANENT, _BY_USER, reason)
             event.assoc.kill()
@@ -192,6 +197,9 @@ class Receiver:
         except Exception as error:  # noqa: BLE001 - one of the two broad catches: a peer always gets a status
             log.error("object refused", error, status="0x0110", **_origin(event))
             return statuses.PROCESSING_FAILURE
+        finally:
+            if (data_set := cast(C_STORE, event.request).DataSet) is not None:
+                data_set.close()
 
     def on_released(self, event: Event) -> None:
         """Let the series of a released association close soon, but for those another association still sends."""
@@ -231,9 +239,10 @@ class Receiver:
         request = cast(C_STORE, event.request)
         if request.DataSet is None:
             raise RefusedDataSet(statuses.CANNOT_UNDERSTAND, "the request holds no data set")
-        encoded = request.DataSet.getvalue()  # no copy, unlike getbuffer() when it is read again
+        data_set = cast(IncomingDataSet, request.DataSet)
+        data_set.check_kept()
         syntax = str(event.context.transfer_syntax)
-        identity = identify(encoded, syntax)
+        identity = identify_file(data_set.with_mark(end_mark(syntax)), data_set.size, syntax)
         check_agreement(identity, str(request.AffectedSOPClassUID), str(request.AffectedSOPInstanceUID))
         if not identity.requested_priority:
             identity = replace(identity, requested_priority=_PRIORITIES.get(request.Priority, ""))
@@ -241,20 +250,22 @@ class Receiver:
             log.warning("object has a fault of form", fault=warning, **_origin(event))
         requestor = event.assoc.requestor
         sender = _Sender(requestor.ae_title.strip(), requestor.address, self._association(event))
-        reception, series_id = self._keep(encoded, identity, syntax, sender)
-        log.info("object received", reception=reception.name, series=series_id, bytes=len(encoded), **_origin(event))
+        reception, series_id = self._keep(data_set, identity, syntax, sender)
+        log.info("object received", reception=reception.name, series=series_id, bytes=data_set.size, **_origin(event))
         if reception is Reception.QUARANTINED:
             log.error("an image's UID is in two series; both are quarantined", None, series=series_id, **_origin(event))
         return statuses.SUCCESS
 
-    def _keep(self, encoded: bytes, identity: Identity, syntax: str, sender: _Sender) -> tuple[Reception, int | None]:
-        sha256 = hashlib.sha256(encoded).hexdigest()
+    def _keep(
+        self, data_set: IncomingDataSet, identity: Identity, syntax: str, sender: _Sender
+    ) -> tuple[Reception, int | None]:
+        sha256 = data_set.sha256()
         if known := look_up(self._database, identity.sop_instance_uid, sha256):
             return known, None
         head = file_head(identity.sop_class_uid, identity.sop_instance_uid, syntax, sender.calling_ae_title)
-        path = self._spool.write((head, encoded))
+        path = self._spool.write(chain((head,), data_set.pieces()))
         try:
-            return self._register(identity, syntax, sha256, len(encoded), path, sender)
+            return self._register(identity, syntax, sha256, data_set.size, path, sender)
         except TransientError:
             self._spool.remove(path)  # nothing was written, and the sender is told so
             raise  # after any other error the row may be there for all we know: the next start looks

@@ -13,10 +13,12 @@ import socket
 import ssl
 import struct
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from socketserver import BaseServer
 from typing import Any, Final, cast
 
@@ -27,6 +29,8 @@ from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAsso
 from ich_node.log import EventLog
 from ich_node.receive.admission import FOR_ECHO, Admission, Lobby, seconds_left, shut
 from ich_node.receive.association_request import AssociationRequest, read_association_request
+from ich_node.receive.incoming import LONGEST_COMMAND, MOST_WAITING, BoundedMessages
+from ich_node.receive.repeats import Repeats
 
 LONGEST_PDU: Final = 1024 * 1024 + 1024
 """Bytes: beyond the largest maximum that can be configured."""
@@ -70,6 +74,9 @@ class Server(ThreadedAssociationServer):
         """Whether a request from an address will be accepted."""
         self.longest_object = sys.maxsize
         """Bytes of one data set; who sends more is cut."""
+        self.incoming: tuple[Path, int] = Path(tempfile.gettempdir()), 0
+        """Where long objects are kept while they come, and how many bytes of that disk stay free."""
+        self.repeats = Repeats()
         self.farewells = threading.BoundedSemaphore(_FAREWELLS)
 
     def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
@@ -83,10 +90,13 @@ class Server(ThreadedAssociationServer):
         """Let go of what has ended; called several times a second."""
         super().service_actions()
         self.admission.forget_ended()
+        for event, address, times in self.repeats.due():
+            log.warning("the same again", what=event, address=address, times=times)
 
     def handle_error(self, _request: Any, client_address: Any) -> None:
         """Log in one line what socketserver would print."""
-        log.error("connection failed", sys.exception(), address=str(client_address[0]))
+        if self.repeats.is_first("connection failed", address := str(client_address[0])):
+            log.error("connection failed", sys.exception(), address=address)
 
     def shutdown(self) -> None:
         """Stop listening, and begin nothing any more. pynetdicom's own form expects a server that its AE started."""
@@ -121,19 +131,22 @@ class ConnectionHandler(RequestHandler):
             asked = read_association_request(_read_request(self.request, deadline))
         except (OSError, ValueError) as error:
             say = log.info if isinstance(error, ConnectionError) else log.warning
-            say("connection closed: it asked for no association", address=address, why=str(error))
+            if self.server.repeats.is_first("connection closed", address):
+                say("connection closed: it asked for no association", address=address, why=str(error))
             self.server.shutdown_request(self.request)
             return
         finally:
             self.server.lobby.leave(self.request)
         known = self.server.knows(asked, address)
         if not self.server.admission.admit(lambda: self._begin(asked.pdu), echo_alone=asked.echo_alone, known=known):
-            log.warning("association refused: all are in use", address=address)
+            if self.server.repeats.is_first("association refused: all are in use", address):
+                log.warning("association refused: all are in use", address=address)
             self._refuse()
 
     def _begin(self, asked: bytes) -> AssociationOfOurs:
         association = self._create_association()
         reading = WholeReads.of(association, asked, self.server.longest_object)
+        BoundedMessages.of(association.dimse, *self.server.incoming)
         trigger(association, EVT_CONN_OPEN, {"address": self.client_address})
         association.start()
         return AssociationOfOurs(association, reading)
@@ -168,6 +181,10 @@ class AssociationOfOurs:
         came = self._reading.last_byte_at
         return 0.0 if came is None else time.monotonic() - came
 
+    def idle_s(self) -> float:
+        """Say for how long we have been waiting for its next message, or the next part of one; 0 where it waits."""
+        return self._reading.idle_s()
+
     def cut(self) -> None:
         """Close the connection under it."""
         if (connection := self._reading.socket) is not None:
@@ -187,9 +204,14 @@ class WholeReads(AssociationSocket):
     _begun_at: float
     _unfinished: int
     """Bytes of the data set of which fragments have come."""
+    _command_bytes: int
+    """Of the command set of which fragments have come."""
     _longest_object: int
     last_byte_at: float | None
     """On the monotonic clock; None between two PDUs."""
+    _quiet_since: float
+    _owes_answer: bool
+    """A whole data set has come, and nothing was sent since."""
 
     @classmethod
     def of(cls, association: Association, ahead: bytes, longest_object: int = sys.maxsize) -> WholeReads:
@@ -199,12 +221,18 @@ class WholeReads(AssociationSocket):
         reading.__class__ = cls
         ours = cast(WholeReads, reading)
         ours._ahead, ours._header, ours._begun_at, ours.last_byte_at = bytearray(ahead), bytearray(), 0.0, None
-        ours._unfinished, ours._longest_object = 0, longest_object
+        ours._unfinished, ours._command_bytes, ours._longest_object = 0, 0, longest_object
+        ours._quiet_since, ours._owes_answer = time.monotonic(), False
         return ours
 
     @property
     def ready(self) -> bool:
-        """Say whether there is something to read; unlike select(), poll() knows file descriptors beyond 1023."""
+        """Say whether there is something to read; unlike select(), poll() knows file descriptors beyond 1023.
+
+        Nothing is read from who sends on and on without waiting for answers: what is whole would pile up in memory.
+        """
+        if self.assoc.dimse.msg_queue.qsize() >= MOST_WAITING:
+            return False
         if self._ahead:
             return True
         connection = self.socket
@@ -238,9 +266,20 @@ class WholeReads(AssociationSocket):
             self._check_values(received)
         if is_rest or not whole or not any(received[2:]):  # a PDU may be a header alone
             self._header, self.last_byte_at = bytearray(), None
+            self._quiet_since = time.monotonic()
         else:
             self._header = received[:]
         return received
+
+    def send(self, bytestream: bytes) -> None:
+        """Send a PDU, and note that it is the peer's turn."""
+        super().send(bytestream)
+        self._quiet_since, self._owes_answer = time.monotonic(), False
+
+    def idle_s(self) -> float:
+        """Say for how long the peer has had its turn and sent nothing."""
+        busy = self._owes_answer or self.last_byte_at is not None or not self.assoc.dimse.msg_queue.empty()
+        return 0.0 if busy else time.monotonic() - self._quiet_since
 
     def _keep_pace(self, new: int, so_far: int) -> None:
         """Look whether a PDU comes in time.
@@ -268,9 +307,15 @@ class WholeReads(AssociationSocket):
             length, _, control = struct.unpack_from(">LBB", data, begin)
             begin, values = begin + 4 + length, values + 1
             is_command, is_last = control & 1, control & 2
-            self._unfinished = 0 if is_command or is_last else self._unfinished + length
-            if values > MOST_VALUES or self._unfinished > self._longest_object:
+            self._command_bytes += length if is_command else 0
+            self._unfinished += 0 if is_command else length
+            too_long = self._command_bytes > LONGEST_COMMAND or self._unfinished > self._longest_object
+            if too_long or values > MOST_VALUES:
                 raise OSError("an object, or the number of its fragments, is larger than allowed")
+            if is_last and is_command:
+                self._command_bytes = 0
+            elif is_last:
+                self._unfinished, self._owes_answer = 0, True
 
 
 def read_whole(connection: socket.socket, nr_bytes: int, look: Callable[[int, int], object]) -> bytearray:
