@@ -7,6 +7,7 @@ associations with half an object of 512 MiB each would hold 16 GiB.
 from __future__ import annotations
 
 import hashlib
+import queue
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -135,6 +136,21 @@ class IncomingDataSet(BytesIO):
             raise OSError("the disk is filled up to its reserve")
 
 
+class AnswerableMessages(queue.Queue[Any]):
+    """Whole messages that wait for their turn; none that pynetdicom would pass over in silence."""
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        """Add context ID and message; two times None where the association ends.
+
+        Raises:
+            ValueError: the message lacks what a request or response must have (PS3.7 9.3): nobody would answer it.
+        """
+        message = item[1]
+        if message is not None and not (message.is_valid_request or message.is_valid_response):
+            raise ValueError("a message lacks what it must have")
+        super().put(item, block, timeout)
+
+
 class BoundedMessages(DIMSEServiceProvider):
     """Puts messages together without keeping more of them in memory than allowed."""
 
@@ -147,6 +163,7 @@ class BoundedMessages(DIMSEServiceProvider):
         messages.__class__ = cls
         ours = cast(BoundedMessages, messages)
         ours._folder, ours._reserve_bytes = folder, reserve_bytes
+        ours.msg_queue = AnswerableMessages()
 
     def receive_primitive(self, primitive: P_DATA) -> None:
         """Take one P-DATA, whose values may belong to several messages; abort where one cannot be read, or is too long.

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, Final, cast
 
+from pydicom.config import IGNORE, settings
 from pydicom.uid import UID
 from pynetdicom import AE, evt
 from pynetdicom import _config as pynetdicom_config
@@ -334,6 +335,9 @@ def run_receiver(config: Config) -> None:
     Raises:
         StartError: the node cannot run here.
     """
+    settings.reading_validation_mode = settings.writing_validation_mode = (
+        IGNORE  # it warns of each odd UID: a line each
+    )
     database = open_database(config.database_url, config.database.busy_timeout_s)
     notifier = SystemdNotifier()
     with stop_on_signals() as stop:
