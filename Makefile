@@ -9,8 +9,9 @@ PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 DATA ?=
 DESTDIR ?=
 PREFIX ?= /opt/ich-node
+MINUTES ?= 15
 
-.PHONY: help setup model demo test test-all check format bench docs requirements install clean
+.PHONY: help setup model demo test test-all check format bench fuzz docs requirements install clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -42,6 +43,9 @@ format: setup  ## format the code
 
 bench: model  ## the benchmarks, as tables
 	@$(PY) -m benchmarks
+
+fuzz: setup  ## fuzz what reads bytes of others, for MINUTES=15, as a table; what was found lies in var/fuzz
+	@$(PY) -m tests.fuzz --minutes $(MINUTES)
 
 docs: setup  ## write the conformance statement's tables anew from the code
 	@$(PY) -m docs.generate

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, Final, cast
 
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_messages import C_STORE_RQ, DIMSEMessage
+from pynetdicom.dul import DULServiceProvider
 from pynetdicom.pdu_primitives import P_DATA
 
 from ich_node.errors import SpoolFull
@@ -188,3 +189,24 @@ class BoundedMessages(DIMSEServiceProvider):
                 )
                 self.dul.event_queue.put("Evt19")  # an invalid PDU: A-ABORT (PS3.8 9.2)
                 return
+
+
+class GuardedReactor(DULServiceProvider):
+    """The thread that reads an association's PDUs; it ends with its connection, whatever comes."""
+
+    @classmethod
+    def of(cls, reactor: DULServiceProvider) -> None:
+        """Change the one of an association before it begins."""
+        reactor.__class__ = cls
+
+    def run(self) -> None:
+        """Run; where PDUs come that its state machine has no answer to, close the connection and say so in one line."""
+        try:
+            super().run()
+        except Exception as error:  # noqa: BLE001 - pynetdicom raises, and leaves the connection to nobody
+            whose, why = self.assoc.requestor.address, type(error).__name__
+            log.warning("association cut: what it sent is out of order", address=whose, why=why)
+            self.assoc.is_aborted, self.assoc.is_established = True, False
+            self.assoc._kill = self._kill_thread = True
+            if self.socket is not None:
+                self.socket.close()

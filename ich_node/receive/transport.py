@@ -29,7 +29,7 @@ from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAsso
 from ich_node.log import EventLog
 from ich_node.receive.admission import FOR_ECHO, Admission, Lobby, seconds_left, shut
 from ich_node.receive.association_request import AssociationRequest, read_association_request
-from ich_node.receive.incoming import LONGEST_COMMAND, MOST_WAITING, BoundedMessages
+from ich_node.receive.incoming import LONGEST_COMMAND, MOST_WAITING, BoundedMessages, GuardedReactor
 from ich_node.receive.repeats import Repeats
 
 LONGEST_PDU: Final = 1024 * 1024 + 1024
@@ -147,6 +147,7 @@ class ConnectionHandler(RequestHandler):
         association = self._create_association()
         reading = WholeReads.of(association, asked, self.server.longest_object)
         BoundedMessages.of(association.dimse, *self.server.incoming)
+        GuardedReactor.of(association.dul)
         trigger(association, EVT_CONN_OPEN, {"address": self.client_address})
         association.start()
         return AssociationOfOurs(association, reading)
@@ -220,10 +221,14 @@ class WholeReads(AssociationSocket):
         reading = association.dul.socket
         reading.__class__ = cls
         ours = cast(WholeReads, reading)
-        ours._ahead, ours._header, ours._begun_at, ours.last_byte_at = bytearray(ahead), bytearray(), 0.0, None
-        ours._unfinished, ours._command_bytes, ours._longest_object = 0, 0, longest_object
-        ours._quiet_since, ours._owes_answer = time.monotonic(), False
+        ours.begin(ahead, longest_object)
         return ours
+
+    def begin(self, ahead: bytes, longest_object: int) -> None:
+        """Make it ready to read the first PDU."""
+        self._ahead, self._header, self._begun_at, self.last_byte_at = bytearray(ahead), bytearray(), 0.0, None
+        self._unfinished, self._command_bytes, self._longest_object = 0, 0, longest_object
+        self._quiet_since, self._owes_answer = time.monotonic(), False
 
     @property
     def ready(self) -> bool:

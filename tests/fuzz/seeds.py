@@ -28,7 +28,14 @@ from tests.fuzz.wire import (
 
 SYNTAXES: Final = tuple(map(str, (ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGLSLossless, JPEG2000Lossless)))
 _ACK: Final = "MSH|^~\\&|RIS|H|ICH_NODE|H|20260302140512||ACK^R01^ACK|7|P|2.5.1\rMSA|AA|1\r"
-_ORU: Final = "MSH|^~\\&|RIS|H|ICH_NODE|H|20260302||ORU^R01^ORU_R01|8|P|2.5.1\rPID|||P1\rOBR|1|||X\rOBX|1|ST|ACK^A||2.25.1||||||F\r"
+_ORU: Final = "\r".join(
+    (
+        "MSH|^~\\&|RIS|H|ICH_NODE|H|20260302||ORU^R01^ORU_R01|8|P|2.5.1",
+        "PID|||P1",
+        "OBR|1|||X",
+        "OBX|1|ST|ACK||2.25.1\r",
+    )
+)
 
 
 def data_sets() -> list[bytes]:

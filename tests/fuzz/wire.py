@@ -34,7 +34,7 @@ def associate_rq(*contexts: tuple[str, str], calling: bytes = b"FUZZER", called:
     fixed = struct.pack(">HH16s16s32x", 1, 0, called.ljust(16), calling.ljust(16))
     body = item(0x10, b"1.2.840.10008.3.1.1.1")
     for number, (uid, syntax) in enumerate(contexts):
-        head = struct.pack(">BBBB", 2 * number + 1, 0, 0, 0)
+        head = struct.pack(">BBBB", (2 * number + 1) % 256, 0, 0, 0)
         body += item(0x20, head + item(0x30, uid.encode()) + item(0x40, syntax.encode()))
     return pdu(ASSOCIATE_RQ, fixed + body + item(0x50, item(0x51, struct.pack(">L", 16384)) + item(0x52, b"1.2.3")))
 
