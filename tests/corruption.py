@@ -227,3 +227,27 @@ KINDS: Final[dict[str, Callable[[bytes, str, random.Random], bytes | None]]] = {
     OTHER_SYNTAX: _as_it_is,
     "fragments damaged": _fragments_damaged,
 }
+
+
+NASTY: Final = (
+    "\x1b[2J\x1b]0;x\x07\x1b]52;c;cm0gLXJm\x07",
+    'a\r\n{"event": "forged", "level": "ERROR"}',
+    "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>",
+    "'; DROP TABLE instance; --",
+    '" OR 1=1 --',
+    "OBX|1|ST|forged||x\rOBX|2^&~\\F\\\\X0D\\",
+    "=cmd|'/c calc'!A1",
+    "@SUM(1+1)*cmd|' /C calc'!A0",
+    "${jndi:ldap://127.0.0.1/x}",
+    "{{ 7 * 7 }}{% for x in y %}",
+    "[red]not ours[/red][/][link=file:///etc/passwd]x[/link]",
+    "\u202egnp.exe\u2066\u2028\u2029\x85",
+    "%s%n%x{0}{event}",
+    "$(touch /tmp/x)`id`; rm -rf ~ | cat",
+    "../../../../etc/passwd",
+    "\0\x01\x02\x7f\x80\x9b31m",
+    "Bcc: x@example.org\r\nSubject: forged\r\n\r\nbody",
+    "\ud7ff\ue000\uffff\U0001f9e0" * 3,
+    "A" * 70 + "^B^C=\u5c71\u7530^\u592a\u90ce=\u3084\u307e\u3060",
+)
+"""Texts that mean something to a terminal, a log, a browser, a database, HL7, a spreadsheet, a shell or a mail."""

@@ -217,7 +217,8 @@ def _text(header: Dataset, keyword: str) -> str:
     """Return a value from its bytes: to have it decoded takes longer, and fails where the header has faults of form."""
     element = header.get_item(_WANTED_TAG[keyword], keep_deferred=True)
     value = element.value if element is not None else None
-    return value.decode("ascii", "replace").strip(" \0") if isinstance(value, bytes) else ""
+    text = value.decode("ascii", "replace").strip(" \0") if isinstance(value, bytes) else ""
+    return text if text.isprintable() else "".join(one if one.isprintable() else "?" for one in text)
 
 
 def _faults_of_uids(uids: tuple[str, ...]) -> tuple[str, ...]:
