@@ -10,8 +10,9 @@ DATA ?=
 HOURS ?= 1
 DESTDIR ?=
 PREFIX ?= /opt/ich-node
+MINUTES ?= 15
 
-.PHONY: help setup model demo test test-all torture check sbom audit format bench soak docs requirements install clean
+.PHONY: help setup model demo test test-all torture check sbom audit format bench soak fuzz docs requirements install clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -56,6 +57,9 @@ bench: model  ## the benchmarks, as tables
 
 soak: setup  ## a whole node under 20 images a second for HOURS (1), with its memory, files and losses
 	@$(PY) -m benchmarks.soak --hours $(HOURS)
+
+fuzz: setup  ## fuzz what reads bytes of others, for MINUTES=15, as a table; what was found lies in var/fuzz
+	@$(PY) -m tests.fuzz --minutes $(MINUTES)
 
 docs: setup  ## write the conformance statement's tables anew from the code
 	@$(PY) -m docs.generate

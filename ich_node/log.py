@@ -21,6 +21,9 @@ from ich_node import failpoint
 
 _OWN: Final = "ich_node"
 _LONGEST_FIELD: Final = 1000
+_LONGEST_LINE: Final = 4096
+"""Bytes: what a pipe or syslog takes in one piece."""
+_ALWAYS: Final = ("time", "level", "role", "event")
 
 
 class EventLog:
@@ -92,7 +95,29 @@ class _JsonLines(logging.Formatter):
             "event": _event_of(record),
         }
         line |= {key: _writable(value) for key, value in getattr(record, "fields", {}).items()}
-        return json.dumps(line, default=str)
+        return _in_one_piece(line)
+
+
+def _in_one_piece(line: dict[str, Any]) -> str:
+    """Write a line of ASCII; where it is too long, its texts are cut further, and in the end only the event is left."""
+    text = json.dumps(line, default=str)
+    for longest in (400, 100):
+        if len(text) <= _LONGEST_LINE:
+            return text
+        text = json.dumps(line | {"cut": True} | {key: _cut(value, longest) for key, value in line.items()})
+    if len(text) <= _LONGEST_LINE:
+        return text
+    return json.dumps({key: _cut(line[key], 100) for key in _ALWAYS} | {"cut": True})
+
+
+def _cut(value: Any, longest: int) -> Any:
+    """Shorten what is longer in JSON; one character may take twelve bytes."""
+    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    if len(json.dumps(text)) <= longest + 2:
+        return value
+    while len(json.dumps(text)) > longest + 2:
+        text = text[: len(text) // 2]
+    return text
 
 
 def _event_of(record: logging.LogRecord) -> str:

@@ -46,8 +46,9 @@ from ich_node.job_queue.rebuilding import (
     queue_again,
     rejection_candidates,
 )
-from ich_node.receive.data_set import RefusedDataSet, identify
+from ich_node.receive.data_set import identify
 from ich_node.receive.entry import READ_SOP_CLASSES, Kept, describe
+from ich_node.receive.nesting import RefusedDataSet
 from ich_node.receive.spool import Spool, source_ae_title, split_file
 from ich_node.records import REPORT_KIND, Destination, StudySent
 from ich_node.report.saved_results import SavedResult, read_result

@@ -12,10 +12,10 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from ich_node.cli.node import Commands, audit_command, open_queue, read_config, with_config
+from ich_node.cli.terminal import plain
 from ich_node.records import REPORT_KIND, Destination, StudySent
 
 if TYPE_CHECKING:
@@ -125,11 +125,11 @@ def show_status(status: NodeStatus, console: Console, *, full: bool = False) -> 
 def _what_needs_a_person(status: NodeStatus) -> Iterator[str]:
     for name, what in status.stays.items():
         if name not in status.conditions:
-            yield f"[red]kept:[/red] {escape(what)}"
+            yield f"[red]kept:[/red] {plain(what)}"
     for name, why in status.paused_destinations.items():
-        yield f"[red]destination {name} is paused:[/red] {escape(why)}; its reports wait until it answers"
+        yield f"[red]destination {name} is paused:[/red] {plain(why)}; its reports wait until it answers"
     for what in status.conditions.values():
-        yield f"[red]watchdog:[/red] {escape(what)}"
+        yield f"[red]watchdog:[/red] {plain(what)}"
     if dead := status.deliveries.get("DEAD"):
         are, need = ("is", "needs") if dead == 1 else ("are", "need")
         yield f"[red]{_deliveries(dead)} {are} DEAD and {need} a person:[/red] ich-node resend --dead"
@@ -148,7 +148,7 @@ def _show_study(study: StudyStatus, console: Console) -> None:
         console.print(f"\nthe answer rests on series {study.rests_on}", soft_wrap=True)
     console.print(f"  earlier studies: {study.prior}", soft_wrap=True)
     if study.legal_hold:
-        console.print(f"  [red]legal hold, nothing is deleted:[/red] {escape(study.legal_hold)}", soft_wrap=True)
+        console.print(f"  [red]legal hold, nothing is deleted:[/red] {plain(study.legal_hold)}", soft_wrap=True)
     for deletion in study.deletions:
         console.print(f"  {_deletion(deletion)}", soft_wrap=True)
     for series in study.series:
@@ -168,13 +168,13 @@ def _deletion(deletion: DeletionStatus) -> str:
 def _alert(alert: AlertStatus) -> str:
     parts = [f"{alert.channel} {alert.state}"]
     if alert.sent_at:
-        parts.append(f"{datetime.fromtimestamp(alert.sent_at).astimezone():%H:%M:%S.%f} {escape(alert.answer)}".strip())
+        parts.append(f"{datetime.fromtimestamp(alert.sent_at).astimezone():%H:%M:%S.%f} {plain(alert.answer)}".strip())
     if alert.attempts > 1:
         parts.append(f"after {alert.attempts} tries")
     if alert.acknowledged_by:
-        parts.append(f"acknowledged by {escape(alert.acknowledged_by)}")
+        parts.append(f"acknowledged by {plain(alert.acknowledged_by)}")
     text = ", ".join(parts)
-    return f"{text} ({escape(alert.error)})" if alert.error else text
+    return f"{text} ({plain(alert.error)})" if alert.error else text
 
 
 def _deliveries(count: int) -> str:
@@ -216,13 +216,13 @@ def _received(study: StudyStatus) -> str:
 
 def _answer(study: StudyStatus) -> str:
     needs_a_person = study.withdrawn or "QUARANTINED" in study.outcome
-    return f"[red]{escape(study.outcome)}[/red]" if needs_a_person else escape(study.outcome)
+    return f"[red]{plain(study.outcome)}[/red]" if needs_a_person else plain(study.outcome)
 
 
 def _show_series(series: SeriesStatus, console: Console) -> None:
     number = "" if series.number is None else f" (number {series.number})"
-    why = f": {escape(series.why)}" if series.why else ""
-    console.print(f"\nseries {series.series_instance_uid}{number}: {series.modality} {series.state}{why}")
+    why = f": {plain(series.why)}" if series.why else ""
+    console.print(f"\nseries {series.series_instance_uid}{number}: {plain(series.modality)} {series.state}{why}")
     if todo := _TO_DO.get(series.state):
         console.print(f"  [red]{todo.format(uid=series.series_instance_uid)}[/red]", soft_wrap=True)
     console.print(f"  {_images(series)}{_incomplete(series)}")
@@ -257,7 +257,7 @@ def _kind_of_planes(series: SeriesStatus) -> str:
 
 def _in_short(series: SeriesStatus) -> str:
     number = "" if series.number is None else f"{series.number}: "
-    return f"{number}{series.modality} {series.slices} {series.state}"
+    return f"{number}{plain(series.modality)} {series.slices} {series.state}"
 
 
 def _incomplete(series: SeriesStatus) -> str:
@@ -295,7 +295,7 @@ def _delivery(delivery: DeliveryStatus, *, full: bool) -> str:
     if delivery.attempts > 1:
         text += f" after {delivery.attempts} tries"
     why = "; ".join(filter(None, (delivery.error, delivery.commitment)))
-    return f"{text} ({escape(why)})" if why else text
+    return f"{text} ({plain(why)})" if why else text
 
 
 def _requeue(options: argparse.Namespace) -> int:

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from ich_node.cli.node import Commands, with_config
+from ich_node.cli.terminal import printable
 from ich_node.config import DEFAULT_PATHS, Config, find_config, load_config
 
 if TYPE_CHECKING:
@@ -181,7 +182,7 @@ def _print_scores(scores: Scores, model: Any, *, as_list: bool) -> None:
         sys.stdout.write(json.dumps([as_json(one, model) for one in scores.series], indent=1) + "\n")
         return
     for series in scores.series:
-        sys.stdout.write(_in_words(series) + "\n")
+        sys.stdout.write(printable(_in_words(series)) + "\n")
 
 
 def _in_words(series: ScoredSeries) -> str:
@@ -280,7 +281,7 @@ def _pacs(options: argparse.Namespace) -> int:
     from ich_node.service import stop_on_signals
 
     def show(path: Path, dataset: Any) -> None:
-        sys.stdout.write(f"stored {dataset.get('Modality', '?')} {path}\n")
+        sys.stdout.write(printable(f"stored {dataset.get('Modality', '?')} {path}") + "\n")
         sys.stdout.flush()
 
     with stop_on_signals() as stop:

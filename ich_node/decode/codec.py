@@ -25,6 +25,8 @@ _JPEG_LS: Final = (uid.JPEGLSLossless, uid.JPEGLSNearLossless)
 _JPEG_2000: Final = (uid.JPEG2000Lossless, uid.JPEG2000, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL, uid.HTJ2K)
 _SIGN_REPAIR: Final = "JPEG 2000 sign"
 _END_OF_IMAGE: Final = b"\xff\xd9"  # EOI of JPEG and JPEG-LS, EOC of JPEG 2000
+_RLE_HEADER_BYTES: Final = 64 + 16  # and the padding of its segments (PS3.5 G.5)
+_RLE_MOST_FOR_A_PIXEL_BYTE: Final = 2  # a run of one byte (PS3.5 G.3.1)
 _START_OF_FRAME: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}
 
 
@@ -45,7 +47,9 @@ def stored_values(dataset: Dataset, frames: Iterable[int]) -> Iterator[NDArray[A
         ValueError: and whatever else codecs raise for bad bytes, such as pixel data that is too short.
     """
     transfer_syntax = dataset.file_meta.TransferSyntaxUID
-    if transfer_syntax.is_encapsulated and transfer_syntax != uid.RLELossless:
+    if transfer_syntax == uid.RLELossless:
+        check_runs(dataset)
+    elif transfer_syntax.is_encapsulated:
         check_codestreams(dataset)
     decoder, plugin = _choose_decoder(transfer_syntax)
     for index in frames:
@@ -84,6 +88,18 @@ def check_codestreams(dataset: Dataset) -> None:
         if header != CodestreamHeader(rows, columns, 1):
             reason = NotAnalysedReason.CANNOT_DECODE
             raise Unreadable(reason, f"{rows} x {columns} in the header, {header.rows} x {header.columns} in the image")
+
+
+def check_runs(dataset: Dataset) -> None:
+    """Refuse RLE frames that are longer than their own pixels could make them: each two bytes may become 128.
+
+    Raises:
+        Unreadable: with CANNOT_DECODE.
+    """
+    pixels = int(dataset.Rows) * int(dataset.Columns) * (int(dataset.BitsAllocated) // 8)
+    for frame in generate_frames(dataset.PixelData, number_of_frames=frame_count(dataset)):
+        if len(frame) > _RLE_HEADER_BYTES + _RLE_MOST_FOR_A_PIXEL_BYTE * pixels:
+            raise Unreadable(NotAnalysedReason.CANNOT_DECODE, "more runs than the image has room for")
 
 
 def codestream_header(codestream: bytes) -> CodestreamHeader:

@@ -1,9 +1,7 @@
 """Decode in child processes with limits: a crash or a bomb costs one object, never the worker."""
 
-import logging
 import multiprocessing
 import os
-import resource
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
@@ -16,6 +14,7 @@ from pebble import ProcessExpired, ProcessPool
 from ich_node.decode.instance import DeclineSlice, DecodedInstance, read_header_only, read_instance
 from ich_node.decode.limits import DecodeLimits
 from ich_node.decode.plane import DecodedPlane, MemberFile, UnreadableMember, read_plane
+from ich_node.decode.sandbox import limit_cpu_time, limit_this_process
 from ich_node.records import InstanceState, NotAnalysedReason
 
 _STOP_WAIT_S = 5.0
@@ -103,7 +102,7 @@ class DecoderPool:
             max_workers=processes,
             context=multiprocessing.get_context("spawn"),
             initializer=limit_this_process,
-            initargs=(limits.address_space_bytes,),
+            initargs=(limits.address_space_bytes, os.getpid()),
         )
 
     def __enter__(self) -> Self:
@@ -133,7 +132,7 @@ class DecoderPool:
 
     def _schedule(self, function: Callable[..., Result], *arguments: object, times: int = 1) -> "Future[Result]":
         limit_s = times * self._limits.seconds_per_object
-        task: Future[Result] = self._pool.schedule(function, args=arguments, timeout=limit_s)
+        task: Future[Result] = self._pool.schedule(_run, args=(function, limit_s, arguments), timeout=limit_s)
         return task
 
 
@@ -142,10 +141,6 @@ def _warm_up() -> DecodedInstance:
     return DecodedInstance(InstanceState.NOT_NEEDED)
 
 
-def limit_this_process(address_space_bytes: int) -> None:
-    """Make ready a child that decodes: bounded memory, no core dump, nothing of headers on any output."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_AS, (address_space_bytes, address_space_bytes))
-    logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # its messages quote header values
-    # C libraries print on stdout, where `ich-node score --json` writes nothing but JSON.
-    os.dup2(2, 1)
+def _run(function: Callable[..., Result], cpu_s: float, arguments: tuple[object, ...]) -> Result:
+    limit_cpu_time(cpu_s)
+    return function(*arguments)

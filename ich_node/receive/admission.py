@@ -1,7 +1,8 @@
 """Who may have an association: connections that have not asked yet, and how many are served at once.
 
 Nobody locks the others out with connections that ask for nothing, or with associations that stop in the middle of a
-message. Who may have an association and holds it idle between two messages keeps its place for the idle time.
+message or send none. Who holds one idle between two messages keeps its place for the idle time, unless somebody who
+is known asks while the node is full: nothing is lost with it, and the sender opens another.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ FOR_ECHO: Final = 8
 """Associations beyond the limit for those who propose Verification alone: a full node still says that it is there."""
 STALLED_S: Final = 2.0
 """Without a byte in the middle of a PDU, after which an association has to make room when the node is full."""
+IDLE_S: Final = 10.0
+"""Without the next message, or the next part of one, after which an association has to make room likewise."""
 
-
+_BEFORE_IDLE_S: Final = 86400.0
 _A_PLACE_S: Final = 0.5
 """That who finds the node full waits for a place which another process frees."""
 _LOOK_S: Final = 0.05
@@ -34,6 +37,9 @@ class Served(Protocol):
 
     def stalled_s(self) -> float:
         """Say for how long nothing has come in the middle of a PDU; 0 between two."""
+
+    def idle_s(self) -> float:
+        """Say for how long it is its turn, and nothing has come."""
 
     def cut(self) -> None:
         """Close its connection; it ends soon."""
@@ -156,31 +162,31 @@ class Admission:
             self._closed = True
 
     def _look(self) -> None:
-        """Give back the places of what has ended, and of what stalls and is asked to leave by another process."""
+        """Give back the places of what has ended, and of what is overdue and asked to leave by another process."""
         self._for_echo = [one for one in self._for_echo if one.is_alive()]
         for one, place in list(self._served.items()):
-            stalled_s = one.stalled_s() if one.is_alive() else 0.0
-            leaves = stalled_s > STALLED_S and self._places.is_asked_for(place)
+            overdue_s = _overdue_s(one) if one.is_alive() else 0.0
+            leaves = overdue_s > 0.0 and self._places.is_asked_for(place)
             if leaves:
                 one.cut()
             if leaves or not one.is_alive():
                 del self._served[one]
                 self._places.give_back(place)
             else:
-                self._places.note_stalled(place, stalled_s)
+                self._places.note_overdue(place, overdue_s)
 
     def _make_room(self) -> int | None:
-        """Cut the one of which nothing has come for longest in the middle of a PDU, where that is long.
+        """Cut the one that stopped in a PDU for longest, else the one that is idle for longest, where that is long.
 
         Returns:
             Its place; None where there is none, or another process has to cut it first.
         """
-        elsewhere_s, there = self._places.longest_stalled_elsewhere()
-        longest = max(self._served, key=lambda one: one.stalled_s(), default=None)
-        stalled_s = 0.0 if longest is None else longest.stalled_s()
-        if max(stalled_s, elsewhere_s) <= STALLED_S:
+        elsewhere_s, there = self._places.longest_overdue_elsewhere()
+        longest = max(self._served, key=_overdue_s, default=None)
+        overdue_s = 0.0 if longest is None else _overdue_s(longest)
+        if max(overdue_s, elsewhere_s) <= 0.0:
             return None
-        if longest is None or elsewhere_s > stalled_s:
+        if longest is None or elsewhere_s > overdue_s:
             self._places.ask_to_leave(there)
             return None
         longest.cut()
@@ -193,6 +199,13 @@ class Admission:
         if len(self._for_echo) >= self._most_for_echo:
             self._for_echo.pop(0).cut()
         self._for_echo.append(begin())
+
+
+def _overdue_s(one: Served) -> float:
+    """Say for how long an association may be asked to make room; who stopped in a PDU goes before who is idle."""
+    if (stalled_s := one.stalled_s()) > STALLED_S:
+        return _BEFORE_IDLE_S + stalled_s - STALLED_S
+    return max(0.0, one.idle_s() - IDLE_S)
 
 
 def shut(connection: socket.socket) -> None:

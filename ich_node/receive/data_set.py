@@ -11,16 +11,18 @@ import zlib
 from dataclasses import dataclass, field
 from functools import partial
 from io import BytesIO
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
-from pydicom import Dataset
+from pydicom import DataElement, Dataset
+from pydicom.dataelem import RawDataElement
 from pydicom.errors import BytesLengthException
-from pydicom.filereader import read_dataset
+from pydicom.filereader import data_element_generator
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID
 
 from ich_node.receive import statuses
 from ich_node.receive.acquisition import ACQUISITION_KEYWORDS, acquired_at
+from ich_node.receive.nesting import Budget, RefusedDataSet, SequenceWalk
 from ich_node.records import ANALYSED_SOP_CLASSES
 
 _UID: Final = re.compile(r"[0-9.]{1,64}")
@@ -30,6 +32,8 @@ _EXPLICIT_END: Final = b"\xff\xff\xff\xffSH\0\0"
 _IMPLICIT_END: Final = b"\xff\xff\xff\xff\0\0\0\0"
 """Put behind a data set: who reads whole elements meets it as one, where it ends; cut short, it is swallowed."""
 _ITEM, _SEQUENCE_END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
+_COST_OF_A_STOP: Final = 20
+"""In elements of the budget: to start pydicom again takes so long."""
 _PIXEL_TAGS: Final = (0x7FE00008, 0x7FE00009, 0x7FE00010)
 _WANTED: Final = [
     "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Modality", "Rows", "Columns",
@@ -42,20 +46,6 @@ _UNPARSABLE: Final = (
     ValueError, TypeError, KeyError, AttributeError, IndexError, NotImplementedError, EOFError, OSError,
     OverflowError, RecursionError, LookupError, struct.error, zlib.error, BytesLengthException,
 )  # fmt: skip
-
-
-class RefusedDataSet(Exception):
-    """The object must not be answered with success.
-
-    Attributes:
-        status: the C-STORE status to answer.
-        why: what is wrong, without values from the data set.
-    """
-
-    def __init__(self, status: int, why: str) -> None:
-        self.status = status
-        self.why = why
-        super().__init__(why)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +84,23 @@ def identify(encoded: bytes | memoryview, transfer_syntax_uid: str) -> Identity:
         RefusedDataSet: identifiers missing or malformed (0xA900); not parsable, cut short, or less pixel data than
             Rows, Columns and the rest announce (0xC000).
     """
+    file = BytesIO(b"".join((encoded, end_mark(transfer_syntax_uid))))
+    return identify_file(file, len(encoded), transfer_syntax_uid)
+
+
+def end_mark(transfer_syntax_uid: str) -> bytes:
+    """Give what `identify_file` wants to find behind a data set."""
+    return _IMPLICIT_END if UID(transfer_syntax_uid).is_implicit_VR else _EXPLICIT_END
+
+
+def identify_file(file: BinaryIO, size: int, transfer_syntax_uid: str) -> Identity:
+    """Do as `identify`, with a file that holds a data set of ``size`` bytes and behind it the end mark."""
     syntax = UID(transfer_syntax_uid)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # pydicom's texts quote values
-            header, pixels = _read_header(encoded, syntax)
+            reading = _Reading(file, size, syntax)
+            header, pixels = reading.header(), reading.pixels
             identity = _identity(header)
             notes = _faults_of_uids(identity) + _check_pixels(header, pixels, syntax)
     except _UNPARSABLE as error:
@@ -124,45 +126,81 @@ def check_agreement(identity: Identity, sop_class_uid: str, sop_instance_uid: st
         raise RefusedDataSet(statuses.DATA_SET_DOES_NOT_MATCH_SOP_CLASS, why)
 
 
-def _read_header(encoded: bytes | memoryview, syntax: UID) -> tuple[Dataset, _PixelElement | None]:
-    end, total = _IMPLICIT_END if syntax.is_implicit_VR else _EXPLICIT_END, len(encoded)
-    buffer = BytesIO(b"".join((encoded, end)))
-    pixels: list[_PixelElement] = []
-    ends: list[int] = []
+class _Reading:
+    """One pass over a data set: pydicom reads the elements, and stops where the rest is to be passed over."""
 
-    def stop_at_pixels_or_end(tag: BaseTag, vr: str | None, length: int) -> bool:
-        start = buffer.tell()
-        if tag == _END_TAG:
-            ends.append(start - len(end))
-        elif length != _UNDEFINED_LENGTH and start + length > total:
+    def __init__(self, file: BinaryIO, total: int, syntax: UID) -> None:
+        self._file = file
+        self._total = total
+        self._syntax = syntax
+        self._mark = len(end_mark(syntax))
+        self._budget = Budget()
+        self._walk = SequenceWalk(file, total, syntax, self._budget)
+        self._stopped_at: _PixelElement | int | None = None
+        """Pixel data, the begin of a sequence, or None: neither."""
+        self._ended_at = self._last_tag = -1
+        self.pixels: _PixelElement | None = None
+
+    def header(self) -> Dataset:
+        """Read what is wanted of the elements before the pixel data, and follow the others to the end.
+
+        Raises:
+            RefusedDataSet: they do not end where the data set does.
+        """
+        header: dict[BaseTag, RawDataElement | DataElement] = {}
+        position: int | None = 0
+        while position is not None:
+            self._budget.spend(_COST_OF_A_STOP)
+            has_pixels = self.pixels is not None
+            self._stopped_at = None
+            self._file.seek(position)
+            elements = data_element_generator(
+                self._file,
+                self._syntax.is_implicit_VR,
+                self._syntax.is_little_endian,
+                stop_when=self._stop,
+                specific_tags=_WANTED_TAGS,
+            )
+            for element in elements:
+                if not has_pixels:
+                    header[element.tag] = element
+            position = self._next()
+        if self._ended_at != self._total:
             raise RefusedDataSet(statuses.CANNOT_UNDERSTAND, "the data set ends inside an element")
-        elif tag in _PIXEL_TAGS:
-            pixels.append(_PixelElement(vr, length, start))
-        return bool(ends or pixels)
+        return Dataset(header)
 
-    def read_from(position: int, wanted: list[BaseTag | int]) -> Dataset:
-        buffer.seek(position)
-        return read_dataset(
-            buffer,
-            syntax.is_implicit_VR,
-            syntax.is_little_endian,
-            stop_when=stop_at_pixels_or_end,
-            specific_tags=wanted,
-        )
+    def _stop(self, tag: BaseTag, vr: str | None, length: int) -> bool:
+        start = self._file.tell()
+        self._budget.spend(1)
+        if tag == _END_TAG:
+            self._ended_at = start - self._mark
+            return True
+        self._check_form(tag, vr)
+        if length != _UNDEFINED_LENGTH and start + length > self._total:
+            raise RefusedDataSet(statuses.CANNOT_UNDERSTAND, "the data set ends inside an element")
+        if tag in _PIXEL_TAGS:
+            self._stopped_at = _PixelElement(vr, length, start)
+            self.pixels = self.pixels or self._stopped_at
+        elif length == _UNDEFINED_LENGTH:
+            self._stopped_at = start
+        return self._stopped_at is not None
 
-    header = read_from(0, _WANTED_TAGS)
-    found = pixels[0] if pixels else None
-    while pixels:  # what follows them, too
-        read_from(_end_of(pixels.pop(), encoded), [])
-    if ends != [total]:
-        raise RefusedDataSet(statuses.CANNOT_UNDERSTAND, "the data set ends inside an element")
-    return header, found
+    def _check_form(self, tag: BaseTag, vr: str | None) -> None:
+        """Refuse what no writer makes, and damage does: where a length is wrong, reading goes on in the middle."""
+        if (vr is None) is not self._syntax.is_implicit_VR:
+            raise RefusedDataSet(statuses.CANNOT_UNDERSTAND, "it is not in the transfer syntax that was agreed on")
+        if tag <= self._last_tag:
+            why = "its elements are not in the order of their tags (PS3.5 7.1)"
+            raise RefusedDataSet(statuses.CANNOT_UNDERSTAND, why)
+        self._last_tag = tag
 
-
-def _end_of(pixels: _PixelElement, encoded: bytes | memoryview) -> int:
-    if pixels.length == _UNDEFINED_LENGTH:
-        return _walk_fragments(encoded, pixels.start)
-    return pixels.start + pixels.length
+    def _next(self) -> int | None:
+        stop = self._stopped_at
+        if isinstance(stop, int):
+            return self._walk.end_of(stop)
+        if stop is not None and stop.length == _UNDEFINED_LENGTH:
+            return _walk_fragments(self._file, stop.start, self._total, self._budget)
+        return None if stop is None else stop.start + stop.length
 
 
 def _identity(header: Dataset) -> tuple[str, str, str, str, str]:
@@ -182,7 +220,8 @@ def _text(header: Dataset, keyword: str) -> str:
     """Return a value from its bytes: to have it decoded takes longer, and fails where the header has faults of form."""
     element = header.get_item(_WANTED_TAG[keyword], keep_deferred=True)
     value = element.value if element is not None else None
-    return value.decode("ascii", "replace").strip(" \0") if isinstance(value, bytes) else ""
+    text = value.decode("ascii", "replace").strip(" \0") if isinstance(value, bytes) else ""
+    return text if text.isprintable() else "".join(one if one.isprintable() else "?" for one in text)
 
 
 def _patient_id(header: Dataset) -> str:
@@ -231,16 +270,17 @@ def _expected_bytes(header: Dataset) -> int:
     return math.ceil(values * number("BitsAllocated", 0) / 8)
 
 
-def _walk_fragments(encoded: bytes | memoryview, position: int) -> int:
+def _walk_fragments(file: BinaryIO, position: int, total: int, budget: Budget) -> int:
     """Follow encapsulated fragments to the sequence delimiter (PS3.5 A.4); return where it ends."""
-    total = len(encoded)
     while position + 8 <= total:
-        tag = bytes(encoded[position : position + 4])
-        (length,) = struct.unpack_from("<I", encoded, position + 4)
+        budget.spend(1)
+        file.seek(position)
+        head = file.read(8)
+        (length,) = struct.unpack_from("<I", head, 4)
         position += 8
-        if tag == _SEQUENCE_END:
+        if head[:4] == _SEQUENCE_END:
             return position
-        if tag != _ITEM or length == _UNDEFINED_LENGTH:
+        if head[:4] != _ITEM or length == _UNDEFINED_LENGTH:
             raise RefusedDataSet(statuses.CANNOT_UNDERSTAND, "the compressed pixel data are damaged")
         position += length
     raise RefusedDataSet(statuses.CANNOT_UNDERSTAND, "the compressed pixel data end before their delimiter")

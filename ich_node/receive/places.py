@@ -27,7 +27,7 @@ class Places:
         self._file = os.memfd_create("places", os.MFD_CLOEXEC)
         os.ftruncate(self._file, most)
         self._ours: set[int] = set()
-        self._stalled_since = _Board(most)
+        self._overdue_since = _Board(most)
         self._asked_to_leave = _Board(most)
 
     def take(self) -> int | None:
@@ -50,7 +50,7 @@ class Places:
 
     def renew(self, place: int) -> None:
         """Give a place of ours to another association."""
-        self._stalled_since[place] = self._asked_to_leave[place] = 0.0
+        self._overdue_since[place] = self._asked_to_leave[place] = 0.0
 
     def give_back(self, place: int) -> None:
         """Give a place of ours back."""
@@ -58,15 +58,15 @@ class Places:
         self.renew(place)
         fcntl.lockf(self._file, fcntl.LOCK_UN, 1, place)
 
-    def note_stalled(self, place: int, stalled_s: float) -> None:
-        """Let the other processes know for how long nothing has come on the association of a place."""
-        self._stalled_since[place] = time.monotonic() - stalled_s if stalled_s > 0.0 else 0.0
+    def note_overdue(self, place: int, overdue_s: float) -> None:
+        """Let the other processes know for how long the association of a place may be asked to make room."""
+        self._overdue_since[place] = time.monotonic() - overdue_s if overdue_s > 0.0 else 0.0
 
-    def longest_stalled_elsewhere(self) -> tuple[float, int]:
-        """Give seconds and place of the association in another process that has stalled longest; 0 where none has."""
+    def longest_overdue_elsewhere(self) -> tuple[float, int]:
+        """Give seconds and place of the association in another process that is overdue for longest; 0 where none is."""
         now = time.monotonic()
-        others = [place for place in range(self._most) if place not in self._ours and self._stalled_since[place]]
-        return max(((now - self._stalled_since[place], place) for place in others), default=(0.0, 0))
+        others = [place for place in range(self._most) if place not in self._ours and self._overdue_since[place]]
+        return max(((now - self._overdue_since[place], place) for place in others), default=(0.0, 0))
 
     def ask_to_leave(self, place: int) -> None:
         """Ask for a place that another process holds."""

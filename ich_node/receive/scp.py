@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any, Final, cast
 
 from pydicom.uid import UID
@@ -43,9 +44,11 @@ from ich_node.log import EventLog
 from ich_node.receive import statuses
 from ich_node.receive.association_request import AssociationRequest
 from ich_node.receive.commitment_reports import CommitmentReports
-from ich_node.receive.data_set import Identity, RefusedDataSet, check_agreement, identify
+from ich_node.receive.data_set import Identity, check_agreement, end_mark, identify, identify_file
 from ich_node.receive.entry import READ_SOP_CLASSES, Kept, describe
+from ich_node.receive.incoming import IncomingDataSet
 from ich_node.receive.negotiation import Negotiation, serve_as_storage
+from ich_node.receive.nesting import RefusedDataSet
 from ich_node.receive.self_check import SelfCheck
 from ich_node.receive.spool import Spool, file_head, split_file
 from ich_node.receive.transport import ConnectionHandler, Server
@@ -245,6 +248,7 @@ class Receiver:
         listening = cast(Server, server)
         listening.tls, listening.knows = tls, self._knows
         listening.longest_object = self._config.receiver.maximum_object_mib * 1024 * 1024
+        listening.incoming = self._spool.incoming, self._config.receiver.reserve_mib * 1024 * 1024
         return listening
 
     def _application_entity(self) -> AE:
@@ -301,7 +305,8 @@ class Receiver:
                         calling_ae_title=calling, certificate=shown)  # fmt: skip
             self._trail.refused(address, "association refused: another certificate", calling, called)
             return _CALLING_AE_TITLE_NOT_RECOGNISED
-        log.warning("association refused", address=address, calling_ae_title=calling, ae_title_known=known)
+        if self._servers and self._servers[0].repeats.is_first("association refused", address):
+            log.warning("association refused", address=address, calling_ae_title=calling, ae_title_known=known)
         self._trail.refused(address, "association refused: not on the allow-list", calling, called)
         return _NO_REASON if known else _CALLING_AE_TITLE_NOT_RECOGNISED
 
@@ -329,6 +334,9 @@ class Receiver:
             log.error("object refused", error, status="0x0110", **_origin(event))
             self._audit_refusal(event, type(error).__name__)
             return statuses.PROCESSING_FAILURE
+        finally:
+            if (data_set := cast(C_STORE, event.request).DataSet) is not None:
+                data_set.close()
 
     def _audit_refusal(self, event: Event, why: str, outcome: Outcome = Outcome.SERIOUS) -> None:
         """Count an object that was refused. Of whom it says that it is, nobody believes."""
@@ -379,9 +387,10 @@ class Receiver:
         if request.DataSet is None:
             raise RefusedDataSet(statuses.CANNOT_UNDERSTAND, "the request holds no data set")
         reach("object-received")
-        encoded = request.DataSet.getvalue()  # no copy, unlike getbuffer() when it is read again
+        data_set = cast(IncomingDataSet, request.DataSet)
+        data_set.check_kept()
         syntax = str(event.context.transfer_syntax)
-        identity = identify(encoded, syntax)
+        identity = identify_file(data_set.with_mark(end_mark(syntax)), data_set.size, syntax)
         check_agreement(identity, str(request.AffectedSOPClassUID), str(request.AffectedSOPInstanceUID))
         if not identity.requested_priority:
             identity = replace(identity, requested_priority=_PRIORITIES.get(request.Priority, ""))
@@ -391,24 +400,26 @@ class Receiver:
         sender = _Sender(requestor.ae_title.strip(), requestor.address, self._association(event))
         subject, peer = Subject(identity.patient_id, identity.study_instance_uid), _peer(event)
         self._transfers.begin(event.assoc, peer, subject)
-        reception, series_id = self._keep(encoded, identity, syntax, sender)
+        reception, series_id = self._keep(data_set, identity, syntax, sender)
         held = reception is Reception.DUPLICATE
         self._transfers.count(event.assoc, peer, subject, identity.sop_class_uid, held=held)
-        log.info("object received", reception=reception.name, series=series_id, bytes=len(encoded), **_origin(event))
+        log.info("object received", reception=reception.name, series=series_id, bytes=data_set.size, **_origin(event))
         if reception is Reception.QUARANTINED:
             log.error("an image's UID is in two series; both are quarantined", None, series=series_id, **_origin(event))
         reach("answer-before-send")
         return statuses.SUCCESS
 
-    def _keep(self, encoded: bytes, identity: Identity, syntax: str, sender: _Sender) -> tuple[Reception, int | None]:
-        sha256 = hashlib.sha256(encoded).hexdigest()
+    def _keep(
+        self, data_set: IncomingDataSet, identity: Identity, syntax: str, sender: _Sender
+    ) -> tuple[Reception, int | None]:
+        sha256 = data_set.sha256()
         if known := look_up(self._database, identity.sop_instance_uid, sha256):
             return known, None
         head = file_head(identity.sop_class_uid, identity.sop_instance_uid, syntax, sender.calling_ae_title)
-        path = self._spool.write((head, encoded))
+        path = self._spool.write(chain((head,), data_set.pieces()))
         reach("instance-before-row")
         try:
-            return self._register(identity, syntax, sha256, len(encoded), path, sender)
+            return self._register(identity, syntax, sha256, data_set.size, path, sender)
         except TransientError:
             self._spool.remove(path)  # nothing was written, and the sender is told so
             raise  # after any other error the row may be there for all we know: the next start looks

@@ -25,6 +25,11 @@ class Spool:
         self._root = state_directory / "spool"
         self._reserve_bytes = reserve_mib * _MEBIBYTE
 
+    @property
+    def incoming(self) -> Path:
+        """The folder for what is not whole yet; its files have no names."""
+        return self._root
+
     def prepare(self) -> None:
         """Make the folders and remove what an interrupted write left.
 

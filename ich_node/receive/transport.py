@@ -12,10 +12,12 @@ import socket
 import ssl
 import struct
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from socketserver import BaseServer
 from typing import Any, Final, cast
 
@@ -26,7 +28,9 @@ from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAsso
 from ich_node.log import EventLog
 from ich_node.receive.admission import FOR_ECHO, Admission, Lobby, seconds_left, shut
 from ich_node.receive.association_request import AssociationRequest, read_association_request
+from ich_node.receive.incoming import LONGEST_COMMAND, MOST_WAITING, AnswerableMessages, BoundedMessages, GuardedReactor
 from ich_node.receive.places import Loads, Places
+from ich_node.receive.repeats import Repeats
 from ich_node.receive.store_response import answer_stores_at_once
 from ich_node.receive.waiting import Alarm, wait_instead_of_looking
 from ich_node.records import PeerCertificate
@@ -81,6 +85,9 @@ class Server(ThreadedAssociationServer):
         """Gives what new connections are wrapped with; None: this port is plain DICOM."""
         self.longest_object = sys.maxsize
         """Bytes of one data set; who sends more is cut."""
+        self.incoming: tuple[Path, int] = Path(tempfile.gettempdir()), 0
+        """Where long objects are kept while they come, and how many bytes of that disk stay free."""
+        self.repeats = Repeats()
         self.farewells = threading.BoundedSemaphore(_FAREWELLS)
         self.number = 0
         """Of this process among those that accept the same connections."""
@@ -125,10 +132,13 @@ class Server(ThreadedAssociationServer):
         self.went_round_at = time.monotonic()
         self.admission.forget_ended()
         self.loads.note(self.number, len(self.lobby) + len(self.admission))
+        for event, address, times in self.repeats.due():
+            log.warning("the same again", what=event, address=address, times=times)
 
     def handle_error(self, _request: Any, client_address: Any) -> None:
         """Log in one line what socketserver would print."""
-        log.error("connection failed", sys.exception(), address=str(client_address[0]))
+        if self.repeats.is_first("connection failed", address := str(client_address[0])):
+            log.error("connection failed", sys.exception(), address=address)
 
     def shutdown(self) -> None:
         """Stop listening, and begin nothing any more. pynetdicom's own form expects a server that its AE started."""
@@ -168,20 +178,24 @@ class ConnectionHandler(RequestHandler):
             asked = read_association_request(_read_request(self.request, deadline))
         except (OSError, ValueError) as error:
             say = log.info if isinstance(error, (ConnectionError, ssl.SSLEOFError)) else log.warning
-            say("connection closed: it asked for no association", address=address, why=reason(error))
+            if self.server.repeats.is_first("connection closed", address):
+                say("connection closed: it asked for no association", address=address, why=reason(error))
             self.server.shutdown_request(self.request)
             return
         finally:
             self.server.lobby.leave(self.request)
         known = self.server.knows(asked, address, peer_certificate(self.request))
         if not self.server.admission.admit(lambda: self._begin(asked.pdu), echo_alone=asked.echo_alone, known=known):
-            log.warning("association refused: all are in use", address=address)
+            if self.server.repeats.is_first("association refused: all are in use", address):
+                log.warning("association refused: all are in use", address=address)
             self.server.refused(address, "association refused: all are in use")
             self._refuse()
 
     def _begin(self, asked: bytes) -> AssociationOfOurs:
         association = self._create_association()
         reading = WholeReads.of(association, asked, self.server.longest_object)
+        BoundedMessages.of(association.dimse, *self.server.incoming)
+        GuardedReactor.of(association.dul)
         answer_stores_at_once(association)
         trigger(association, EVT_CONN_OPEN, {"address": self.client_address})
         association.start()
@@ -217,6 +231,10 @@ class AssociationOfOurs:
         came = self._reading.last_byte_at
         return 0.0 if came is None else time.monotonic() - came
 
+    def idle_s(self) -> float:
+        """Say for how long we have been waiting for its next message, or the next part of one; 0 where it waits."""
+        return self._reading.idle_s()
+
     def cut(self) -> None:
         """Close the connection under it."""
         if (connection := self._reading.socket) is not None:
@@ -237,9 +255,14 @@ class WholeReads(AssociationSocket):
     _alarm: Alarm
     _unfinished: int
     """Bytes of the data set of which fragments have come."""
+    _command_bytes: int
+    """Of the command set of which fragments have come."""
     _longest_object: int
     last_byte_at: float | None
     """On the monotonic clock; None between two PDUs."""
+    _quiet_since: float
+    _owes_answer: bool
+    """A whole data set has come, and nothing was sent since."""
 
     @classmethod
     def of(cls, association: Association, ahead: bytes, longest_object: int = sys.maxsize) -> WholeReads:
@@ -248,23 +271,32 @@ class WholeReads(AssociationSocket):
         reading = association.dul.socket
         reading.__class__ = cls
         ours = cast(WholeReads, reading)
-        ours._alarm = wait_instead_of_looking(association)
-        ours._ahead, ours._header, ours._begun_at, ours.last_byte_at = bytearray(ahead), bytearray(), 0.0, None
-        ours._unfinished, ours._longest_object = 0, longest_object
+        ours._alarm = wait_instead_of_looking(association, AnswerableMessages())
+        ours.begin(ahead, longest_object)
         return ours
+
+    def begin(self, ahead: bytes, longest_object: int) -> None:
+        """Make it ready to read the first PDU."""
+        self._ahead, self._header, self._begun_at, self.last_byte_at = bytearray(ahead), bytearray(), 0.0, None
+        self._unfinished, self._command_bytes, self._longest_object = 0, 0, longest_object
+        self._quiet_since, self._owes_answer = time.monotonic(), False
 
     @property
     def ready(self) -> bool:
-        """Wait until there is something to read or to send, for a moment; say whether it is to read."""
-        if self._ahead:
+        """Wait until there is something to read or to send, for a moment; say whether it is to read.
+
+        Nothing is read from who sends on and on without waiting for answers: what is whole would pile up in memory.
+        """
+        full = self.assoc.dimse.msg_queue.qsize() >= MOST_WAITING
+        if self._ahead and not full:
             return True
         connection = self.socket
         if connection is None or not self._is_connected:
             return False
-        if isinstance(connection, ssl.SSLSocket) and connection.pending():
+        if isinstance(connection, ssl.SSLSocket) and connection.pending() and not full:
             return True
         try:
-            came = self._alarm.wait_for(connection.fileno())
+            came = self._alarm.wait_for(None if full else connection.fileno())
         except (OSError, ValueError):
             self.event_queue.put("Evt17")  # transport connection closed
             return False
@@ -296,9 +328,20 @@ class WholeReads(AssociationSocket):
             self._check_values(received)
         if is_rest or not whole or not any(received[2:]):  # a PDU may be a header alone
             self._header, self.last_byte_at = bytearray(), None
+            self._quiet_since = time.monotonic()
         else:
             self._header = received[:]
         return received
+
+    def send(self, bytestream: bytes) -> None:
+        """Send a PDU, and note that it is the peer's turn."""
+        super().send(bytestream)
+        self._quiet_since, self._owes_answer = time.monotonic(), False
+
+    def idle_s(self) -> float:
+        """Say for how long the peer has had its turn and sent nothing."""
+        busy = self._owes_answer or self.last_byte_at is not None or not self.assoc.dimse.msg_queue.empty()
+        return 0.0 if busy else time.monotonic() - self._quiet_since
 
     def _keep_pace(self, new: int, so_far: int) -> None:
         """Look whether a PDU comes in time.
@@ -326,9 +369,15 @@ class WholeReads(AssociationSocket):
             length, _, control = struct.unpack_from(">LBB", data, begin)
             begin, values = begin + 4 + length, values + 1
             is_command, is_last = control & 1, control & 2
-            self._unfinished = 0 if is_command or is_last else self._unfinished + length
-            if values > MOST_VALUES or self._unfinished > self._longest_object:
+            self._command_bytes += length if is_command else 0
+            self._unfinished += 0 if is_command else length
+            too_long = self._command_bytes > LONGEST_COMMAND or self._unfinished > self._longest_object
+            if too_long or values > MOST_VALUES:
                 raise OSError("an object, or the number of its fragments, is larger than allowed")
+            if is_last and is_command:
+                self._command_bytes = 0
+            elif is_last:
+                self._unfinished, self._owes_answer = 0, True
 
 
 def read_whole(connection: socket.socket, nr_bytes: int, look: Callable[[int, int], object]) -> bytearray:

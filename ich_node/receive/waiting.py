@@ -29,14 +29,18 @@ class Alarm:
             if self._descriptor >= 0:
                 os.eventfd_write(self._descriptor, 1)
 
-    def wait_for(self, connection: int) -> bool:
+    def wait_for(self, connection: int | None) -> bool:
         """Wait until a connection has something to read, the alarm rings, or LOOK_S is over.
+
+        Args:
+            connection: None where nothing is to be read now.
 
         Returns:
             Whether there is something to read.
         """
         poll = select.poll()
-        poll.register(connection, select.POLLIN)
+        if connection is not None:
+            poll.register(connection, select.POLLIN)
         if self._descriptor >= 0:
             poll.register(self._descriptor, select.POLLIN)
         came = {descriptor for descriptor, _ in poll.poll(1000 * LOOK_S)}
@@ -102,9 +106,9 @@ class OfTheAssociation(queue.Queue[Any]):
         self._messages.wake()
 
 
-def wait_instead_of_looking(association: Association) -> Alarm:
+def wait_instead_of_looking(association: Association, messages: Messages) -> Alarm:
     """Give an association that has not begun queues that are waited for; returns what wakes its reading thread."""
-    alarm, messages = Alarm(), Messages()
+    alarm = Alarm()
     association.dul.to_provider_queue = ToBeSent(alarm)
     association.dul.to_user_queue = OfTheAssociation(messages)
     association.dimse.msg_queue = messages

@@ -21,7 +21,8 @@ from pydicom.filewriter import write_dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGLSLossless
 
 from ich_node.receive import statuses
-from ich_node.receive.data_set import Identity, RefusedDataSet, check_agreement, identify
+from ich_node.receive.data_set import Identity, check_agreement, identify
+from ich_node.receive.nesting import RefusedDataSet
 from ich_node.receive.spool import split_file
 from tests.ct_series import ct_slice
 
@@ -326,11 +327,15 @@ def test_an_icon_is_not_taken_for_the_image() -> None:
     assert refusal(encoded(ds))
 
 
-def test_the_wrong_syntax_is_never_taken_for_a_whole_object() -> None:
-    """Explicit bytes in an implicit context: pydicom reads them all the same, so the whole object is accepted."""
-    whole = encoded(ct_slice(1), ExplicitVRLittleEndian)
-    assert identify(whole, ImplicitVRLittleEndian).sop_instance_uid == ct_slice(1).SOPInstanceUID
-    assert refusal(whole[:-3], ImplicitVRLittleEndian)
+@pytest.mark.parametrize("sent", SYNTAXES)
+@pytest.mark.parametrize("agreed", SYNTAXES)
+def test_another_transfer_syntax_than_was_agreed_on_is_refused(sent: str, agreed: str) -> None:
+    """pydicom reads most of it all the same; others who read the file would not."""
+    whole = encoded(ct_slice(1), sent)
+    if sent == agreed:
+        assert identify(whole, agreed).sop_instance_uid == ct_slice(1).SOPInstanceUID
+    else:
+        assert refusal(whole, agreed)
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -300,11 +300,14 @@ def test_the_lobby_lets_the_oldest_of_the_most_go() -> None:
 
 
 class Pretended:
-    def __init__(self, stalled_s: float = 0.0) -> None:
-        self.alive, self.stalled, self.was_cut = True, stalled_s, False
+    def __init__(self, stalled_s: float = 0.0, idle_s: float = 0.0) -> None:
+        self.alive, self.stalled, self.idle, self.was_cut = True, stalled_s, idle_s, False
 
     def is_alive(self) -> bool:
         return self.alive
+
+    def idle_s(self) -> float:
+        return self.idle
 
     def stalled_s(self) -> float:
         return self.stalled

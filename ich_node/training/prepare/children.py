@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from pebble import ProcessExpired, ProcessPool
 
-from ich_node.decode.pool import limit_this_process
+from ich_node.decode.sandbox import limit_this_process
 from ich_node.errors import TrainingError
 from ich_node.records import NotAnalysedReason
 from ich_node.training.prepare.shard import ShardTask, make_shard, read_alone
@@ -49,7 +49,10 @@ def _open_pool(processes: int) -> Iterator[ProcessPool]:
     context = multiprocessing.get_context("spawn")
     with _one_thread_each():
         pool = ProcessPool(
-            max_workers=processes, context=context, initializer=limit_this_process, initargs=(_ADDRESS_SPACE_BYTES,)
+            max_workers=processes,
+            context=context,
+            initializer=limit_this_process,
+            initargs=(_ADDRESS_SPACE_BYTES, os.getpid(), True),
         )
         try:
             yield pool

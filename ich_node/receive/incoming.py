@@ -1,0 +1,213 @@
+"""What comes of a message before it is whole: a little in memory, the rest in a file without a name.
+
+pynetdicom keeps whatever comes in memory, of as many messages as a peer sends before it waits for an answer. Thirty-two
+associations with half an object of 512 MiB each would hold 16 GiB.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from io import BytesIO
+from pathlib import Path
+from typing import Any, BinaryIO, Final, cast
+
+from pynetdicom.dimse import DIMSEServiceProvider
+from pynetdicom.dimse_messages import C_STORE_RQ, DIMSEMessage
+from pynetdicom.dul import DULServiceProvider
+from pynetdicom.pdu_primitives import P_DATA
+
+from ich_node.errors import SpoolFull
+from ich_node.log import EventLog
+from ich_node.receive.waiting import Messages
+
+IN_MEMORY: Final = 1024 * 1024
+"""Bytes of a data set; what is longer goes into a file. A slice of 512 x 512 has half of it."""
+LONGEST_COMMAND: Final = 64 * 1024
+"""Bytes of a command set; they have some 200."""
+MOST_WAITING: Final = 2
+"""Whole messages of one association that wait for their turn; then nothing more is read from it."""
+_PIECE: Final = 256 * 1024
+_LOOK_AT_DISK_EVERY: Final = 16 * 1024 * 1024
+
+log = EventLog("receive")
+
+
+class IncomingDataSet(BytesIO):
+    """The encoded data set of one message, as it comes."""
+
+    def __init__(self, folder: Path, reserve_bytes: int = 0) -> None:
+        super().__init__()
+        self._folder = folder
+        self._reserve_bytes = reserve_bytes
+        self._file: BinaryIO | None = None
+        self.size = 0
+        self._full = False
+        self._looked_at = 0
+        self.may_be_long = False
+
+    def write(self, piece: Any) -> int:
+        """Add what came. Where the disk is full the rest is counted and not kept; `check_kept` says so.
+
+        Raises:
+            OSError: it is longer than the data set of such a message may be.
+        """
+        self.size += len(piece)
+        if self._file is None and self.size > IN_MEMORY:
+            if not self.may_be_long:
+                raise OSError("the data set of a message is longer than allowed")
+            self._keep(self._move_to_file)
+        if self._file is None:
+            return super().write(piece) if not self._full else len(piece)
+        if not self._full:
+            self._keep(lambda: self._append(piece))
+        return len(piece)
+
+    def check_kept(self) -> None:
+        """Raise where not all of it could be kept.
+
+        Raises:
+            SpoolFull: the disk is full.
+        """
+        if self._full:
+            raise SpoolFull("no space left on the disk for an object that is coming")
+
+    def with_mark(self, mark: bytes) -> BinaryIO:
+        """Give a file with the data set and ``mark`` behind it, to be read."""
+        if self._file is None:
+            return BytesIO(b"".join((self.getvalue(), mark)))
+        self._file.seek(self.size)
+        self._file.write(mark)
+        self._file.seek(0)
+        return self._file
+
+    def pieces(self) -> Iterator[bytes]:
+        """Give the data set in pieces."""
+        if self._file is None:
+            yield self.getvalue()
+            return
+        self._file.seek(0)
+        left = self.size
+        while left and (piece := self._file.read(min(_PIECE, left))):
+            left -= len(piece)
+            yield piece
+
+    def sha256(self) -> str:
+        """Hash the data set, in hexadecimal."""
+        digest = hashlib.sha256()
+        for piece in self.pieces():
+            digest.update(piece)
+        return digest.hexdigest()
+
+    def close(self) -> None:
+        """Let go of memory and disk."""
+        if self._file is not None:
+            with suppress(OSError):
+                self._file.close()
+        super().close()
+
+    def _keep(self, how: Any) -> None:
+        try:
+            how()
+        except OSError:
+            self._full = True
+            self.truncate(0)
+
+    def _move_to_file(self) -> None:
+        """The file has no name from the start where the system can do that: a crash leaves nothing."""
+        self._check_disk()
+        file = cast(BinaryIO, tempfile.TemporaryFile(dir=self._folder, buffering=_PIECE))  # noqa: SIM115 - see close
+        self._file = file
+        file.write(self.getvalue())
+        self.seek(0)
+        self.truncate(0)
+
+    def _append(self, piece: Any) -> None:
+        assert self._file is not None
+        if self.size - self._looked_at > _LOOK_AT_DISK_EVERY:
+            self._check_disk()
+        self._file.write(piece)
+
+    def _check_disk(self) -> None:
+        self._looked_at = self.size
+        if shutil.disk_usage(self._folder).free < self._reserve_bytes:
+            raise OSError("the disk is filled up to its reserve")
+
+
+class AnswerableMessages(Messages):
+    """Whole messages that wait for their turn; none that pynetdicom would pass over in silence."""
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        """Add context ID and message; two times None where the association ends.
+
+        Raises:
+            ValueError: the message lacks what a request or response must have (PS3.7 9.3): nobody would answer it.
+        """
+        message = item[1]
+        if message is not None and not (message.is_valid_request or message.is_valid_response):
+            raise ValueError("a message lacks what it must have")
+        super().put(item, block, timeout)
+
+
+class BoundedMessages(DIMSEServiceProvider):
+    """Puts messages together without keeping more of them in memory than allowed."""
+
+    _folder: Path
+    _reserve_bytes: int
+
+    @classmethod
+    def of(cls, messages: DIMSEServiceProvider, folder: Path, reserve_bytes: int) -> None:
+        """Change the one of an association: pynetdicom has no hook for its class."""
+        messages.__class__ = cls
+        ours = cast(BoundedMessages, messages)
+        ours._folder, ours._reserve_bytes = folder, reserve_bytes
+        if not isinstance(ours.msg_queue, AnswerableMessages):
+            ours.msg_queue = AnswerableMessages()
+
+    def receive_primitive(self, primitive: P_DATA) -> None:
+        """Take one P-DATA, whose values may belong to several messages; abort where one cannot be read, or is too long.
+
+        pynetdicom would end the thread, and leave the connection open.
+        """
+        for value in primitive.presentation_data_value_list:
+            one = P_DATA()
+            one.presentation_data_value_list.append(value)
+            if self.message is None:
+                self.message = DIMSEMessage()
+                self.message.data_set = IncomingDataSet(self._folder, self._reserve_bytes)
+            if isinstance(data_set := self.message.data_set, IncomingDataSet):
+                data_set.may_be_long = isinstance(self.message, C_STORE_RQ)
+            try:
+                super().receive_primitive(one)
+            except Exception as error:  # noqa: BLE001 - another broad catch: pynetdicom raises what its parts raise
+                self.message = None
+                address = self.assoc.requestor.address
+                log.warning(
+                    "association aborted: its message cannot be read", address=address, why=type(error).__name__
+                )
+                self.dul.event_queue.put("Evt19")  # an invalid PDU: A-ABORT (PS3.8 9.2)
+                return
+
+
+class GuardedReactor(DULServiceProvider):
+    """The thread that reads an association's PDUs; it ends with its connection, whatever comes."""
+
+    @classmethod
+    def of(cls, reactor: DULServiceProvider) -> None:
+        """Change the one of an association before it begins."""
+        reactor.__class__ = cls
+
+    def run(self) -> None:
+        """Run; where PDUs come that its state machine has no answer to, close the connection and say so in one line."""
+        try:
+            super().run()
+        except Exception as error:  # noqa: BLE001 - pynetdicom raises, and leaves the connection to nobody
+            whose, why = self.assoc.requestor.address, type(error).__name__
+            log.warning("association cut: what it sent is out of order", address=whose, why=why)
+            self.assoc.is_aborted, self.assoc.is_established = True, False
+            self.assoc._kill = self._kill_thread = True
+            if self.socket is not None:
+                self.socket.close()

@@ -1,0 +1,411 @@
+"""Objects and transfers that are hostile or broken, sent to a real receiver process: nothing of them is kept."""
+
+from __future__ import annotations
+
+import json
+import random
+import struct
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import psutil
+import pytest
+from pydicom.uid import ExplicitVRLittleEndian
+
+from tests.corruption import KINDS, corrupted, objects
+from tests.ct_series import ct_slice
+from tests.fuzz.wire import (
+    COMMAND,
+    CT,
+    IMPLICIT,
+    LAST,
+    Peer,
+    associate_rq,
+    echo,
+    p_data,
+    store_command,
+    store_pdus,
+    value,
+)
+from tests.integration.receiving import encoded, files_in
+from tests.running import NodeProcesses, settings, wait_for
+
+SUCCESS, NOT_UNDERSTOOD, NO_MATCH = 0x0000, 0xC000, 0xA900
+EXPLICIT = str(ExplicitVRLittleEndian)
+MOST_MIB = 256.0
+UID = str(ct_slice(1).SOPInstanceUID).encode()
+MIB = 1024 * 1024
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcesses]:
+    folder = tmp_path_factory.mktemp("node")
+    receiver = {"allow_any": True, "reserve_mib": 0, "maximum_object_mib": 64, "maximum_associations": 32}
+    with NodeProcesses(folder, settings(folder / "state", folder, receiver=receiver), roles=("receive",)) as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def it_goes_on(node: NodeProcesses) -> Iterator[None]:
+    """After whatever was sent: an echo is answered, nothing half-written is left, and every line of the log is one."""
+    before = files_in(state(node))
+    yield
+    assert echo(node.port) == SUCCESS
+    assert files_in(state(node)) == before
+    assert resident_mib(node) < MOST_MIB
+
+
+def tell(figures: str) -> None:
+    """Shown by ``pytest -s``."""
+    sys.stdout.write(f"\n{figures}\n")
+
+
+def state(node: NodeProcesses) -> Path:
+    return node.folder / "state"
+
+
+def resident_mib(node: NodeProcesses) -> float:
+    return psutil.Process(node.processes["receive"].pid).memory_info().rss / MIB
+
+
+def cpu_s(node: NodeProcesses) -> float:
+    times = psutil.Process(node.processes["receive"].pid).cpu_times()
+    return times.user + times.system
+
+
+def store(
+    node: NodeProcesses, content: bytes, syntax: str = str(ExplicitVRLittleEndian), uid: bytes = UID
+) -> int | None:
+    peer = Peer.associated(node.port, "127.0.0.1", (CT, syntax))
+    try:
+        for one in store_pdus(content, uid):
+            peer.send(one)
+        return peer.status()
+    finally:
+        peer.close()
+
+
+# -------------------------------------------------------------------------------- objects that are not whole
+
+
+def send_corrupted(node: NodeProcesses, seed: int, count: int) -> Counter[str]:
+    sent: Counter[str] = Counter()
+    syntaxes = sorted({*objects(), IMPLICIT})
+    peer = None
+    for one in corrupted(seed, count):
+        if one.syntax not in syntaxes:  # big endian is not accepted by everybody, and looked at elsewhere
+            continue
+        sent[one.kind] += 1
+        if peer is None:
+            peer = Peer.associated(node.port, "127.0.0.1", *((CT, syntax) for syntax in syntaxes))
+        for piece in store_pdus(one.content, UID, context=2 * syntaxes.index(one.syntax) + 1):
+            peer.send(piece)
+        status = peer.status()
+        assert status != SUCCESS, one
+        if status is None:
+            peer.close()
+            peer = None
+    assert peer is not None
+    peer.close()
+    return sent
+
+
+def test_a_sample_of_corrupted_objects_is_never_answered_success(node: NodeProcesses) -> None:
+    assert len(send_corrupted(node, seed=1, count=200)) == len(KINDS)
+
+
+@pytest.mark.slow
+def test_two_thousand_corrupted_objects_are_never_answered_success(node: NodeProcesses) -> None:
+    sent = send_corrupted(node, seed=7, count=2400)
+    tell(f"corrupted objects: {sum(sent.values())} sent, 0 answered Success: {dict(sent)}")
+    assert sum(sent.values()) >= 2000
+
+
+def test_whole_objects_of_every_syntax_are_answered_success(tmp_path: Path) -> None:
+    """The control: it is not the test that is refused."""
+    with NodeProcesses(tmp_path, settings(tmp_path / "state", tmp_path), roles=("receive",)) as node:
+        assert [store(node, content, syntax) for syntax, content in objects().items()] == [SUCCESS] * len(objects())
+
+
+# ------------------------------------------------------------------------------------------ bombs of structure
+
+
+def element(group: int, number: int, vr: bytes, content: bytes) -> bytes:
+    """An element in Explicit VR Little Endian (PS3.5 7.1.2)."""
+    long = vr in (b"OB", b"SQ", b"UN", b"UT")
+    length = struct.pack("<HL", 0, len(content)) if long else struct.pack("<H", len(content))
+    return struct.pack("<HH", group, number) + vr + length + content
+
+
+UNDEFINED = b"\xff\xff\xff\xff"
+ITEM, ITEM_END, SEQUENCE_END = b"\xfe\xff\x00\xe0", b"\xfe\xff\x0d\xe0\0\0\0\0", b"\xfe\xff\xdd\xe0\0\0\0\0"
+OPEN_SEQUENCE = struct.pack("<HH", 0x0041, 0x1010) + b"SQ\0\0" + UNDEFINED
+
+
+def inserted(what: bytes) -> bytes:
+    """A whole slice with something before its pixel data."""
+    whole = encoded(ct_slice(1))
+    at = whole.index(b"\xe0\x7f\x10\x00OW")
+    return whole[:at] + what + whole[at:]
+
+
+STRUCTURES = {
+    "3,000 levels": lambda: inserted((OPEN_SEQUENCE + ITEM + UNDEFINED) * 3000 + (ITEM_END + SEQUENCE_END) * 3000),
+    "30,000 levels without an end": lambda: inserted((OPEN_SEQUENCE + ITEM + UNDEFINED) * 30000),
+    "a million items": lambda: inserted(OPEN_SEQUENCE + (ITEM + bytes(4)) * 1_000_000 + SEQUENCE_END),
+    "a million elements": lambda: inserted(
+        b"".join(element(0x0043 + 2 * (n >> 16), n & 0xFFFF, b"LO", b"") for n in range(1_000_000))
+    ),
+}
+
+
+@pytest.mark.parametrize("what", STRUCTURES)
+def test_structures_without_measure_are_refused_soon_and_in_little_memory(node: NodeProcesses, what: str) -> None:
+    content = STRUCTURES[what]()
+    before = cpu_s(node)
+    assert store(node, content) == NOT_UNDERSTOOD
+    assert cpu_s(node) - before < 20, (
+        "22 s it would take pydicom for a million items, on a machine with nothing else to do"
+    )
+    assert resident_mib(node) < MOST_MIB
+
+
+def test_64k_private_tags_cost_little(tmp_path: Path) -> None:
+    content = inserted(b"".join(element(0x0043, n, b"LO", b"ab") for n in range(65536)))
+    with NodeProcesses(tmp_path, settings(tmp_path / "state", tmp_path), roles=("receive",)) as node:
+        before = cpu_s(node)
+        assert store(node, content) == SUCCESS, "they are legal"
+        assert cpu_s(node) - before < 10
+        assert resident_mib(node) < MOST_MIB
+
+
+# ------------------------------------------------------------------------------------- names that lead elsewhere
+
+
+def traversals(count: int) -> list[bytes]:
+    """Names that would leave a folder or mislead a database, a shell, a log or a terminal."""
+    chance = random.Random(5)
+    seeds = [
+        *(b"../", b"..\\", b"/etc/passwd", b"C:\\", b"\\\\host\\share", b"%2e%2e%2f", b"..%c0%af", b"\0", b"~/", b"./"),
+        *(b'\n{"event": "forged"}', b"\x1b[2J\x1b]0;x\x07", b"'; DROP TABLE instance; --", b'" OR 1=1 --', b"$(id)"),
+        *(b"`id`", b"<script>alert(1)</script>", b"${jndi:ldap://x}", b"=cmd|'/c calc'!A1", "\u202e../".encode()),
+        *("\uff0e\uff0e\uff0f".encode(), b"CON", b"NUL.txt", b"%s%n", b"1.2/../3", b"|rm", b"\r\nX: y", b"1" * 65),
+        *(b"-rf", b"*", b"\x9b31m", b"\xe2\x80\xa8"),
+    ]
+    made = list(seeds)
+    while len(made) < count:
+        made.append(b"".join(chance.choice([*seeds, b"a"]) for _ in range(chance.randrange(1, 4)))[:200])
+    return made[:count]
+
+
+PLACES = ("command set", "data set", "both", "study", "series")
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI", "ignore:The value length")
+def test_five_hundred_names_that_lead_elsewhere_are_refused_in_one_line_each(node: NodeProcesses) -> None:
+    outside = sorted(path for path in node.folder.rglob("*") if "spool" not in path.parts)
+    log = node.log("receive")
+    begin = log.stat().st_size
+    whole = encoded(ct_slice(1))
+    study, series = (str(ct_slice(1)[name].value).encode() for name in ("StudyInstanceUID", "SeriesInstanceUID"))
+    peer = Peer.associated(node.port)
+    for number, name in enumerate(traversals(500)):
+        place = PLACES[number % len(PLACES)]
+        padded = ui_value(name)
+        content = whole
+        if place in ("data set", "both"):
+            content = replaced(whole, b"\x08\x00\x18\x00UI", UID, padded)
+        elif place in ("study", "series"):
+            tag, old = (b"\x20\x00\x0d\x00UI", study) if place == "study" else (b"\x20\x00\x0e\x00UI", series)
+            content = replaced(whole, tag, old, padded)
+        uid = name if place in ("command set", "both") else UID
+        for one in store_pdus(content, uid):
+            peer.send(one)
+        status = peer.status()
+        assert status != SUCCESS, (place, name)
+        if status is None:  # a command that cannot be read: the association is aborted
+            peer.close()
+            peer = Peer.associated(node.port)
+    peer.close()
+    assert sorted(path for path in node.folder.rglob("*") if "spool" not in path.parts) == outside
+    wait_for(lambda: echo(node.port) == SUCCESS, "it answers")
+    lines = log.read_bytes()[begin:].splitlines()
+    assert 400 <= len(lines) <= 700, "one line for each"
+    for line in lines:
+        assert len(line) <= 4096
+        assert not any(byte < 0x20 or byte > 0x7E for byte in line)
+        json.loads(line)
+
+
+def ui_value(name: bytes) -> bytes:
+    return name + b"\0" * (len(name) % 2)
+
+
+def replaced(whole: bytes, tag: bytes, old: bytes, new: bytes) -> bytes:
+    at = whole.index(tag)
+    (length,) = struct.unpack_from("<H", whole, at + 6)
+    assert whole[at + 8 : at + 8 + length].rstrip(b"\0") == old
+    return whole[: at + 6] + struct.pack("<H", len(new)) + new + whole[at + 8 + length :]
+
+
+# --------------------------------------------------------------------------------------- memory of the receiver
+
+
+def test_a_command_set_without_end_is_cut(node: NodeProcesses) -> None:
+    peer = Peer.associated(node.port)
+    sent = until_cut(peer, lambda: p_data((1, COMMAND, bytes(16000))), 64 * MIB)
+    assert sent < 8 * MIB
+
+
+def test_fragments_of_commands_between_those_of_an_object_do_not_make_it_endless(node: NodeProcesses) -> None:
+    peer = Peer.associated(node.port)
+    peer.send(p_data((1, COMMAND | LAST, store_command(UID))))
+    sent = until_cut(peer, lambda: p_data((1, 0, bytes(120_000)), (1, COMMAND, b"")), 200 * MIB)
+    assert sent <= 80 * MIB, "64 MiB is the longest object here"
+    assert resident_mib(node) < MOST_MIB
+
+
+def until_cut(peer: Peer, make: object, most: int) -> int:
+    sent = 0
+    try:
+        while sent < most:
+            one = make()  # type: ignore[operator]
+            peer.send(one)
+            sent += len(one)
+    except OSError:
+        pass
+    finally:
+        peer.close()
+    return sent
+
+
+def test_unfinished_objects_of_all_associations_do_not_fill_the_memory(node: NodeProcesses) -> None:
+    with ExitStack() as stack:
+        peers = [Peer.associated(node.port, f"127.0.0.{2 + number}") for number in range(24)]
+        for one in peers:
+            stack.callback(one.close)
+            one.send(p_data((1, COMMAND | LAST, store_command(UID))))
+        piece = p_data((1, 0, bytes(125_000)))
+        for _ in range(120):  # 15 MB of each, 360 MB in all
+            for one in peers:
+                one.send(piece)
+        wait_for(lambda: echo(node.port) == SUCCESS, "others are served")
+        assert resident_mib(node) < MOST_MIB
+        assert not [path for path in files_in(state(node)) if path.suffix != ".dcm"]
+    wait_for(lambda: open_files(node) < 100, "what was kept is let go")
+
+
+def open_files(node: NodeProcesses) -> int:
+    return psutil.Process(node.processes["receive"].pid).num_fds()
+
+
+def test_who_sends_on_without_waiting_for_answers_does_not_fill_the_memory(node: NodeProcesses) -> None:
+    """Whole messages pile up only so far: then nothing more is read."""
+    content = inserted(element(0x0043, 0x1000, b"OB", bytes(900_000)))[:-2]  # not whole, so none is kept
+    peer = Peer.associated(node.port)
+    one_message = b"".join(store_pdus(content, UID, 120_000))
+    peer.connection.settimeout(120)
+    for _ in range(200):  # 180 MB
+        peer.send(one_message)
+    assert resident_mib(node) < MOST_MIB
+    assert [peer.status() for _ in range(200)] == [NOT_UNDERSTOOD] * 200
+    peer.close()
+
+
+def test_a_long_object_is_kept_byte_for_byte(tmp_path: Path) -> None:
+    content = inserted(element(0x0043, 0x1000, b"OB", bytes(range(256)) * 40_000))  # 10 MB
+    with NodeProcesses(tmp_path, settings(tmp_path / "state", tmp_path), roles=("receive",)) as node:
+        assert store(node, content[:-2]) == NOT_UNDERSTOOD
+        assert store(node, content) == SUCCESS
+        (kept,) = files_in(state(node))
+        assert kept.read_bytes().endswith(content)
+
+
+# --------------------------------------------------------------------------------------------- cut transfers
+
+HOW = ("FIN", "RST", "silence")
+
+
+def stream() -> tuple[bytes, bytes]:
+    """A request, and the object after it in P-DATA of 500 bytes."""
+    return associate_rq((CT, str(ExplicitVRLittleEndian))), b"".join(store_pdus(encoded(ct_slice(1)), UID, 500))
+
+
+def cut(node: NodeProcesses, at: int, how: str) -> Peer | None:
+    """Send the stream up to a byte and end it; give the connection where it stays open."""
+    request, rest = stream()
+    peer = Peer.connect(node.port, f"127.0.0.{2 + at % 16}")
+    peer.send(request[:at])
+    if at > len(request):
+        peer.receive()
+        peer.send(rest[: at - len(request)])
+    if how == "RST":
+        peer.reset()
+    elif how == "FIN":
+        peer.close()
+    return peer if how == "silence" else None
+
+
+def cut_at(node: NodeProcesses, places: list[tuple[int, str]]) -> None:
+    process = psutil.Process(node.processes["receive"].pid)
+    wait_for(lambda: process.num_threads() < 8, "it is quiet before")
+    open_before = process.num_fds()
+    silent: list[Peer] = []
+    try:
+        for at, how in places:
+            if (peer := cut(node, at, how)) is not None:
+                silent.append(peer)
+            if len(silent) == 24:
+                assert_cut_without_success(silent)
+        assert_cut_without_success(silent)
+    finally:
+        for peer in silent:
+            peer.close()
+    wait_for(lambda: process.num_threads() < 8, "no thread is left", 60)
+    wait_for(lambda: process.num_fds() <= open_before, "no connection and no file is left", 60)
+
+
+def assert_cut_without_success(silent: list[Peer]) -> None:
+    for peer in silent:
+        peer.connection.settimeout(90)
+        assert SUCCESS not in peer.statuses()
+        peer.close()
+    silent.clear()
+
+
+def test_a_transfer_cut_at_some_bytes_leaves_nothing(node: NodeProcesses) -> None:
+    request, rest = stream()
+    chance = random.Random(3)
+    places = [(chance.randrange(len(request) + len(rest)), HOW[number % 2]) for number in range(40)]
+    silent = (6, len(request) - 1, len(request) + 3, len(request) + 60, len(request) + len(rest) - 1)
+    cut_at(node, places + [(at, "silence") for at in silent])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_a_transfer_cut_at_every_byte_leaves_nothing(node: NodeProcesses) -> None:
+    request, rest = stream()
+    whole = len(request) + len(rest)
+    places = [(at, HOW[at % 2]) for at in range(whole)]
+    # silence between two PDUs ends with the idle time: what is cut in time are the others
+    begins = [len(request)]
+    while begins[-1] < whole:
+        begins.append(begins[-1] + 6 + struct.unpack_from(">L", rest, begins[-1] - len(request) + 2)[0])
+    places += [(at, "silence") for at in range(1, whole, 12) if at not in begins]
+    began = time.monotonic()
+    cut_at(node, places)
+    tell(f"cut transfers: {len(places)} at {whole} bytes in {time.monotonic() - began:.0f} s, nothing left of any")
+
+
+def test_values_of_several_messages_in_one_pdu_are_all_answered(node: NodeProcesses) -> None:
+    """PS3.8 9.3.5 allows it; pynetdicom forgets what follows the first."""
+    not_whole = encoded(ct_slice(1))[:-2]
+    peer = Peer.associated(node.port)
+    one = value(1, COMMAND | LAST, store_command(UID)) + value(1, LAST, not_whole)
+    peer.send(struct.pack(">BBL", 4, 0, 2 * len(one)) + one * 2)
+    assert [peer.status(), peer.status()] == [NOT_UNDERSTOOD] * 2
+    peer.close()
