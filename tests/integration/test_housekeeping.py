@@ -220,7 +220,7 @@ def test_the_jobs_run_on_their_own(
 ) -> None:
     with start_housekeeping(node.config, node.database) as scheduler:
         assert {job.id for job in scheduler.get_jobs()} == {
-            "rescue_leases", "watch_disk", "watch_silence", "delete_expired", "remove_strays",
+            "rescue_leases", "watch_disk", "watch_silence", "watch_certificate", "delete_expired", "remove_strays",
         }  # fmt: skip
 
         def fail() -> None:
