@@ -1,4 +1,7 @@
-"""Our certificate and its key: can they be used, for what, and how long?"""
+"""Our certificate and its key: can they be used, for what, and how long?
+
+``cryptography`` is imported where it is used: it takes 13 MiB, which a process without TLS is spared.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
-
-from cryptography import x509
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from ich_node.errors import SecretFileError
 from ich_node.records import TlsFiles
@@ -65,6 +64,10 @@ def read_own_certificate(files: TlsFiles) -> OwnCertificate:
         OSError: the file cannot be read.
         ValueError: it holds no certificate.
     """
+    from cryptography import x509
+    from cryptography.hazmat.primitives.hashes import SHA256
+    from cryptography.x509.oid import ExtendedKeyUsageOID
+
     first = x509.load_pem_x509_certificates(files.certificate.read_bytes())[0]
     try:
         purposes = first.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
@@ -81,6 +84,8 @@ def read_own_certificate(files: TlsFiles) -> OwnCertificate:
 
 def faults_of(files: TlsFiles) -> list[str]:
     """Name everything for which these files cannot be used, each with its key in the configuration."""
+    from cryptography import x509
+
     faults = [
         *_fault_of("certificate", files.certificate, x509.load_pem_x509_certificates, "no certificate in PEM form"),
         *_fault_of("key", files.key, _look_like_a_key, "no private key in PEM form, or one with a password"),
@@ -125,6 +130,8 @@ def _look_like_a_key(content: bytes) -> None:
 
 def _check_revocations(content: bytes) -> None:
     """Read a revocation list; one whose time is over lets nobody in (RFC 5280 6.3.3)."""
+    from cryptography import x509
+
     ends_at = x509.load_pem_x509_crl(content).next_update_utc
     if ends_at is not None and ends_at < datetime.now(UTC):
         raise _Expired(f"expired on {ends_at:%Y-%m-%d}: with it nobody is let in")

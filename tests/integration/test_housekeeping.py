@@ -261,7 +261,8 @@ def test_the_jobs_run_on_their_own(
 ) -> None:
     with start_housekeeping(node.config, node.database) as scheduler:
         assert {job.id for job in scheduler.get_jobs()} == {
-            "rescue_leases", "watch_disk", "watch_silence", "delete_expired", "watch_retention", "remove_strays",
+            "rescue_leases", "watch_disk", "watch_silence", "watch_certificate", "delete_expired", "watch_retention",
+            "remove_strays", "delete_old_audit",
         }  # fmt: skip
 
         def fail() -> None:
