@@ -302,10 +302,10 @@ def test_doctor_names_what_is_well_and_what_is_not(command: Command, box: Outbox
     lines = text.splitlines()
     assert status == 1
     assert [line.split(":")[0] for line in lines] == [
-        "ok   disk", "ok   database", "BAD  model", "BAD  destination pacs-0",
+        "ok   disk", "ok   state folder", "ok   secrets", "ok   database", "BAD  model", "BAD  destination pacs-0",
     ]  # fmt: skip
-    assert "manifest.json: there is no model here" in lines[2]
-    assert "no association with 127.0.0.1" in lines[3]
+    assert "manifest.json: there is no model here" in lines[4]
+    assert "no association with 127.0.0.1" in lines[5]
 
 
 def test_doctor_is_content_with_a_whole_node(command: Command, tiny_bundle: Path, tmp_path: Path) -> None:
@@ -313,7 +313,7 @@ def test_doctor_is_content_with_a_whole_node(command: Command, tiny_bundle: Path
         command.config.write_text(as_toml(settings(tmp_path / "s", tiny_bundle, destinations=[("a", pacs.port)])))
         status, text, _ = command("doctor")
     assert status == 0, text
-    assert text.count("ok  ") == 4
+    assert text.count("ok  ") == 6
     assert "UNTRAINED: its findings are shown, as TEST MODEL" in text
     assert "PACS at 127.0.0.1" in text
 

@@ -359,7 +359,7 @@ def test_a_state_folder_that_belongs_to_another_is_named(ready_made: bool) -> No
 
 
 def test_a_damaged_database_is_named(tmp_path: Path) -> None:
-    (tmp_path / "state").mkdir()
+    (tmp_path / "state").mkdir(mode=0o700)
     (tmp_path / "state/ich-node.sqlite").write_bytes(b"\xa5" * 8192)
     ended = start_of(settings(tmp_path / "state", tmp_path), tmp_path)
     assert ended.returncode == 1
