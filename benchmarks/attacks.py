@@ -41,10 +41,13 @@ _PLAIN = """\
 import sys
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import CTImageStorage, Verification
+def keep(event):
+    event.dataset.PixelData  # as a handler does that looks at what it keeps
+    return 0x0000
 entity = AE("ICH_NODE")
 for uid in (CTImageStorage, Verification):
     entity.add_supported_context(uid)
-entity.start_server(("127.0.0.1", int(sys.argv[1])), evt_handlers=[(evt.EVT_C_STORE, lambda event: 0x0000)])
+entity.start_server(("127.0.0.1", int(sys.argv[1])), evt_handlers=[(evt.EVT_C_STORE, keep)])
 """
 
 Attack = Callable[[socket.socket], Iterator[bytes]]

@@ -137,7 +137,7 @@ class MemoryWatch:
         """Give the largest sum of proportional sizes seen, or what one process alone has held, if that was more."""
         alone = 0.0
         for process in [psutil.Process(self._pid), *psutil.Process(self._pid).children(recursive=True)]:
-            with suppress(FileNotFoundError, ProcessLookupError):
+            with suppress(OSError, RuntimeError):  # it has ended
                 alone = max(alone, peak_resident_mib(process.pid))
         return max(self._most, alone)
 

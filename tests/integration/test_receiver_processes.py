@@ -260,9 +260,9 @@ def test_the_number_of_processes_is_that_of_the_cores_where_the_site_does_not_sa
     from ich_node.config import parse_config
     from ich_node.receive.processes import MOST_BY_ITSELF, number_of_processes
 
-    def with_cores(cores: int, **receiver: int) -> int:
+    def with_cores(cores: int, processes: int = 0) -> int:
         monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
-        return number_of_processes(parse_config(settings(tmp_path, tmp_path, receiver=receiver)))
+        return number_of_processes(parse_config(settings(tmp_path, tmp_path, receiver={"processes": processes})))
 
     assert [with_cores(cores) for cores in (1, 2, 64)] == [1, 2, MOST_BY_ITSELF]
     assert with_cores(64, processes=1) == 1

@@ -368,6 +368,10 @@ def test_the_names_of_pynetdicom_that_are_leaned_on_are_there() -> None:
     association = Association(AE("ANY"), "acceptor")
     assert hasattr(association.dul, "socket")
     assert not association._dul_ready.is_set()
+    for name in ("to_provider_queue", "to_user_queue", "_process_recv_primitive"):
+        assert hasattr(association.dul, name)
+    assert hasattr(association.dimse, "msg_queue")
+    assert callable(association.dimse.send_msg)
     with socket.socket() as unconnected:
         ours = transport.AssociationSocket(association, unconnected)
         assert hasattr(ours, "_is_connected")
