@@ -195,6 +195,7 @@ def test_an_object_that_this_node_made_is_answered_success_and_starts_nothing(no
         values = {"study_id": 1, "revision": 1, "kind": "SR", "encoding": "x", "preference": 0, "sop_class_uid": SR,
                   "sop_instance_uid": "2.25.77", "sha256": "x", "created_at": 0.0}  # fmt: skip
         connection.execute(ResultRow.__table__.insert().values(values))
+    wait_for(lambda: not rows(node.database, OpenAssociationRow), "the release is noted")
     before = node.instances(), node.series(), node.files()
     own = ct_slice(9, SOPClassUID=SR, SOPInstanceUID="2.25.77", SeriesInstanceUID="2.25.78", PixelData=None, Rows=None)
     assert send(node.port, own, own) == [0, 0]
