@@ -245,7 +245,7 @@ def _serve_until_told(number: int, receiver: Receiver, line: socket.socket) -> i
     beat_at = 0.0
     while receiver.alive and not stop.is_set():
         if time.monotonic() - beat_at >= BEAT_S:
-            receiver.check()
+            receiver.show_life()
             line.send(b".")
             beat_at = time.monotonic()
         if select.select([line], [], [], _LOOK_S)[0]:

@@ -132,7 +132,7 @@ class Receiver:
     def alive(self) -> bool:
         return self._thread is not None and self._thread.is_alive()
 
-    def check(self) -> None:
+    def show_life(self) -> None:
         """Look whether the listener goes round, and the database answers.
 
         Raises:
