@@ -291,7 +291,7 @@ def _serve_until_told(number: int, receiver: Receiver, line: socket.socket) -> i
     while receiver.alive and not receiver.failed and not stop.is_set():
         if time.monotonic() - beat_at >= BEAT_S:
             with suppress(StorageUnavailable):  # a locked database is no fault of the receiver
-                receiver.look()
+                receiver.show_life()
             line.send(b".")
             beat_at = time.monotonic()
         if select.select([line], [], [], _LOOK_S)[0]:

@@ -169,7 +169,7 @@ class Receiver:
         """Let go of the audit trail of a process that worked apart."""
         self._trail.close()
 
-    def look(self) -> None:
+    def show_life(self) -> None:
         """Look whether the listeners go round, and the database answers.
 
         Raises:
