@@ -20,6 +20,7 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at run time
 
 from ich_node import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from ich_node.association import measure_by_no_clock
 from ich_node.config import Config
 from ich_node.database import Database, open_database, prepare_database
 from ich_node.errors import StartError, StorageFailed, StorageUnavailable, TransientError
@@ -156,6 +157,7 @@ class Receiver:
             raise StartError(what + hint) from error
 
     def _application_entity(self) -> AE:
+        measure_by_no_clock()
         pynetdicom_config.LOG_REQUEST_IDENTIFIERS = False
         pynetdicom_config.LOG_RESPONSE_IDENTIFIERS = False
         pynetdicom_config.LOG_HANDLER_LEVEL = "none"
