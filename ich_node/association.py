@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import socket
 import ssl
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
+from types import SimpleNamespace
 from typing import Any, Final
 
 from pydicom.uid import UID
 from pynetdicom import AE, evt
 from pynetdicom import _config as pynetdicom_config
+from pynetdicom import timer as pynetdicom_timer
 from pynetdicom.association import Association as Association
 from pynetdicom.events import Event, EventHandlerType
 
@@ -62,7 +65,17 @@ def associate(
             association.release()
 
 
+def measure_by_no_clock() -> None:
+    """Have pynetdicom measure its time-outs by the time since the boot.
+
+    pynetdicom 3.0.4 takes the wall clock (``timer.Timer``): set forward it would end every association, set back it would
+    keep those that are idle for as long.
+    """
+    pynetdicom_timer.time = SimpleNamespace(time=time.monotonic)  # type: ignore[assignment]
+
+
 def _application_entity(ae_title: str, patience: Patience) -> AE:
+    measure_by_no_clock()
     pynetdicom_config.LOG_HANDLER_LEVEL = "none"
     pynetdicom_config.LOG_REQUEST_IDENTIFIERS = False
     pynetdicom_config.LOG_RESPONSE_IDENTIFIERS = False

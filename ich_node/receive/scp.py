@@ -24,6 +24,7 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at run time
 
 from ich_node import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from ich_node.association import measure_by_no_clock
 from ich_node.audit import AuditTrail, Outcome, Peer, Subject, Transfers, open_trail
 from ich_node.config import Config
 from ich_node.database import Database
@@ -252,6 +253,7 @@ class Receiver:
         return listening
 
     def _application_entity(self) -> AE:
+        measure_by_no_clock()
         pynetdicom_config.LOG_REQUEST_IDENTIFIERS = False
         pynetdicom_config.LOG_RESPONSE_IDENTIFIERS = False
         pynetdicom_config.LOG_HANDLER_LEVEL = "none"

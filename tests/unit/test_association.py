@@ -1,6 +1,7 @@
 """Associations of ours with a real peer."""
 
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,8 +9,9 @@ import pytest
 from pydicom.uid import CTImageStorage
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
+from pynetdicom.timer import Timer
 
-from ich_node.association import Patience, associate
+from ich_node.association import Patience, associate, measure_by_no_clock
 from ich_node.pacs import SmallPacs
 from ich_node.phantom import PhantomSettings, write_series
 from ich_node.records import Destination
@@ -102,3 +104,14 @@ def test_an_abort_is_noticed_long_before_the_time_out(files: list[Path]) -> None
         place = Destination("pacs", "PACS", "127.0.0.1", port)
         with associate(place, "TEST", [CTImageStorage], Patience(response_s=60.0)) as association:
             assert "Status" not in association.send_c_store(files[0])
+
+
+def test_the_toolkits_timers_do_not_run_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that is set forward by hours would end every open association."""
+    measure_by_no_clock()
+    timer = Timer(60.0)
+    timer.start()
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 7200.0)
+    assert not timer.expired
+    assert 0.0 < timer.remaining <= 60.0
