@@ -8,7 +8,7 @@ from typing import Final
 from ich_node.association import Patience
 from ich_node.config import Config
 from ich_node.database import Database
-from ich_node.errors import DestinationRefuses, DestinationUnavailable, StoreRefused, TransientError
+from ich_node.errors import DestinationRefuses, DestinationUnavailable, StorageFailed, StoreRefused, TransientError
 from ich_node.job_queue import DeliveryRules
 from ich_node.job_queue.commitments import (
     SettledReport,
@@ -52,8 +52,10 @@ class CommitmentAsker:
             try:
                 busy = self.step()
             except TransientError as error:  # what was being asked is asked again
-                log.error("the database stays locked; trying again", error)
+                log.error("nothing can be written now; trying again", error)
                 busy = False
+            except StorageFailed:  # the deliverer says so, and ends
+                return
             if not busy:
                 stop.wait(_POLL_S)
 
