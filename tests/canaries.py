@@ -45,7 +45,6 @@ ELSEWHERE: Final = {
     "PID of an HL7 answer": f"PID{_MARK}",
     "OBX of an HL7 answer": f"OBX{_MARK}",
     "nonsense to the HL7 port": f"NONSENSE{_MARK}",
-    "what a PACS answers": f"ANSWER{_MARK}",
 }
 EVERY: Final = {**HEADER, **ELSEWHERE}
 
