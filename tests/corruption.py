@@ -15,8 +15,7 @@ from pydicom import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGLSLossless
 
-from tests.ct_series import ct_slice
-from tests.integration.receiving import encoded
+from tests.ct_series import ct_slice, encoded
 
 OTHER_SYNTAX: Final = "another transfer syntax"
 LONG: Final = frozenset({b"OB", b"OD", b"OF", b"OL", b"OW", b"SQ", b"UC", b"UN", b"UR", b"UT", b"SV", b"UV", b"OV"})

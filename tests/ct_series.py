@@ -1,5 +1,6 @@
 """A small valid CT series, and the findings and requests that reports are tested with."""
 
+import warnings
 from dataclasses import replace
 from datetime import UTC, datetime
 from io import BytesIO
@@ -11,8 +12,10 @@ import pydicom
 from pydicom import DataElement
 from pydicom.datadict import dictionary_VR
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_dataset
 from pydicom.tag import Tag
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from ich_node import triage
 from ich_node.records import (
@@ -77,6 +80,16 @@ def ct_slice(number: int, **changes: Any) -> Dataset:
             tag = Tag(keyword)
             ds[tag] = DataElement(tag, dictionary_VR(tag), value, validation_mode=pydicom.config.IGNORE)
     return ds
+
+
+def encoded(ds: Dataset, syntax: str = ExplicitVRLittleEndian) -> bytes:
+    """A data set as it goes over the network."""
+    buffer = DicomBytesIO()
+    buffer.is_little_endian, buffer.is_implicit_VR = True, syntax == ImplicitVRLittleEndian
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of values that are odd on purpose
+        write_dataset(buffer, ds)
+    return buffer.getvalue()
 
 
 def as_file(ds: Dataset) -> bytes:

@@ -90,7 +90,7 @@ class _Atheris:
         while self._waiting and len(self._running) < _PARALLEL:
             name = self._waiting.pop(0)
             command = [
-                *(sys.executable, "-m", "tests.fuzz.targets", name, f"-max_total_time={self._each_s}"),
+                *(sys.executable, "-m", "tests.fuzz.one_target", name, f"-max_total_time={self._each_s}"),
                 *(f"-timeout={_SLOWEST_S}", f"-rss_limit_mb={_MOST_MIB}", "-print_final_stats=1", "-max_len=70000"),
                 *(f"-artifact_prefix={self._keep}/{name}-", str(self._folder / "corpus" / name)),
             ]

@@ -21,7 +21,7 @@ import psutil
 from pydicom.uid import ExplicitVRLittleEndian
 
 from tests.corruption import corrupted
-from tests.ct_series import ct_slice
+from tests.ct_series import ct_slice, encoded
 from tests.fuzz.wire import (
     ABORT,
     COMMAND,
@@ -42,7 +42,7 @@ from tests.fuzz.wire import (
     us,
     value,
 )
-from tests.integration.receiving import encoded, files_in
+from tests.integration.receiving import files_in
 from tests.running import NodeProcesses
 
 UID: Final = str(ct_slice(1).SOPInstanceUID).encode()

@@ -7,7 +7,6 @@ import os
 import socket
 import subprocess
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,9 +16,7 @@ from typing import Any
 
 import pytest
 from pydicom import Dataset
-from pydicom.filebase import DicomBytesIO
-from pydicom.filewriter import write_dataset
-from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRLittleEndian
 from pynetdicom import AE
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
@@ -27,7 +24,7 @@ from pynetdicom.dimse_primitives import C_STORE
 from ich_node.config import Config, parse_config
 from ich_node.database import Database, InstanceRow, SeriesRow, open_database, prepare_database
 from ich_node.receive import Receiver
-from tests.ct_series import ct_slice
+from tests.ct_series import ct_slice, encoded
 from tests.running import settings
 from tests.unit.queueing import rows
 
@@ -91,16 +88,6 @@ def data_set_of(path: Path) -> bytes:
     content = path.read_bytes()
     assert content[:132] == b"\0" * 128 + b"DICM"
     return content[144 + int.from_bytes(content[140:144], "little") :]
-
-
-def encoded(ds: Dataset, syntax: str = ExplicitVRLittleEndian) -> bytes:
-    """A data set as it goes over the network."""
-    buffer = DicomBytesIO()
-    buffer.is_little_endian, buffer.is_implicit_VR = True, syntax == ImplicitVRLittleEndian
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of values that are odd on purpose
-        write_dataset(buffer, ds)
-    return buffer.getvalue()
 
 
 def sha256(content: bytes) -> str:

@@ -17,7 +17,7 @@ import pytest
 from pydicom.uid import ExplicitVRLittleEndian
 
 from tests.corruption import KINDS, corrupted, objects
-from tests.ct_series import ct_slice
+from tests.ct_series import ct_slice, encoded
 from tests.fuzz.wire import (
     COMMAND,
     CT,
@@ -31,7 +31,7 @@ from tests.fuzz.wire import (
     store_pdus,
     value,
 )
-from tests.integration.receiving import encoded, files_in
+from tests.integration.receiving import files_in
 from tests.running import NodeProcesses, settings, wait_for
 
 SUCCESS, NOT_UNDERSTOOD, NO_MATCH = 0x0000, 0xC000, 0xA900
