@@ -248,7 +248,10 @@ def run_deliverer(config: Config) -> None:
             trail.started(config)
             log.info("deliverer ready", destinations=[one.name for one in config.destination])
             notifier.ready(f"delivering to {len(config.destination)} destinations")
-            Deliverer(config, database, notifier.alive, trail).run(stop)
+            try:
+                Deliverer(config, database, notifier.alive, trail).run(stop)
+            finally:
+                stop.set()  # or the end would wait for the alerts, and they for it
             notifier.stopping()
             alerts.result()
             trail.stopped()

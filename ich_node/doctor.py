@@ -98,6 +98,8 @@ def _secrets(config: Config) -> str:
     files += [one.client_key for one in config.alert_webhook if one.client_key is not None]
     files += [one.password_file for one in config.alert_mail if one.password_file is not None]
     files += [Path(config.web.key)] if config.web.key else []
+    files += [server.client_key] if (server := server_of(config)) is not None and server.client_key is not None else []
+    files += [config.tls.files.key] if config.tls.files is not None and not config.tls.is_elsewhere else []
     here = [one for one in files if not is_credential(one)]
     for one in here:
         check_private(one)

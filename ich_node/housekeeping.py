@@ -26,6 +26,7 @@ from ich_node.job_queue import (
     quiet_studies,
     rescue_expired_leases,
 )
+from ich_node.job_queue.legal_holds import save_holds
 from ich_node.job_queue.retention import (
     Deletion,
     files_to_delete,
@@ -114,12 +115,22 @@ def _unlink_listed(config: Config, database: Database) -> int:
         results = [path for path in paths if path not in images]
         for some, are_images in ((images, True), (results, False)):
             trail.files_deleted([config.state_directory / path for path in some], images=are_images)
-        for path in paths:
-            (config.state_directory / path).unlink(missing_ok=True)
-        note_deleted(database, paths)
-        count += len(paths)
+        gone = [path for path in paths if _unlink(config.state_directory / path)]
+        note_deleted(database, gone)
+        count += len(gone)
+        if len(gone) < len(paths):  # they stay on the list, and are tried again
+            break
     trail.close()
     return count
+
+
+def _unlink(path: Path) -> bool:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        log.error("a file past its days cannot be deleted; it is tried again", error, errno=error.errno)
+        return False
+    return True
 
 
 def _size(path: Path) -> int:
@@ -128,6 +139,7 @@ def _size(path: Path) -> int:
 
 def watch_retention(config: Config, database: Database) -> int:
     """Warn of what is not committed in time, and of what is kept past its days: the disk fills up."""
+    save_holds(database, config.state_directory)  # a kill may have come between database and file
     found = what_stays(database, config.retention_rules)
     for what in found.values():
         log.warning("a person should look", what=what)

@@ -34,6 +34,7 @@ from ich_node.decode.identity import rejection_note
 from ich_node.durable import sync_directory
 from ich_node.errors import IchNodeError, StartError
 from ich_node.job_queue import SavedObject, reject_instances
+from ich_node.job_queue.legal_holds import HOLDS, restore_holds
 from ich_node.job_queue.rebuilding import (
     FoundImage,
     FoundReport,
@@ -46,6 +47,7 @@ from ich_node.job_queue.rebuilding import (
     queue_again,
     rejection_candidates,
 )
+from ich_node.job_queue.retention import REBUILT
 from ich_node.receive.data_set import identify
 from ich_node.receive.entry import READ_SOP_CLASSES, Kept, describe
 from ich_node.receive.nesting import RefusedDataSet
@@ -57,12 +59,13 @@ from ich_node.routing import destinations_for
 
 _IMAGES_A_TRANSACTION: Final = 500
 _ALERT_AGAIN_S: Final = 86400.0
-_NOT_KNOWN: Final = "rebuilt: who sent the study is not known any more; ich-node resend sends it"
+_NOT_KNOWN: Final = f"{REBUILT}who sent the study is not known any more; ich-node resend sends it"
 LOST: Final = (
     "which destinations had which results",
     "alerts, and who acknowledged them (of results of the last 24 hours people are told again)",
     "what a person released, rejected or requeued, and which series were quarantined (they are judged again)",
-    "UIDs and hashes of images that were deleted after their days",
+    "UIDs and hashes of images that were deleted after their days, and the record of that",
+    "what destinations had committed to keep (they are asked again)",
     "addresses of senders",
 )
 """What no file tells of."""
@@ -78,6 +81,8 @@ class Rebuilt:
     studies: int = 0
     series: dict[str, int] = field(default_factory=dict)
     deliveries: int = 0
+    holds: int = 0
+    """Legal holds, lifted ones too."""
     seconds: float = 0.0
     """To read and enter the images."""
     same_installation: bool = True
@@ -143,7 +148,16 @@ def _fill(config: Config, database: Database, done: Rebuilt, installation_uid: s
         done.results += len(study.objects)
     _take_back(config, database)
     done.deliveries = queue_again(database, lambda sent: _destinations(config, sent), hold=hold)
+    done.holds = _restore_holds(database, state)
     done.studies, done.series = count_series(database)
+
+
+def _restore_holds(database: Database, state: Path) -> int:
+    try:
+        return restore_holds(database, state)
+    except (OSError, ValueError, TypeError) as error:
+        path = state / HOLDS
+        raise StartError(f"{path} cannot be read: legal holds would be lost; mend it, or move it away") from error
 
 
 def _read_results(state: Path, done: Rebuilt) -> list[SavedResult]:

@@ -14,7 +14,7 @@ from ich_node.errors import AlreadyRunning, StartError
 
 _ANYBODY: Final = "node"
 """Held by every role together, and by ``rebuild`` alone."""
-_LEAVING_S: Final = 5.0
+_LEAVING_S: Final = 10.0
 """So long a role waits for the one before it: what that started may end a moment after it."""
 _LOOK_EVERY_S: Final = 0.1
 

@@ -9,6 +9,8 @@ from ich_node.database import Database
 from ich_node.job_queue import LongestWaits, watch_clock
 from ich_node.log import EventLog
 
+_SECONDS_AN_HOUR = 3600.0
+
 log = EventLog("clock")
 
 
@@ -24,5 +26,6 @@ def keep_time(config: Config, database: Database, on_step: Callable[[], None] = 
         on_step()
 
     retry_s = max(config.delivery.longest_retry_s, config.delivery.paused_retry_s)
-    waits = LongestWaits(series_s=config.series.max_wait_s, retry_s=retry_s)
+    asked_again_s = config.delivery.commitment_wait_h * _SECONDS_AN_HOUR
+    waits = LongestWaits(series_s=config.series.max_wait_s, retry_s=retry_s, commitment_s=asked_again_s)
     watch_clock(database, config.state_directory, waits, noticed)

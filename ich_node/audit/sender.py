@@ -23,8 +23,9 @@ from typing import Final
 from ich_node.audit.stored import FOLDER, audit_files, read_positions, read_records, write_positions
 from ich_node.audit.syslog import SyslogConnection, SyslogServer
 from ich_node.config import Config
-from ich_node.errors import ConfigError, IchNodeError
+from ich_node.errors import ConfigError, IchNodeError, SecretFileError
 from ich_node.log import EventLog
+from ich_node.secret_files import check_private
 
 _LOCK: Final = "sender.lock"
 _POLL_S: Final = 0.25
@@ -188,7 +189,11 @@ def check_server(config: Config, source: Path | str = "configuration") -> None:
     server = server_of(config)
     if server is not None:
         try:
+            if server.client_key is not None:
+                check_private(server.client_key)
             server.context()
+        except SecretFileError as error:
+            raise ConfigError(source, [f"audit.client_key = {error.path}: {error.why}"]) from None
         except OSError as error:
             why = error.strerror or type(error).__name__
             fault = f"audit.ca_file, audit.client_certificate, audit.client_key: cannot be used ({why})"

@@ -6,7 +6,7 @@ import argparse
 import sys
 from datetime import datetime
 
-from ich_node.cli.node import Commands, read_config, with_config
+from ich_node.cli.node import Commands, audit_command, read_config, with_config
 
 
 def add_commands(commands: Commands) -> None:
@@ -35,5 +35,6 @@ def _installation(options: argparse.Namespace) -> int:
     since = datetime.fromtimestamp(installation.created_at).astimezone()
     sys.stdout.write(f"{installation.installation_uid}\nsince {since:%Y-%m-%d %H:%M}, in {installation.directory}\n")
     if options.new or options.here:
+        audit_command(config, "installation --new" if options.new else "installation --here")
         sys.stdout.write("restart the node: its processes read this when they start\n")
     return 0

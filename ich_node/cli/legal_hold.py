@@ -7,7 +7,7 @@ import getpass
 import sys
 from datetime import datetime
 
-from ich_node.cli.node import Commands, open_queue, read_config, with_config
+from ich_node.cli.node import Commands, audit_command, open_queue, read_config, with_config
 
 _LONGEST_NAME = 64
 
@@ -37,22 +37,32 @@ def add_commands(commands: Commands) -> None:
 
 
 def _set(options: argparse.Namespace) -> int:
-    from ich_node.job_queue.legal_holds import place_hold
+    from ich_node.job_queue.legal_holds import place_hold, save_holds
 
     if not options.reason.strip():
         sys.stderr.write("ich-node legal-hold set: the reason is empty\n")
         return 2
     reason = _printable(options.reason.strip())
-    placed = place_hold(open_queue(read_config(options)), options.uid, reason, _who(options))
+    config = read_config(options)
+    database = open_queue(config)
+    placed = place_hold(database, options.uid, reason, _who(options))
+    if placed:
+        save_holds(database, config.state_directory)
+        audit_command(config, "legal-hold set", options.uid, reason=reason, by=_who(options))
     nothing = "no such study here, or it is held already: ich-node legal-hold list"
     sys.stdout.write("held: nothing of it is deleted\n" if placed else f"{nothing}\n")
     return 0 if placed else 1
 
 
 def _lift(options: argparse.Namespace) -> int:
-    from ich_node.job_queue.legal_holds import lift_hold
+    from ich_node.job_queue.legal_holds import lift_hold, save_holds
 
-    lifted = lift_hold(open_queue(read_config(options)), options.uid, _who(options))
+    config = read_config(options)
+    database = open_queue(config)
+    lifted = lift_hold(database, options.uid, _who(options))
+    if lifted:
+        save_holds(database, config.state_directory)
+        audit_command(config, "legal-hold lift", options.uid, by=_who(options))
     sys.stdout.write("lifted: its days count again\n" if lifted else "this study is not held\n")
     return 0 if lifted else 1
 

@@ -367,7 +367,9 @@ def _resend(options: argparse.Namespace) -> int:
 def _rebuild(options: argparse.Namespace) -> int:
     from ich_node.rebuild import LOST, rebuild
 
-    done = rebuild(read_config(options), hold=options.hold)
+    config = read_config(options)
+    done = rebuild(config, hold=options.hold)
+    audit_command(config, "rebuild", images=str(done.images), results=str(done.results))
     rate = f" in {done.seconds:.1f} s" if done.images else ""
     series = ", ".join(f"{count} {state}" for state, count in sorted(done.series.items())) or "none"
     lines = [
@@ -377,6 +379,8 @@ def _rebuild(options: argparse.Namespace) -> int:
         f"series      {series}",
         f"deliveries  {done.deliveries} {'held' if options.hold else 'queued again'}, under the same UIDs as before",
     ]
+    if done.holds:
+        lines.append(f"legal holds {done.holds} entered")
     if done.put_aside is not None:
         lines.append(f"the old database lies at {done.put_aside}")
     if not done.same_installation:

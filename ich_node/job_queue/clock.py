@@ -52,6 +52,7 @@ class LongestWaits:
     series_s: float
     retry_s: float
     lease_s: float = 900.0
+    commitment_s: float = 86400.0
 
 
 class ClockWatch:
@@ -149,6 +150,7 @@ def _shift_outbox(connection: Connection, step_s: float) -> None:
     _shift(connection, DeliveryRow, unsent, step_s, "next_attempt_at", "created_at", "lease_expires_at")
     ended = DeliveryRow.finished_at > time.time() - step_s - _RECENT_S
     _shift(connection, DeliveryRow, ended, step_s, "finished_at")
+    _shift(connection, DeliveryRow, DeliveryRow.commitment_ask_at.is_not(None), step_s, "commitment_ask_at")
     _shift(connection, DestinationRow, None, step_s, "paused_at", "next_attempt_at")
 
 
@@ -173,6 +175,7 @@ def _bring_near(database: Database, waits: LongestWaits) -> None:
         (SeriesRow, "not_before", now + waits.series_s), (SeriesRow, "lease_expires_at", lease_until),
         (OpenAssociationRow, "lease_expires_at", lease_until),
         (DeliveryRow, "next_attempt_at", retry_at), (DeliveryRow, "lease_expires_at", lease_until),
+        (DeliveryRow, "commitment_ask_at", now + waits.commitment_s),
         (DestinationRow, "next_attempt_at", retry_at), (AlertRow, "lease_expires_at", lease_until),
     ]  # fmt: skip
     with database.reading() as connection:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
 
 from sqlalchemy import insert, select, update
 
 from ich_node.database import Database, LegalHoldRow, StudyRow
+from ich_node.durable import replace_durably
+
+HOLDS: Final = "legal-holds.json"
+"""Beside the database, for when that is lost: what is held must not be deleted after a rebuild."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,3 +69,40 @@ def list_holds(database: Database, *, lifted_too: bool = False) -> list[LegalHol
         LegalHold(row.study_instance_uid, row.reason, row.placed_by, row.placed_at, row.lifted_by, row.lifted_at)
         for row in rows
     ]
+
+
+def save_holds(database: Database, state_directory: Path) -> bool:
+    """Write the holds beside the database, where they differ from what is there; True where they did.
+
+    Raises:
+        StorageUnavailable: nothing can be written.
+    """
+    content = json.dumps([asdict(hold) for hold in list_holds(database, lifted_too=True)], indent=1) + "\n"
+    path = state_directory / HOLDS
+    if (path.read_text() if path.exists() else "[]\n") == content:
+        return False
+    replace_durably(path, [content.encode()])
+    return True
+
+
+def restore_holds(database: Database, state_directory: Path) -> int:
+    """Enter the holds that lie beside a database that was made anew; return how many.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is damaged.
+    """
+    path = state_directory / HOLDS
+    if not path.exists():
+        return 0
+    holds = [LegalHold(**one) for one in json.loads(path.read_bytes())]
+    count = 0
+    with database.writing() as connection:
+        for hold in holds:
+            known = select(StudyRow.id).where(StudyRow.study_instance_uid == hold.study_instance_uid)
+            if (study_id := connection.execute(known).scalar()) is not None:
+                values = asdict(hold) | {"study_id": study_id}
+                del values["study_instance_uid"]
+                connection.execute(insert(LegalHoldRow).values(values))
+                count += 1
+    return count

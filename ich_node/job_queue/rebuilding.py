@@ -13,6 +13,7 @@ from ich_node.database import Database, DeliveryRow, InstanceRow, ResultRow, Ser
 from ich_node.job_queue.reception import enter_instance
 from ich_node.job_queue.resend import resend
 from ich_node.job_queue.results import SavedObject
+from ich_node.job_queue.retention import REBUILT
 from ich_node.records import (
     ANALYSED_SOP_CLASSES,
     KEY_OBJECT_SELECTION_STORAGE,
@@ -25,7 +26,7 @@ from ich_node.records import (
     Triage,
 )
 
-_UNKNOWN_DELIVERY = "rebuilt: whether the destination has it is not known; ich-node resend sends it"
+_UNKNOWN_DELIVERY = f"{REBUILT}whether the destination has it is not known; ich-node resend sends it"
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,8 @@ from ich_node.database import (
 from ich_node.job_queue.commitments import overdue_commitments
 from ich_node.records import DeliveryState, InstanceState, NotAnalysedReason, RetentionRules, SeriesState
 
+REBUILT: Final = "rebuilt: "
+"""With this begins why a delivery is HELD of which a rebuild does not know whether it arrived."""
 _SECONDS_A_DAY: Final = 86400.0
 _SECONDS_AN_HOUR: Final = 3600.0
 _UNDELIVERED: Final = (DeliveryState.PENDING, DeliveryState.SENDING, DeliveryState.DEAD)
@@ -36,8 +38,9 @@ _SETTLED: Final = (SeriesState.CONCLUDED, SeriesState.NOT_ANALYSED, SeriesState.
 _UNFINISHED: Final = or_(
     DeliveryRow.state.in_(_UNDELIVERED),
     and_(DeliveryRow.state == DeliveryState.DELIVERED, DeliveryRow.commitment_ask_at.is_not(None)),
+    and_(DeliveryRow.state == DeliveryState.HELD, DeliveryRow.error.startswith(REBUILT)),
 )
-"""Deliveries whose study keeps its files. What is HELD is not to be delivered: nobody waits for it."""
+"""Deliveries whose study keeps its files. What is HELD is not to be delivered, unless a rebuild left it to a person."""
 _IS_HEAD: Final = SeriesRow.head_expected | (SeriesRow.state == SeriesState.CONCLUDED)
 
 

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, Final, cast
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_messages import C_STORE_RQ, DIMSEMessage
 from pynetdicom.dul import DULServiceProvider
+from pynetdicom.events import EVT_CONN_CLOSE, trigger
 from pynetdicom.pdu_primitives import P_DATA
 
 from ich_node.errors import SpoolFull
@@ -76,12 +77,19 @@ class IncomingDataSet(BytesIO):
             raise SpoolFull("no space left on the disk for an object that is coming")
 
     def with_mark(self, mark: bytes) -> BinaryIO:
-        """Give a file with the data set and ``mark`` behind it, to be read."""
+        """Give a file with the data set and ``mark`` behind it, to be read.
+
+        Raises:
+            SpoolFull: the disk is full.
+        """
         if self._file is None:
             return BytesIO(b"".join((self.getvalue(), mark)))
-        self._file.seek(self.size)
-        self._file.write(mark)
-        self._file.seek(0)
+        try:
+            self._file.seek(self.size)
+            self._file.write(mark)
+            self._file.seek(0)
+        except OSError as error:  # what was buffered is written only now
+            raise SpoolFull("no space left on the disk for an object that is coming") from error
         return self._file
 
     def pieces(self) -> Iterator[bytes]:
@@ -211,3 +219,4 @@ class GuardedReactor(DULServiceProvider):
             self.assoc._kill = self._kill_thread = True
             if self.socket is not None:
                 self.socket.close()
+            trigger(self.assoc, EVT_CONN_CLOSE, {"address": whose})

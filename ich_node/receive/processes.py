@@ -45,6 +45,7 @@ SILENT_S: Final = 20.0
 LONGEST_PAUSE_S: Final = 30.0
 _STORAGE_FAILED: Final = 3
 """Exit status of a process of the receiver that met a failed disk or database."""
+_SHORT_S: Final = 1.0
 _ITS_END: Final = "the disk or the database failed: what is stored is looked over at the next start"
 _STEADY_S: Final = 60.0
 _LOOK_S: Final = 0.2
@@ -172,7 +173,7 @@ class Processes:
             self._tell_the_watchdog(ready)
         self._notifier.stopping()
         self._receiver.leave_to_others()
-        self._stop_all()
+        self._stop_all(FAILED_DRAIN_S if self._failed or self._database.failed else DRAIN_S)
         self._receiver.check.close()
         if not stop.is_set():
             raise StorageFailed(_ITS_END)
@@ -241,10 +242,14 @@ class Processes:
             child.line.close()
         child.pid, child.line, child.restart_at = 0, None, now + pause_s
         self._receiver.note_gone(child.number)
+        # where the database is locked we do not wait with it: the others would count as silent meanwhile
+        database = open_database(self._config.database_url, _SHORT_S)
         try:
-            free_leases_of_the_dead(self._database)
+            free_leases_of_the_dead(database)
         except (TransientError, StorageFailed) as error:  # they run out
             log.error("abort not noted", error, association=f"all of process {child.number}")
+        finally:
+            database.close()
 
     def _tell_the_watchdog(self, ready: bool) -> None:
         """Say that the receiver is alive, where each process has said so itself a moment ago."""
@@ -254,13 +259,14 @@ class Processes:
             self._notifier.alive()
             self._told_at = now
 
-    def _stop_all(self) -> None:
+    def _stop_all(self, drain_s: float) -> None:
         running = [child for child in self._children if child.pid]
         for child in running:
             with suppress(ProcessLookupError):
                 os.kill(child.pid, signal.SIGTERM)
-        deadline = time.monotonic() + DRAIN_S + 5.0
+        deadline = time.monotonic() + drain_s + 5.0
         while running and time.monotonic() < deadline:
+            self._notifier.alive()
             running = [child for child in running if not os.waitpid(child.pid, os.WNOHANG)[0]]
             time.sleep(0.05)
         for child in running:
@@ -290,13 +296,19 @@ def _serve_until_told(number: int, receiver: Receiver, line: socket.socket) -> i
     beat_at = 0.0
     while receiver.alive and not receiver.failed and not stop.is_set():
         if time.monotonic() - beat_at >= BEAT_S:
-            with suppress(StorageUnavailable):  # a locked database is no fault of the receiver
+            try:
                 receiver.show_life()
+            except StorageFailed:
+                break
+            except StorageUnavailable:  # a locked database is no fault of the receiver
+                pass
             line.send(b".")
             beat_at = time.monotonic()
         if select.select([line], [], [], _LOOK_S)[0]:
             return 1  # the first process is gone: end as it did, and free the port for its successor
-    receiver.stop(FAILED_DRAIN_S if receiver.failed else DRAIN_S)
+    receiver.stop(
+        FAILED_DRAIN_S if receiver.failed else DRAIN_S, give_up=lambda: bool(select.select([line], [], [], 0)[0])
+    )
     receiver.end_trail()
     if receiver.failed:
         return _STORAGE_FAILED

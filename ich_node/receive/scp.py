@@ -9,6 +9,7 @@ import struct
 import threading
 import time
 import uuid
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -91,6 +92,8 @@ class Receiver:
         self._owner = new_owner()
         self._sending: dict[Any, SendingAssociation] = {}
         """Open associations that have sent something."""
+        self._closed: weakref.WeakKeyDictionary[Any, SendingAssociation] = weakref.WeakKeyDictionary()
+        """Associations that have ended after they sent something; one may still be storing its last object."""
         self._lock = threading.Lock()
         self._failed = threading.Event()
         self.check = SelfCheck(database, config.state_directory, config.node.ae_title, config.node.bind)
@@ -193,12 +196,17 @@ class Receiver:
         for server in self._servers:
             server.server_close()
 
-    def stop(self, drain_s: float = 30.0) -> None:
-        """Take no more connections, let open associations finish for a while, then abort them."""
+    def stop(self, drain_s: float = 30.0, give_up: Callable[[], bool] = lambda: False) -> None:
+        """Take no more connections, let open associations finish for a while, then abort them.
+
+        Args:
+            drain_s: how long.
+            give_up: asked now and then whether to wait no longer.
+        """
         for server in self._servers:
             server.shutdown()
         deadline = time.monotonic() + drain_s
-        while (left := self._active_associations()) and time.monotonic() < deadline:
+        while (left := self._active_associations()) and time.monotonic() < deadline and not give_up():
             left[0].join(min(0.5, max(0.0, deadline - time.monotonic())))
         for association in self._active_associations():
             association.abort()
@@ -339,6 +347,9 @@ class Receiver:
         finally:
             if (data_set := cast(C_STORE, event.request).DataSet) is not None:
                 data_set.close()
+            if (association := self._closed.get(event.assoc)) is not None:  # cut meanwhile: it leased, and counted
+                self._transfers.end(event.assoc)
+                self._forget(association)
 
     def _audit_refusal(self, event: Event, why: str, outcome: Outcome = Outcome.SERIOUS) -> None:
         """Count an object that was refused. Of whom it says that it is, nobody believes."""
@@ -360,21 +371,26 @@ class Receiver:
     def on_closed(self, event: Event) -> None:
         """Forget an association that was aborted or cut: its series close after ``max_wait_s``."""
         if (association := self._ended(event)) is not None:
-            try:
-                forget_association(self._database, association)
-            except (TransientError, StorageFailed) as error:  # its lease runs out
-                log.error("abort not noted", error, association=association.name)
+            self._forget(association)
+
+    def _forget(self, association: SendingAssociation) -> None:
+        try:
+            forget_association(self._database, association)
+        except (TransientError, StorageFailed) as error:  # its lease runs out
+            log.error("abort not noted", error, association=association.name)
 
     def _ended(self, event: Event) -> SendingAssociation | None:
         """Give an association that has sent something, once."""
         with self._lock:
             ended = self._sending.pop(event.assoc, None)
+            if ended is not None:
+                self._closed[event.assoc] = ended
         self._transfers.end(event.assoc)  # only now: a connection that closes meanwhile must not take the release away
         return ended
 
     def _association(self, event: Event) -> SendingAssociation:
         with self._lock:
-            known = self._sending.get(event.assoc)
+            known = self._closed.get(event.assoc) or self._sending.get(event.assoc)
             if known is None:
                 known = SendingAssociation(uuid.uuid4().hex, self._owner)
                 self._sending[event.assoc] = known

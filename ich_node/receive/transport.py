@@ -57,6 +57,7 @@ _P_DATA: Final = 0x04
 _LOOK_S: Final = 1.0
 """Longest wait in one call to the system: deadlines are looked at in between."""
 _FAREWELLS: Final = 32
+_FAREWELL_S: Final = 2.0
 _FEWEST_FOR_ECHO: Final = 2
 _COURTESY_S: Final = 0.003
 """That a process lets one with fewer connections go first."""
@@ -207,7 +208,8 @@ class ConnectionHandler(RequestHandler):
         with suppress(OSError):  # it did not wait for the answer
             self.request.sendall(_FULL)
             socket.socket.shutdown(self.request, socket.SHUT_WR)
-            while waits and self.request.recv(4096):
+            until = time.monotonic() + _FAREWELL_S
+            while waits and time.monotonic() < until and self.request.recv(4096):
                 pass
         if waits:
             self.server.farewells.release()

@@ -101,6 +101,21 @@ def test_a_kill_before_files_are_unlinked_leaves_them_to_the_next_run(
     assert (deletion.what, deletion.files, deletion.rule) == ("images", 12, "images_days = 14")
 
 
+def test_a_file_that_cannot_be_unlinked_holds_up_no_other_for_ever(
+    node: PartsOfANode, head: list[Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    analyse(node, head)
+    age(node, 14.1)
+    stubborn = images(node)[0]
+    stubborn.unlink()
+    stubborn.mkdir()  # nobody, root neither, unlinks a folder
+    assert delete_expired(node.config, node.database) == 11
+    assert "a file past its days cannot be deleted; it is tried again" in caplog.text
+    stubborn.rmdir()
+    assert delete_expired(node.config, node.database) == 1
+    assert not images(node)
+
+
 def test_images_of_a_study_whose_report_is_dead_stay_and_people_are_told(
     node: PartsOfANode, head: list[Path], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -13,11 +13,23 @@ from typing import Any
 import pytest
 from pydicom import dcmread
 from pydicom.uid import generate_uid
+from sqlalchemy import update
 
 from ich_node.cli import main
 from ich_node.config import parse_config
-from ich_node.database import AlertRow, DeliveryRow, InstanceRow, ResultRow, SeriesRow, StudyRow, open_database
+from ich_node.database import (
+    AlertRow,
+    DeliveryRow,
+    InstanceRow,
+    LegalHoldRow,
+    ResultRow,
+    SeriesRow,
+    StudyRow,
+    open_database,
+)
 from ich_node.errors import AlreadyRunning, StartError
+from ich_node.job_queue.legal_holds import place_hold, save_holds
+from ich_node.job_queue.retention import forget_expired_images
 from ich_node.pacs import SmallPacs, send_study
 from ich_node.phantom import PhantomSettings, write_series
 from ich_node.rebuild import rebuild
@@ -248,6 +260,35 @@ def test_people_are_told_again_of_recent_results_and_not_of_old_ones(site: Site)
     (study,) = site.rows(StudyRow)
     assert study.alerted_revision == study.revision - 1
     assert not site.rows(AlertRow)
+
+
+def test_what_is_held_by_law_and_what_nobody_knows_to_have_arrived_is_not_deleted_after_a_rebuild(site: Site) -> None:
+    uid, files = site.head()
+    with site.node() as node:
+        send(node, files)
+        node.settle()
+        assert place_hold(node.database, uid, "a court asks for it", "somebody")
+        save_holds(node.database, site.state)
+    site.lose_the_database()
+    assert site.rebuild(hold=True).holds == 1
+    (kept,) = site.rows(LegalHoldRow)
+    assert (kept.reason, kept.placed_by, kept.lifted_at) == ("a court asks for it", "somebody", None)
+
+    database = open_database(f"sqlite:///{site.database}")
+    with database.writing() as connection:
+        long_ago = {"first_received_at": 0.0, "last_received_at": 0.0, "state": "CONCLUDED"}
+        connection.execute(update(SeriesRow).values(long_ago))
+        connection.execute(update(LegalHoldRow).values(lifted_at=1.0))
+    rules = parse_config(site.values).retention_rules
+    assert not forget_expired_images(database, rules), "a person has to resend first"
+    with database.writing() as connection:
+        connection.execute(update(DeliveryRow).values(state="DELIVERED"))
+        connection.execute(update(LegalHoldRow).values(lifted_at=None))
+    assert not forget_expired_images(database, rules), "it is held"
+    with database.writing() as connection:
+        connection.execute(update(LegalHoldRow).values(lifted_at=1.0))
+    assert forget_expired_images(database, rules)
+    database.close()
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import random
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pydicom
 import pytest
@@ -13,6 +14,8 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE
 
 from ich_node.database import OpenAssociationRow, ResultRow
+from ich_node.job_queue import register_instance
+from ich_node.receive import Receiver, scp
 from ich_node.receive.negotiation import TRANSFER_SYNTAXES, known_storage_classes
 from tests.ct_series import as_file, ct_slice
 from tests.integration.receiving import (
@@ -201,6 +204,36 @@ def test_an_object_that_this_node_made_is_answered_success_and_starts_nothing(no
     assert send(node.port, own, own) == [0, 0]
     assert (node.instances(), node.series(), node.files()) == before
     assert rows(node.database, ResultRow)[0].returned_count == 2
+
+
+def test_a_sender_that_is_cut_while_its_object_is_stored_leaves_nothing_open(
+    node: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut = threading.Event()
+    closed = Receiver.on_closed
+
+    def register(*positional: Any, **named: Any) -> Any:
+        cut.wait(30)
+        return register_instance(*positional, **named)
+
+    def on_closed(receiver: Receiver, event: Any) -> None:
+        closed(receiver, event)
+        cut.set()
+
+    monkeypatch.setattr(scp, "register_instance", register)
+    monkeypatch.setattr(Receiver, "on_closed", on_closed)
+    node.receiver.stop(0.0)
+    with running(node.config.state_directory) as again:
+        with association(again.port) as to:
+            thread = threading.Thread(target=store_bytes, args=(to, encoded(ct_slice(1))))
+            thread.start()
+            wait_for(lambda: again.receiver._sending, "it is being stored")
+            to.abort()
+            thread.join(30)
+        wait_for(lambda: again.instances(), "it is stored")
+        wait_for(lambda: not rows(again.database, OpenAssociationRow), "its lease is gone")
+        assert not again.receiver._sending
+        assert not again.receiver._transfers._open
 
 
 # -------------------------------------------------------------------------------------- when a series is due

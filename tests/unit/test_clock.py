@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from ich_node.database import Database, DeliveryRow, InstanceRow, OpenAssociationRow, SeriesRow
 from ich_node.job_queue import LongestWaits, SendingAssociation, clock, watch_clock
@@ -129,8 +130,11 @@ def test_deliveries_keep_their_pauses_and_their_days(tmp_path: Path, machine: Ma
     with outbox(tmp_path / "state", free_port()) as box:
         watch(box.database, tmp_path / "state")
         box.add_study()
+        with box.database.writing() as connection:
+            connection.execute(update(DeliveryRow).values(commitment_ask_at=DeliveryRow.next_attempt_at + 60.0))
         before = rows(box.database, DeliveryRow)[0]
         machine.step_s = -HOURS
         after = rows(box.database, DeliveryRow)[0]
         assert after.next_attempt_at == pytest.approx(before.next_attempt_at - HOURS, abs=1.0)
         assert after.created_at == pytest.approx(before.created_at - HOURS, abs=1.0)
+        assert after.commitment_ask_at == pytest.approx(before.commitment_ask_at - HOURS, abs=1.0)
