@@ -58,10 +58,10 @@ def associate(
 def measure_by_no_clock() -> None:
     """Have pynetdicom measure its time-outs by the time since the boot.
 
-    pynetdicom 3.0.4 takes the wall clock (``timer.Timer``): set forward it would end every association, set back it would
-    keep those that are idle for as long.
+    pynetdicom 3.0.4 takes the wall clock (``timer.Timer``): set forward it would end every association, set back it
+    would keep those that are idle for as long.
     """
-    pynetdicom_timer.time = SimpleNamespace(time=time.monotonic)  # type: ignore[assignment]
+    pynetdicom_timer.time = SimpleNamespace(time=time.monotonic)  # type: ignore[attr-defined,assignment]
 
 
 def _application_entity(ae_title: str, patience: Patience) -> AE:
