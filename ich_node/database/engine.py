@@ -223,5 +223,5 @@ def _name_trouble(error: DatabaseError) -> IchNodeError | None:
     if name.startswith(_READ_ONLY):
         return SpoolReadOnly(f"the database cannot be written: {error.orig}; is the disk mounted read-only?")
     if name.startswith(_FAILED):
-        return StorageFailed(f"the database failed: {error.orig}; see `ich-node rebuild`")
+        return StorageFailed(f"the database failed: {error.orig}")
     return None

@@ -72,7 +72,7 @@ def _prepare(database: Database, state_directory: Path, identity: Callable[[Conn
     except StorageUnavailable as error:
         raise StartError(f"the database cannot be used now: {error}") from error
     except StorageFailed as error:
-        raise StartError(f"{error}") from error
+        raise StartError(f"{error}; {_MEND}") from error
     except OSError as error:
         raise StartError(f"the state folder {state_directory} cannot be written: {error.strerror}") from error
 
@@ -87,7 +87,7 @@ def check_integrity(database: Database) -> None:
         with database.reading() as connection:
             answer = [row[0] for row in connection.exec_driver_sql("PRAGMA quick_check(5)")]
     except StorageFailed as error:
-        raise StartError(f"the database is damaged: {error}; {_MEND}") from error
+        raise StartError(f"the database is damaged ({error}); {_MEND}") from error
     if answer != ["ok"]:
         raise StartError(f"the database is damaged: {'; '.join(map(str, answer))}; {_MEND}")
 
