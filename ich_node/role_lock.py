@@ -65,7 +65,7 @@ def refuse_where_it_runs(state_directory: Path, roles: Iterable[str]) -> None:
 @contextmanager
 def _lock(state_directory: Path, name: str, kind: int, wait_s: float, why: str) -> Iterator[None]:
     try:
-        state_directory.mkdir(parents=True, exist_ok=True)
+        state_directory.mkdir(0o700, parents=True, exist_ok=True)
         descriptor = os.open(state_directory / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise StartError(f"the state folder {state_directory} cannot be written: {error.strerror}") from error

@@ -56,10 +56,10 @@ def test_who_stalls_in_another_process_is_known_and_asked_to_leave() -> None:
     places = Places(2)
 
     def stall() -> None:
-        places.note_stalled(places.take() or 0, 100.0)
+        places.note_overdue(places.take() or 0, 100.0)
 
     with another_process(stall):
-        seconds, place = places.longest_stalled_elsewhere()
+        seconds, place = places.longest_overdue_elsewhere()
         assert seconds >= 100.0
         places.ask_to_leave(place)
         assert places.is_asked_for(place)
@@ -77,6 +77,9 @@ class Stalled:
 
     def stalled_s(self) -> float:
         return admission.STALLED_S + 1
+
+    def idle_s(self) -> float:
+        return 0.0
 
     def cut(self) -> None:
         self.was_cut = True
@@ -119,7 +122,7 @@ def test_the_process_with_the_fewest_connections_goes_first() -> None:
 
 def test_a_message_and_what_is_to_be_sent_wake_who_waits() -> None:
     association = Association(AE("ANY"), "acceptor")
-    alarm = wait_instead_of_looking(association)
+    alarm = wait_instead_of_looking(association, Messages())
     there, here = os.pipe()
     try:
         threading.Timer(LOOK_S / 10, association.dul.to_provider_queue.put, ("primitive",)).start()
