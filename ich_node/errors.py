@@ -160,10 +160,9 @@ class ChannelUnavailable(TransientError):
 class StoreRefused(TransientError):
     """The destination answered a request with a failure status."""
 
-    def __init__(self, dimse_status: int, comment: str = "") -> None:
+    def __init__(self, dimse_status: int) -> None:
         self.dimse_status = dimse_status
-        self.comment = comment
-        super().__init__(f"status 0x{dimse_status:04X}" + (f" ({comment})" if comment else ""))
+        super().__init__(f"status 0x{dimse_status:04X}")
 
 
 class StorageUnavailable(TransientError):

@@ -115,7 +115,7 @@ def ask_commitment(
         if (code := status.get("Status")) is None:
             raise DestinationUnavailable("the destination aborted or did not answer the N-ACTION in time")
         if code != SUCCESS:
-            raise StoreRefused(int(code), str(status.get("ErrorComment", "")))
+            raise StoreRefused(int(code))  # its comment may name a patient
         acknowledged()
         _stay(association, answered, stay_s)
 

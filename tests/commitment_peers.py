@@ -68,6 +68,8 @@ class CommitmentPeer:
 
     port: int = 0
     action_status: int = 0x0000
+    comment: str = ""
+    """What it says to a request that it refuses."""
     answers_at_once: Callable[[Answer], Answer | None] = lambda _: None
     """Gives what it answers on the association of the request; None: nothing."""
     asked: list[Answer] = field(default_factory=list)
@@ -96,9 +98,11 @@ class CommitmentPeer:
         self.stored.append(str(event.request.AffectedSOPInstanceUID))
         return 0x0000
 
-    def _on_action(self, event: evt.Event) -> tuple[int, None]:
+    def _on_action(self, event: evt.Event) -> tuple[int | Dataset, None]:
         if self.action_status:
-            return self.action_status, None
+            status = Dataset()
+            status.Status, status.ErrorComment = self.action_status, self.comment
+            return status, None
         information = event.action_information
         assert (event.action_type, event.request.RequestedSOPInstanceUID) == (1, STORAGE_COMMITMENT_INSTANCE)
         named = ((str(one.ReferencedSOPClassUID), str(one.ReferencedSOPInstanceUID))

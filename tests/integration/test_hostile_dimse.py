@@ -1,10 +1,36 @@
-"""A sample of what the DIMSE fuzzer sends; `make fuzz` sends more."""
+"""A sample of what the DIMSE fuzzer sends, `make fuzz` sends more; and what it found, each by itself."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
-from tests.fuzz.dimse_fuzzer import CASES, fuzz, node_to_fuzz
+import psutil
+import pytest
+
+from tests.ct_series import ct_slice, encoded
+from tests.fuzz.dimse_fuzzer import CASES, HANG_S, UNEXPECTED, fuzz, node_to_fuzz
+from tests.fuzz.wire import (
+    ABORT,
+    C_STORE_RQ,
+    COMMAND,
+    CT,
+    LAST,
+    RELEASE_RP,
+    RELEASE_RQ,
+    Peer,
+    associate_rq,
+    command_set,
+    echo,
+    p_data,
+    pdu,
+    ui,
+    us,
+)
+from tests.integration.receiving import files_in
+from tests.running import NodeProcesses, wait_for
+
+OUT_OF_ORDER, UNREADABLE = "association cut: what it sent is out of order", "its message cannot be read"
 
 
 def test_messages_that_are_almost_right_cost_the_others_nothing(tmp_path: Path) -> None:
@@ -14,3 +40,53 @@ def test_messages_that_are_almost_right_cost_the_others_nothing(tmp_path: Path) 
     assert outcome.is_good, outcome
     assert outcome.threads[1] <= outcome.threads[0]
     assert outcome.files[1] <= outcome.files[0]
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[NodeProcesses]:
+    """A receiver process; in the end it answers an echo, keeps no file and no thread, and met no error of its own."""
+    with node_to_fuzz(tmp_path) as running:
+        process = psutil.Process(running.processes["receive"].pid)
+        assert echo(running.port) == 0
+        threads = wait_for(process.num_threads, "it runs")
+        yield running
+        assert echo(running.port) == 0
+        wait_for(lambda: process.num_threads() <= threads, "no thread is left", HANG_S)
+        said = running.log("receive").read_text()
+        assert UNEXPECTED not in said
+        assert "Traceback" not in said
+        assert files_in(tmp_path / "state") == []
+
+
+def kinds_of_what_comes_back(node: NodeProcesses, *sent: bytes) -> list[int]:
+    """Send over an association, in one piece; give the PDUs that come back until the receiver ends the connection."""
+    peer = Peer.associated(node.port)
+    peer.connection.settimeout(HANG_S)
+    kinds = []
+    try:
+        peer.send(b"".join(sent))
+        while kind := peer.receive()[0]:
+            kinds.append(kind)
+    except ConnectionError:
+        pass
+    finally:
+        peer.close()
+    return kinds
+
+
+def test_a_request_in_the_middle_of_a_release_ends_the_association(node: NodeProcesses) -> None:
+    """pynetdicom answers the release after it has aborted, which its state machine has no transition for."""
+    for _ in range(20):
+        kinds = kinds_of_what_comes_back(node, pdu(RELEASE_RQ, bytes(4)), associate_rq((CT, "1.2.840.10008.1.2")))
+        assert set(kinds) <= {ABORT, RELEASE_RP}
+    assert OUT_OF_ORDER in node.log("receive").read_text()
+
+
+def test_a_c_store_that_names_no_instance_aborts_the_association(node: NodeProcesses) -> None:
+    """pynetdicom passes over it in silence, and the peer would wait."""
+    command = command_set(
+        (0x0002, ui(CT.encode())), (0x0100, us(C_STORE_RQ)), (0x0110, us(1)), (0x0700, us(2)), (0x0800, us(1))
+    )
+    sent = p_data((1, COMMAND | LAST, command)), p_data((1, LAST, encoded(ct_slice(1))[:10000]))
+    assert kinds_of_what_comes_back(node, *sent) == [ABORT]
+    assert UNREADABLE in node.log("receive").read_text()

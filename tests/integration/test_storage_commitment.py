@@ -307,13 +307,14 @@ def test_without_an_answer_it_is_asked_again_and_told_of(tmp_path: Path) -> None
 
 
 def test_a_pacs_that_refuses_the_request_is_asked_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    peer = CommitmentPeer(action_status=0x0110)
+    peer = CommitmentPeer(action_status=0x0110, comment="of Jane Doe")
     with commitment_site(tmp_path, peer) as site:
         site.box.add_study()
         site.box.deliver_until_state("DELIVERED")
         wait_for(lambda: site.asker.step() and site.box.deliveries()[0].commitment, "it was asked", 30)
         assert site.box.deliveries()[0].commitment == "storage commitment not asked: status 0x0110"
         assert caplog.text.count("storage commitment cannot be asked") == 1
+        assert not [one for one in caplog.records if "Doe" in repr(vars(one))], "its comment may name a patient"
         peer.action_status = SUCCESS
         wait_for(lambda: site.asker.step() and peer.asked, "it is asked again", 30)
         report(site.port, peer.asked[-1])
