@@ -9,6 +9,7 @@ from ich_node.association import Patience
 from ich_node.config import Config
 from ich_node.database import Database
 from ich_node.errors import DestinationRefuses, DestinationUnavailable, StorageFailed, StoreRefused, TransientError
+from ich_node.failpoint import reach
 from ich_node.job_queue import DeliveryRules
 from ich_node.job_queue.commitments import (
     SettledReport,
@@ -63,14 +64,17 @@ class CommitmentAsker:
         """Settle what was answered, and ask once about what is due; False where there was nothing to do."""
         settled = settle_reports(self._database, self._destination.name, self._rules)
         for one in settled:
+            reach("commitment-answer-matched")
             self._tell(one)
         request = claim_commitment(self._database, self._destination, lease_s=self._lease_s)
         if request is not None:
+            reach("commitment-before-ask")
             self._ask(request)
         return bool(settled) or request is not None
 
     def _ask(self, request: CommitmentRequest) -> None:
         def acknowledged() -> None:
+            reach("commitment-asked")
             note_acknowledged(self._database, request, self._wait_s)
             self._silent = False
             log.info("storage commitment asked", **self._fields(request.id), objects=len(request.objects))

@@ -21,14 +21,15 @@ BY_A_TEST: Final = "by a test"
 
 Point = Literal[
     "adopted-before-row", "alert-claimed", "alert-entered", "alert-noted", "alert-told", "answer-before-send",
-    "commit-after", "commit-before", "concluded", "conclusion-before-commit", "delivery-before-send",
+    "commit-after", "commit-before", "commitment-answer-matched", "commitment-answer-stored", "commitment-asked",
+    "commitment-before-ask", "concluded", "conclusion-before-commit", "delivery-before-send",
     "delivery-claimed", "delivery-noted", "delivery-stored", "file-before-folder-sync", "file-before-rename",
     "file-before-sync", "file-half-written", "images-forgotten", "instance-before-row", "instances-read",
     "instances-saved", "leases-before-release", "migrated-before-commit", "no-result-before-row",
     "object-received", "planes-saved", "planes-scored", "release-before-note", "report-before-row",
     "report-before-save", "results-forgotten", "series-claimed", "series-closed", "stray-before-unlink",
 ]  # fmt: skip
-"""Every place there is, on the way of an image from its first byte to a delivery that was confirmed."""
+"""Every place there is, on the way of an image from its first byte to a delivery that is confirmed and committed to."""
 
 
 @dataclass(slots=True)

@@ -24,6 +24,7 @@ from ich_node.database import (
     ResultRow,
     StudyRow,
 )
+from ich_node.failpoint import reach
 from ich_node.job_queue.outbox import DeliveryRules
 from ich_node.records import (
     CommitmentFailure,
@@ -170,7 +171,8 @@ def take_report(database: Database, report: CommitmentReport, ae_title: str, add
             ],
         }  # fmt: skip
         connection.execute(insert(CommitmentReportRow).values(values))
-        return taken
+    reach("commitment-answer-stored")
+    return taken
 
 
 def _asked(connection: Connection, commitment_id: int) -> list[ObjectReference]:

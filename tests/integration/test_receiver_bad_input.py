@@ -201,16 +201,17 @@ def test_a_disk_filled_up_to_its_reserve_takes_nothing_and_says_so(tmp_path: Pat
 
 
 def test_a_disk_that_is_full_leaves_no_partial_file(tmp_path: Path) -> None:
-    """Writing more than half a megabyte fails (RLIMIT_FSIZE), in a receiver of its own process."""
+    """Writing more than half a megabyte fails (RLIMIT_FSIZE) for a while, in a receiver of its own process."""
     big = ct_slice(1, Rows=640, Columns=640, PixelData=b"\1\0" * 640 * 640)
     with NodeProcesses(tmp_path, settings(tmp_path / "state", tmp_path), roles=("receive",)) as node:
         assert send(node.port, ct_slice(2)) == [SUCCESS]
-        resource.prlimit(node.processes["receive"].pid, resource.RLIMIT_FSIZE, (500_000, 500_000))
+        receiver = node.processes["receive"].pid
+        before = resource.prlimit(receiver, resource.RLIMIT_FSIZE)
+        resource.prlimit(receiver, resource.RLIMIT_FSIZE, (500_000, before[1]))
         assert send(node.port, big) == [NO_ROOM]
         assert send(node.port, ct_slice(3)) == [SUCCESS]
         assert len(files_in(tmp_path / "state")) == 2
-        node.kill("receive")
-        node.restart("receive")
+        resource.prlimit(receiver, resource.RLIMIT_FSIZE, before)
         assert send(node.port, big) == [SUCCESS]
         assert len(files_in(tmp_path / "state")) == 3
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from tests.torture.cuts import CutCampaign, CutTally, record
 from tests.torture.fork_server import ForkServer, build_shim
 from tests.torture.kills import KillCampaign, Tally
+from tests.torture.outsiders import HEADINGS
 from tests.torture.peers import ALERTS, REPORTS
 from tests.torture.replay import no_sync, syncs_of_normal
 from tests.torture.strikes import every_label
@@ -86,13 +87,17 @@ def _kills(server: ForkServer, folder: Path, options: argparse.Namespace, seed: 
 
 
 def _print_kills(tally: Tally, seconds: float) -> None:
-    print(f"\n{'killed at':44} {'times':>6} {'lost':>5} {'doubled':>8} {'wrong':>6} {'longest recovery':>17}")
+    print(
+        f"\n{'killed at':44} {'times':>6} {'lost':>5} {'doubled':>8} {'wrong':>6} {'longest recovery':>17} {HEADINGS}"
+    )
     for label in sorted(tally.provoked):
         longest = f"{tally.recovery_s[label]:.1f} s" if tally.recovery_s.get(label) else ""
         print(
             f"{label:44} {tally.provoked[label]:6} {tally.lost[label]:5} {tally.doubled[label]:8} "
-            f"{tally.wrong[label]:6} {longest:>17}"
+            f"{tally.wrong[label]:6} {longest:>17} {tally.seen.columns(label)}".rstrip()
         )
+    longest_s = max(tally.seen.outage_s.values(), default=0.0)
+    print(f"somebody at another address had to wait for an answer for {longest_s:.1f} s at most")
     print(
         f"{tally.kills} kills at {len(tally.provoked)} places in {seconds:.0f} s; {tally.objects} objects answered "
         f"with success and found again; {tally.reports} reports and {tally.alerts} alerts arrived, and "

@@ -18,11 +18,11 @@ from threading import Lock
 from tests.torture.fork_server import ForkServer
 from tests.torture.invariants import judge
 from tests.torture.node import Ports, TorturedNode, Violation
-from tests.torture.peers import ALERTS, ANSWERS, BEGUN, REPORTS
+from tests.torture.peers import ALERTS, ANSWERS, BEGUN, COMMITMENTS, REPORTS
 from tests.torture.replay import Counts, Record, cut, every_sync, read_journal
 from tests.torture.studies import SHORT, WHOLE, SentStudy, write_study
 
-_NOTES = (BEGUN, ANSWERS, REPORTS, ALERTS)
+_NOTES = (BEGUN, ANSWERS, REPORTS, ALERTS, COMMITMENTS)
 
 
 @dataclass
@@ -60,7 +60,7 @@ class Recording:
         noted = [
             index + 1
             for index, one in enumerate(self.records)
-            if one.kind == "W" and one.path.endswith((ANSWERS, REPORTS, ALERTS))
+            if one.kind == "W" and one.path.endswith((ANSWERS, REPORTS, ALERTS, COMMITMENTS))
         ]
         return [chance.choice(noted) if turn % 2 else chance.randint(1, len(self.records)) for turn in range(number)]
 

@@ -6,6 +6,7 @@ Nothing of the node is used here, so that no fault of it can hide itself.
 from __future__ import annotations
 
 import hashlib
+import json
 import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.torture.peers import ALERTS, ANSWERS, REPORTS, read_notes
+from tests.torture.peers import ALERTS, ANSWERS, COMMITMENTS, REPORTS, read_notes
 from tests.torture.studies import SentStudy
 
 _ENDED_WELL = ("CONCLUDED", "NOT_ANALYSED")
@@ -58,12 +59,14 @@ def _judge(found: Judgement, state: Path, witness: Path, studies: Sequence[SentS
         connection.row_factory = sqlite3.Row
         _judge_integrity(found, connection)
         _judge_objects(found, connection, state, read_notes(witness / ANSWERS))
+        _judge_answers_of_commitment(found, connection, read_notes(witness / COMMITMENTS))
         _judge_patients(found, connection, studies)
         _judge_parts(found, state)
         if settled:
             for study in studies:
                 _judge_ending(found, connection, study)
             _judge_reports(found, connection, read_notes(witness / REPORTS), studies)
+            _judge_commitments(found, connection, read_notes(witness / COMMITMENTS))
             _judge_alerts(found, connection, read_notes(witness / ALERTS), studies)
 
 
@@ -169,6 +172,30 @@ def _judge_reports(
     current = connection.execute("SELECT study_instance_uid, revision FROM study WHERE revision > 0").fetchall()
     found.lost += [f"no report in the PACS: {tuple(row)}" for row in current if tuple(row) not in came]
     found.reports += len(came)
+
+
+def _judge_answers_of_commitment(
+    found: Judgement, connection: sqlite3.Connection, said: Sequence[dict[str, Any]]
+) -> None:
+    """An answer of storage commitment that was taken with success is in the database, as it was given."""
+    query = """SELECT commitment_report.committed FROM commitment_report
+        JOIN commitment ON commitment.id = commitment_id WHERE transaction_uid = ?"""
+    for one in said:
+        if one["status"] != 0:
+            continue
+        kept = [json.loads(row["committed"]) for row in connection.execute(query, [one["transaction"]])]
+        if one["committed"] not in [[uid for _, uid in committed] for committed in kept]:
+            found.lost.append(f"an answer of storage commitment was taken and is not there: {one['transaction']}")
+
+
+def _judge_commitments(found: Judgement, connection: sqlite3.Connection, said: Sequence[dict[str, Any]]) -> None:
+    """Every delivery ends committed, or a later revision took its place; committed is what the PACS committed to."""
+    promised = {uid for one in said for uid in one["committed"]}
+    for row in connection.execute("SELECT sop_instance_uid, state FROM delivery"):
+        if row["state"] == "COMMITTED" and row["sop_instance_uid"] not in promised:
+            found.wrong.append(f"COMMITTED, and the PACS never said so: {row['sop_instance_uid']}")
+        if row["state"] not in ("COMMITTED", "SUPERSEDED"):
+            found.lost.append(f"not committed but {row['state']}: {row['sop_instance_uid']}")
 
 
 def _judge_alerts(

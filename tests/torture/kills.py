@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import shutil
 import signal
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 from threading import Lock
 
+import psutil
+
 from tests.torture.fork_server import Child, ForkServer
 from tests.torture.invariants import Judgement, judge
 from tests.torture.node import READY, TorturedNode, Violation
-from tests.torture.strikes import ADOPTION, CHECKPOINT, MIGRATION, Strike, leaves_an_orphan, strikes_of
+from tests.torture.outsiders import Seen, peak_mib
+from tests.torture.strikes import (
+    ADOPTION,
+    CHECKPOINT,
+    FIRST_OF_TWO,
+    MIGRATION,
+    Strike,
+    leaves_an_orphan,
+    strikes_of,
+)
 from tests.torture.studies import SHORT, WHOLE, SentStudy, write_study
 
 ROLES = ("receive", "work", "deliver")
@@ -24,6 +36,7 @@ _STRIKES_A_STUDY = {"receive": 4, "work": 2, "deliver": 4}
 """A series that kills its worker three times is given up, and rightly so: that is not what is looked at here."""
 _STUDIES_A_NODE = 10
 _EVERY_SHORT = 4
+_WEIGH_S = 0.3
 
 
 @dataclass
@@ -40,6 +53,7 @@ class Tally:
     reports: int = 0
     alerts: int = 0
     repeats: int = 0
+    seen: Seen = field(default_factory=Seen)
     planned: Counter[str] = field(default_factory=Counter)
     lock: Lock = field(default_factory=Lock)
 
@@ -79,6 +93,15 @@ class _Runner:
     died_of: str = ""
     deaths: int = 0
     """Within the study that is being sent."""
+    inner_deaths: int = 0
+    """Of the processes of one receiver."""
+    weighed_at: float = 0.0
+    kill_at: float | None = None
+    """When the first process is killed, too: what its children left is cleared up by its successor."""
+
+    @property
+    def is_up(self) -> bool:
+        return self.died_at is None and self.kill_at is None
 
 
 class KillCampaign:
@@ -95,9 +118,12 @@ class KillCampaign:
     ) -> None:
         self._bundle = bundle
         self._server, self._folder, self._tally = server, folder, tally
+        self._seed = seed
         self._chance = random.Random(seed)
         self._enough = enough
         self._numbers = count(1)
+        self._receivers: list[tuple[float, str]] = []
+        """Since when, and what was to kill it: of this node."""
         self._struck: list[Strike] = []
         """Since the last look at the invariants."""
 
@@ -107,7 +133,8 @@ class KillCampaign:
             if self._enough():
                 return
             folder = self._folder / f"node-{number:03d}"
-            node = TorturedNode(self._server, folder / "node", folder / "witness", bundle=self._bundle)
+            node = TorturedNode(self._server, folder / "node", folder / "witness", bundle=self._bundle,
+                                receivers=1 + (number + self._seed) % 2)  # fmt: skip
             before = len(self._tally.violations)
             try:
                 self._live(node)
@@ -121,40 +148,46 @@ class KillCampaign:
     # ------------------------------------------------------------------------------- one node's life
 
     def _live(self, node: TorturedNode) -> None:
-        self._struck = []
+        self._struck, self._receivers = [], [(time.time(), MIGRATION.label)]
         peers = node.start_peers()
+        others = node.start_echo()
         try:
             self._be_born(node)
             runners = {role: _Runner(role) for role in ROLES}
             for number in range(_STUDIES_A_NODE):
                 if self._enough():
                     break
-                self._send_one(node, runners, SHORT if number % _EVERY_SHORT == 1 else WHOLE)
+                self._send(node, runners, SHORT if number % _EVERY_SHORT == 1 else WHOLE)
             for role in ROLES:
                 self._start(node, runners[role], None)
             self._wait(node, runners, lambda: True)
             self._look(node)
+            others.kill()
             self._grow_old(node)
         finally:
+            others.kill()
             peers.stop()
+            self._tally.seen.add(node.witness, self._receivers)
 
     def _be_born(self, node: TorturedNode) -> None:
         """Die in the migration of a new database."""
         child = node.start("receive", **MIGRATION.arms)
         self._expect_death(node, child, MIGRATION)
 
-    def _send_one(self, node: TorturedNode, runners: dict[str, _Runner], slices: int) -> None:
-        number = next(self._numbers)
-        study = write_study(node.folder / f"study-{number:04d}", number, slices)
+    def _send(self, node: TorturedNode, runners: dict[str, _Runner], slices: int) -> None:
+        """Send a study, or where several processes receive those of two patients at once."""
+        numbers = [next(self._numbers) for _ in range(node.receivers)]
+        studies = [write_study(node.folder / f"study-{number:04d}", number, slices) for number in numbers]
         for runner in runners.values():
             runner.deaths = 0
             if runner.child is None or runner.strike is None:
-                self._start(node, runner, self._next(runner, study))
-        sender = node.send(study)
-        sent = sender.ended.is_set
-        self._wait(node, runners, lambda: sent() and node.settled([study]), study)
-        if sender.status:
-            raise Violation(f"the sender ended with {sender.status}")
+                self._start(node, runner, self._next(node, runner, studies[0]))
+        senders = [node.send(study) for study in studies]
+        self._wait(
+            node, runners, lambda: all(one.ended.is_set() for one in senders) and node.settled(studies), studies[0]
+        )
+        if any(one.status for one in senders):
+            raise Violation(f"a sender ended with {[one.status for one in senders]}")
         self._look(node)
 
     def _wait(
@@ -165,7 +198,7 @@ class KillCampaign:
         def step() -> bool:
             for runner in runners.values():
                 self._watch(node, runner, study)
-            return all(one.died_at is None for one in runners.values()) and done()
+            return all(one.is_up for one in runners.values()) and done()
 
         node.wait(step, f"all is settled: {', '.join(f'{one.label}:{one.nth}' for one in self._struck)}")
 
@@ -173,39 +206,67 @@ class KillCampaign:
         child, strike = runner.child, runner.strike
         assert child is not None
         now = time.monotonic()
-        if strike is not None and strike.after_s is not None and now > runner.started_at + strike.after_s:
+        if runner.role == "receive" and now > runner.weighed_at + _WEIGH_S:
+            runner.weighed_at = now
+            self._tally.seen.note_memory(self._receivers[-1][1], peak_mib(child.pid))
+        if strike is not None and strike.apart and not child.ended.is_set():
+            self._watch_one_of_two(runner, strike, child, now)
+        elif strike is not None and strike.after_s is not None and now > runner.started_at + strike.after_s:
             child.kill()
         if child.ended.is_set() and child.status == -signal.SIGKILL:
             self._note_death(runner, now)
-            self._start(node, runner, self._next(runner, study) if study else None)
+            self._start(node, runner, self._next(node, runner, study) if study else None)
         elif runner.died_at is not None and child.says(READY[runner.role]):
             down_s, runner.died_at = now - runner.died_at, None
             longest = self._tally.recovery_s
             longest[runner.died_of] = max(longest[runner.died_of], down_s)
 
+    def _watch_one_of_two(self, runner: _Runner, strike: Strike, child: Child, now: float) -> None:
+        """Kill one of the processes that receive; a moment later the first one, too, which had started another."""
+        if strike.after_s is not None and not runner.inner_deaths and now > runner.started_at + strike.after_s:
+            with contextlib.suppress(psutil.NoSuchProcess, IndexError):
+                self._chance.choice(psutil.Process(child.pid).children()).kill()
+        deaths = child.times("process of the receiver ended by itself")
+        if deaths > runner.inner_deaths:
+            runner.inner_deaths = deaths
+            self._note_strike(strike)
+            runner.kill_at = runner.kill_at or now + self._chance.uniform(0.2, 1.0)
+        if runner.kill_at is not None and now > runner.kill_at:
+            runner.strike = FIRST_OF_TWO
+            child.kill()
+
+    def _note_strike(self, strike: Strike) -> None:
+        with self._tally.lock:
+            self._tally.provoked[strike.label] += 1
+        self._struck.append(strike)
+
     def _note_death(self, runner: _Runner, now: float) -> None:
         assert runner.strike is not None, f"{runner.role} died of nothing of ours"
-        with self._tally.lock:
-            self._tally.provoked[runner.strike.label] += 1
-        self._struck.append(runner.strike)
+        strike = replace(runner.strike, apart=False)  # the first of several came there itself
+        self._note_strike(strike)
         runner.deaths += 1
-        runner.died_of = runner.strike.label
+        runner.died_of = strike.label
         runner.died_at = runner.died_at or now
 
     def _start(self, node: TorturedNode, runner: _Runner, strike: Strike | None) -> None:
         if runner.child is not None:
             runner.child.kill()
         runner.strike = strike
+        if runner.role == "receive":
+            self._receivers.append((time.time(), strike.label if strike else "receive: nothing"))
         runner.child = node.start(runner.role, **(strike.arms if strike else {}))
-        runner.started_at = time.monotonic()
+        runner.started_at, runner.inner_deaths, runner.kill_at = time.monotonic(), 0, None
         runner.died_at = runner.died_at or runner.started_at
 
-    def _next(self, runner: _Runner, study: SentStudy) -> Strike | None:
+    def _next(self, node: TorturedNode, runner: _Runner, study: SentStudy) -> Strike | None:
         if runner.deaths >= _STRIKES_A_STUDY[runner.role] or self._enough():
             return None
         if runner.strike is not None and leaves_an_orphan(runner.strike) and self._chance.random() < 0.5:
             return ADOPTION
-        return self._tally.rarest(strikes_of(runner.role, self._chance, whole=study.is_whole), self._chance)
+        strikes = strikes_of(runner.role, self._chance, whole=study.is_whole)
+        if runner.role == "receive" and node.receivers > 1:
+            strikes = [replace(one, apart=True) for one in strikes]
+        return self._tally.rarest(strikes, self._chance)
 
     def _look(self, node: TorturedNode) -> None:
         """Check the invariants, and say which strikes they were checked after."""
@@ -228,6 +289,8 @@ class KillCampaign:
         for role in ("work", "deliver"):
             node.roles.pop(role).stop()
         node.roles["receive"].kill()
+        node.receivers = 1
+        node.configure()
         child = node.start("receive", within=["checkpoint", self._chance.randint(1, 8)])
         node.wait(lambda: child.says(READY["receive"]), "receive is ready")
         child.signal(signal.SIGTERM)

@@ -47,6 +47,8 @@ class TorturedNode:
     journal: Path | None = None
     bundle: Path | None = None
     """Of the real network: its worker is started as a process of its own, with torch."""
+    receivers: int = 1
+    """Processes that receive."""
     roles: dict[str, Child] = field(default_factory=dict)
     studies: list[SentStudy] = field(default_factory=list)
     _logs: Any = field(default_factory=lambda: count(1))
@@ -54,14 +56,22 @@ class TorturedNode:
     def __post_init__(self) -> None:
         for path in (self.folder, self.witness):
             path.mkdir(parents=True, exist_ok=True)
+        self.configure()
+
+    def configure(self) -> None:
+        """Write the configuration: a role reads it at its start."""
         values = settings(
             self.state, self.bundle or Path("no-model"), destinations=[("pacs", self.ports.pacs)],
-            node={"port": self.ports.node}, series={"quiet_s": 0.1, "max_wait_s": 1.5},
-            delivery={"first_retry_s": 0.1, "longest_retry_s": 0.3, "paused_retry_s": 0.2},
+            node={"port": self.ports.node}, receiver={"processes": self.receivers},
+            series={"quiet_s": 0.1, "max_wait_s": 1.5},
+            delivery={"first_retry_s": 0.1, "longest_retry_s": 0.3, "paused_retry_s": 0.2,
+                      "commitment_wait_h": 2 / 3600, "commitment_stay_s": 0.5},
             alert={"first_retry_s": 0.1, "longest_retry_s": 0.3, "early": False},
             alert_hl7=[{"name": "ris", "host": "127.0.0.1", "port": self.ports.ris, "most_per_minute": 6000}],
             alert_rule=[{"tell": ["ris"], "triage": ["positive", "indeterminate", "negative", "not_analysed"]}],
         )  # fmt: skip
+        for destination in values["destination"]:
+            destination["commitment"] = True
         self.config.write_text(as_toml(values))
 
     @property
@@ -106,7 +116,7 @@ class TorturedNode:
         (self.witness / "ready").unlink(missing_ok=True)
         child = self.server.start(
             "peers", self.folder / "peers.log", pacs_port=self.ports.pacs, ris_port=self.ports.ris,
-            witness=str(self.witness), **self._root,
+            node_port=self.ports.node, witness=str(self.witness), **self._root,
         )  # fmt: skip
         self.wait(lambda: (self.witness / "ready").exists(), "the peers listen")
         return child
@@ -119,6 +129,12 @@ class TorturedNode:
             "send", self.folder / "send.log", study=str(study.folder), port=self.ports.node, witness=str(self.witness),
             **self._root,
         )  # fmt: skip
+
+    def start_echo(self) -> Child:
+        """Let somebody from another address call the receiver without end."""
+        return self.server.start(
+            "echo", self.folder / "echo.log", port=self.ports.node, witness=str(self.witness), **self._root
+        )
 
     def kill_roles(self) -> None:
         for child in self.roles.values():
@@ -167,7 +183,8 @@ _OPEN_SERIES = """SELECT count(*) FROM study JOIN series ON series.study_id = st
 _UNTOLD = """SELECT count(*) FROM study WHERE study_instance_uid = ?
     AND (revision = 0 OR revision > alerted_revision OR doubted)"""
 _UNSENT = """SELECT count(*) FROM study JOIN delivery ON delivery.study_id = study.id
-    WHERE study_instance_uid = ? AND state IN ('PENDING', 'SENDING')"""
+    WHERE study_instance_uid = ?
+    AND (state IN ('PENDING', 'SENDING') OR state = 'DELIVERED' AND commitment_ask_at IS NOT NULL)"""
 _UNALERTED = """SELECT count(*) FROM study JOIN alert ON alert.study_id = study.id
     WHERE study_instance_uid = ? AND state IN ('PENDING', 'WAITING', 'SENDING')"""
 _KNOWN = "SELECT 1 - count(*) FROM study WHERE study_instance_uid = ?"

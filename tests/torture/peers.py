@@ -19,10 +19,13 @@ import hl7
 from pydicom import Dataset
 from pynetdicom.association import Association
 
-from ich_node.pacs import SmallPacs
 from tests.integration.receiving import association, store_bytes
+from tests.torture.committing import CommittingPacs
 
 BEGUN, ANSWERS, REPORTS, ALERTS = "begun.jsonl", "answers.jsonl", "reports.jsonl", "alerts.jsonl"
+COMMITMENTS = "commitments.jsonl"
+SEEN = "seen.jsonl"
+"""Of the sender: what was no answer."""
 
 
 class Notes:
@@ -47,39 +50,46 @@ def send_until_answered(study: Path, port: int, witness: Path) -> None:
     """Send the objects of a study until each was answered with success; again after every failure, as modalities do."""
     Notes(witness / BEGUN).add(study=study.name)
     answered = {one["uid"] for one in read_notes(witness / ANSWERS) if one["status"] == 0}
-    notes = Notes(witness / ANSWERS)
+    notes, seen = Notes(witness / ANSWERS), Notes(witness / SEEN)
     waiting = [path for path in sorted(study.glob("*.ds")) if path.stem not in answered]
     while waiting:
         try:
             with association(port) as to:
-                waiting = _send(to, waiting, notes) if to.is_established else waiting
+                if to.is_established:
+                    waiting, ended = _send(to, waiting, notes)
+                else:
+                    ended = "rejected" if to.is_rejected else "no association"
         except (OSError, RuntimeError, ValueError):  # the receiver is being killed
-            pass
+            ended = "cut"
+        if ended:
+            seen.add(at=time.time(), saw=ended)
         if waiting:
             time.sleep(0.02)
 
 
-def _send(to: Association, waiting: list[Path], notes: Notes) -> list[Path]:
+def _send(to: Association, waiting: list[Path], notes: Notes) -> tuple[list[Path], str]:
     left = list(waiting)
     for path in waiting:
         content = path.read_bytes()
         status = store_bytes(to, content, instance_uid=path.stem)
         if status is None:
-            break
-        notes.add(uid=path.stem, status=status, sha256=hashlib.sha256(content).hexdigest())
+            return left, "cut"
+        notes.add(uid=path.stem, status=status, sha256=hashlib.sha256(content).hexdigest(), at=time.time())
         if status == 0:
             left.remove(path)
-    return left
+    return left, ""
 
 
 # ------------------------------------------------------------------------------------- PACS and RIS
 
 
-def take_what_comes(pacs_port: int, ris_port: int, witness: Path) -> None:
+def take_what_comes(pacs_port: int, ris_port: int, node_port: int, witness: Path) -> None:
     """Be the PACS and the RIS until a signal says stop."""
     reports, alerts = Notes(witness / REPORTS), Notes(witness / ALERTS)
+    held = {one["uid"] for one in read_notes(witness / REPORTS)}
 
     def on_stored(path: Path, dataset: Dataset) -> None:
+        held.add(str(dataset.SOPInstanceUID))
         reports.add(
             uid=str(dataset.SOPInstanceUID),
             study=str(dataset.StudyInstanceUID),
@@ -113,7 +123,10 @@ def take_what_comes(pacs_port: int, ris_port: int, witness: Path) -> None:
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     ris = RisServer(("127.0.0.1", ris_port), Ris)
     threading.Thread(target=ris.serve_forever, args=(0.1,), daemon=True).start()
-    with SmallPacs(witness / "pacs", port=pacs_port, on_stored=on_stored):
+    with CommittingPacs(
+        witness / "pacs", port=pacs_port, on_stored=on_stored, node_port=node_port, holds=held.__contains__,
+        note=Notes(witness / COMMITMENTS).add,
+    ):  # fmt: skip
         Notes(witness / "ready").add(ready=True)
         stop.wait()
     ris.shutdown()

@@ -16,16 +16,20 @@ stub_model.install()
 import ich_node.deliverer  # noqa: E402
 import ich_node.receive  # noqa: E402
 import ich_node.worker.loop  # noqa: E402
-from ich_node import housekeeping  # noqa: E402
+from ich_node import commitment_asker, failpoint, housekeeping  # noqa: E402
 from ich_node.cli import main  # noqa: E402
 from ich_node.config import Config, load_config  # noqa: E402
 from ich_node.database import Database, open_database  # noqa: E402
 from ich_node.failpoint import BY_A_TEST, FAILPOINT, MAY_BE_KILLED  # noqa: E402
 from ich_node.log import start_logging  # noqa: E402
+from ich_node.receive import processes  # noqa: E402
+from tests.torture.outsiders import echo_without_end  # noqa: E402
 from tests.torture.peers import send_until_answered, take_what_comes  # noqa: E402
 
 NODE_ROLES = ("receive", "work", "deliver")
 _A_DAY_S = 86400.0
+_SPARE_LEASE_S = -9.0
+"""Makes two seconds of the time after which commitment is asked again where a kill came before the request."""
 
 
 def become(order: dict[str, Any]) -> int:
@@ -33,15 +37,21 @@ def become(order: dict[str, Any]) -> int:
     _arm(order)
     role = order["role"]
     if role in NODE_ROLES:
+        commitment_asker._POLL_S = 0.05  # type: ignore[misc]
+        commitment_asker._SPARE_LEASE_S = _SPARE_LEASE_S  # type: ignore[misc]
         ich_node.worker.loop.open_model = stub_model.open_stub  # type: ignore[assignment]
         ich_node.worker.loop.DecoderPool = stub_model.DecoderInside  # type: ignore[assignment, misc]
+        if role == "receive":
+            _strike_once()
         return main([role, "--config", order["config"]])
     if role == "expire":
         _expire(load_config(Path(order["config"])))
     elif role == "send":
         send_until_answered(Path(order["study"]), order["port"], Path(order["witness"]))
+    elif role == "echo":
+        echo_without_end(order["port"], Path(order["witness"]))
     elif role == "peers":
-        take_what_comes(order["pacs_port"], order["ris_port"], Path(order["witness"]))
+        take_what_comes(order["pacs_port"], order["ris_port"], order["node_port"], Path(order["witness"]))
     else:
         raise ValueError(role)
     return 0
@@ -56,6 +66,18 @@ def _arm(order: dict[str, Any]) -> None:
         shim.torture_kill_at(what.encode(), order["root"].encode(), nth)
     if "journal" in order:
         shim.torture_record(order["journal"].encode(), order["root"].encode())
+
+
+def _strike_once() -> None:
+    """Let one of several processes of the receiver be killed where it was told to, and not its successors, too."""
+    note_end = processes.Processes._note_end
+
+    def disarmed(*arguments: Any) -> None:
+        failpoint.arm({})
+        ctypes.CDLL(None).torture_kill_at(b"", b"", 0)
+        note_end(*arguments)
+
+    processes.Processes._note_end = disarmed  # type: ignore[method-assign]
 
 
 def _expire(config: Config) -> None:

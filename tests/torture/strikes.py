@@ -13,14 +13,17 @@ _FILE = ("file-half-written", "file-before-sync", "file-before-rename", "file-be
 _COMMIT = ("commit-before", "commit-after")
 
 _REACHED_OFTEN: Final[dict[str, dict[str, int]]] = {
-    "receive": {"object-received": 11, "instance-before-row": 10, "answer-before-send": 11, "release-before-note": 1}
+    "receive": {"object-received": 11, "instance-before-row": 10, "answer-before-send": 11, "release-before-note": 1,
+                "commitment-answer-stored": 1}
     | dict.fromkeys(_FILE, 10) | dict.fromkeys(_COMMIT, 10),
     "work": {"series-claimed": 3, "instances-read": 2, "instances-saved": 2, "planes-scored": 3, "planes-saved": 3,
              "series-closed": 1, "report-before-save": 1, "report-before-row": 1, "conclusion-before-commit": 1,
              "concluded": 1, "leases-before-release": 3, "no-result-before-row": 1}
     | dict.fromkeys(_FILE, 1) | dict.fromkeys(_COMMIT, 6),
     "deliver": {"delivery-claimed": 1, "delivery-before-send": 1, "delivery-stored": 1, "delivery-noted": 1,
-                "alert-entered": 1, "alert-claimed": 1, "alert-told": 1, "alert-noted": 1} | dict.fromkeys(_COMMIT, 4),
+                "alert-entered": 1, "alert-claimed": 1, "alert-told": 1, "alert-noted": 1,
+                "commitment-before-ask": 1, "commitment-asked": 1, "commitment-answer-stored": 1,
+                "commitment-answer-matched": 1} | dict.fromkeys(_COMMIT, 4),
     "expire": {"images-forgotten": 1, "results-forgotten": 1, "stray-before-unlink": 1} | dict.fromkeys(_COMMIT, 1),
 }  # fmt: skip
 """By role the places that a study leads to, and up to how many times."""
@@ -44,10 +47,12 @@ class Strike:
     within: bool = False
     after_s: float | None = None
     """Killed from outside, this long after its start."""
+    apart: bool = False
+    """One of several processes of the receiver is killed, and the first of them lives."""
 
     @property
     def label(self) -> str:
-        return f"{self.role}: {'within ' if self.within else ''}{self.place}"
+        return f"{self.role}{', one of two' if self.apart else ''}: {'within ' if self.within else ''}{self.place}"
 
     @property
     def arms(self) -> dict[str, Any]:
@@ -62,6 +67,10 @@ ADOPTION: Final = Strike("receive", "adopted-before-row")
 
 MIGRATION: Final = Strike("receive", "migrated-before-commit")
 CHECKPOINT: Final = Strike("receive", "checkpoint", within=True)
+
+
+FIRST_OF_TWO: Final = Strike("receive", "the first of two, any moment", after_s=0.0)
+ONE_OF_TWO: Final = Strike("receive", "any moment", after_s=0.0, apart=True)
 
 
 def leaves_an_orphan(strike: Strike) -> bool:
@@ -84,10 +93,10 @@ def strikes_of(role: str, chance: random.Random, *, whole: bool = True) -> list[
 
 
 def every_label() -> list[str]:
-    """Name every kind of strike there is."""
+    """Name every kind of strike that is to come; others at one of two receivers come besides."""
     chance = random.Random(0)
     found = [one for role in _REACHED_OFTEN for whole in (True, False) for one in strikes_of(role, chance, whole=whole)]
-    return sorted({one.label for one in (*found, ADOPTION, MIGRATION, CHECKPOINT)})
+    return sorted({one.label for one in (*found, ADOPTION, MIGRATION, CHECKPOINT, FIRST_OF_TWO, ONE_OF_TWO)})
 
 
 def is_of_the_end(label: str) -> bool:

@@ -32,7 +32,7 @@ def test_killed_at_every_place_the_node_loses_nothing_doubles_nothing_and_mixes_
         thread.join()
 
     assert tally.violations == []
-    assert set(tally.provoked) == every
+    assert set(tally.provoked) >= every
     assert tally.objects > 0
     assert tally.reports > 0
     assert tally.alerts > 0

@@ -18,7 +18,7 @@ import pytest
 from tests.torture.cuts import CutCampaign, CutTally, Recording, record
 from tests.torture.fork_server import ForkServer, build_shim
 from tests.torture.invariants import judge
-from tests.torture.peers import ALERTS, ANSWERS, REPORTS, read_notes
+from tests.torture.peers import ALERTS, ANSWERS, COMMITMENTS, REPORTS, read_notes
 from tests.torture.replay import Record, cut, every_sync, no_sync, read_journal, syncs_of_normal
 
 _CUTS = 14
@@ -106,6 +106,11 @@ FAULTS: dict[str, tuple[Callable[[Path, Path], object], str]] = {
         lambda _, witness: (witness / REPORTS).write_text(
             "".join(json.dumps(one | {"patient": "OTHER"}) + "\n" for one in read_notes(witness / REPORTS))
         ), "another patient"),
+    "a delivery is not committed": (
+        lambda state, _: sql(state, "UPDATE delivery SET state = 'DELIVERED' WHERE id = 1"), "not committed but"),
+    "committed of itself": (lambda _, witness: (witness / COMMITMENTS).write_text(""), "the PACS never said so"),
+    "an answer of storage commitment is gone": (
+        lambda state, _: sql(state, "DELETE FROM commitment_report WHERE id = 1"), "was taken and is not there"),
     "nobody was told": (lambda _, witness: (witness / ALERTS).write_text(""), "never told"),
     "an alert again by another name": (
         lambda _, witness: change_note(witness, ALERTS, identifier="X"), "no row speaks"),

@@ -7,7 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ich_node.errors import ModelError
+from ich_node.errors import DeviceFailed, ModelError
+from ich_node.model import engine as engine_module
 from ich_node.model.bundle import ModelBundle, load_bundle
 from ich_node.model.engine import Engine, EngineName, open_engine, run_sequence_head
 from ich_node.model.untrained import SPREAD, make_untrained_bundle
@@ -78,6 +79,21 @@ def test_no_slices_give_no_scores(engines: dict[EngineName, Engine], images: Ten
 def test_auto_takes_the_best_there_is(bundle: ModelBundle) -> None:
     expected = "cuda" if torch.cuda.is_available() else "openvino"
     assert open_engine(bundle, "auto", threads=1).name == expected
+
+
+def test_auto_takes_the_processor_where_the_gpu_does_not_work_and_cuda_by_name_does_not(
+    bundle: ModelBundle, images: Tensor, reference: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*_: object) -> Engine:
+        raise DeviceFailed("cuda failed: CUDA error: unspecified launch failure")
+
+    monkeypatch.setattr(engine_module, "_choose", lambda: "cuda")
+    monkeypatch.setattr(engine_module, "_open_cuda", gone)
+    fallen_back = open_engine(bundle, "auto", threads=1)
+    assert fallen_back.name == "openvino"
+    assert np.abs(probabilities(fallen_back.score(images)[0]) - reference).max() < 0.02
+    with pytest.raises(DeviceFailed):
+        open_engine(bundle, "cuda", threads=1)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
