@@ -60,7 +60,7 @@ def test_refused_connections_are_told_in_one_line(
             with_nothing.receive()
             with_nothing.close()
         assert sum("asked for no association" in one.message for one in caplog.records) == 1
-        monkeypatch.setattr(receiver._server.repeats, "_every_s", 0.1)
+        monkeypatch.setattr(receiver._servers[0].repeats, "_every_s", 0.1)
         wait_for(lambda: any(one.message == "the same again" for one in caplog.records), "the others are counted", 30)
     (again,) = [one for one in caplog.records if one.message == "the same again"]
     assert again.fields == {"what": "connection closed", "address": "127.0.0.1", "times": 29}
@@ -93,8 +93,8 @@ def test_a_full_node_of_idle_associations_lets_a_known_peer_in(tmp_path: Path, m
 def test_who_waits_for_an_answer_is_not_idle(tmp_path: Path) -> None:
     with receiving(tmp_path) as receiver:
         peer = Peer.associated(receiver.port, "127.0.0.1", (CT, EXPLICIT))
-        wait_for(lambda: receiver._server.active_associations, "it is there", 20)
-        (association,) = receiver._server.active_associations
+        wait_for(lambda: receiver._servers[0].active_associations, "it is there", 20)
+        (association,) = receiver._servers[0].active_associations
         reading = association.dul.socket
         wait_for(lambda: reading.idle_s() > 0.2, "it is idle", 20)
         reading._check_values(bytearray(value(1, COMMAND | LAST, store_command(b"1.2")) + value(1, LAST, b"x")))
