@@ -74,8 +74,8 @@ KINDS: Final[dict[str, Callable[[_Image, int], bytes]]] = {
 }
 
 
-def measure(receivers: dict[str, Callable[[Path], Iterator[Receiving]]]) -> None:
-    """Send every kind to every receiver and print the table."""
+def measure(receivers: dict[str, Callable[[Path], Iterator[Receiving]]]) -> int:
+    """Send every kind to every receiver and print the table; give the number of targets that were missed."""
     rows: list[tuple[object, ...]] = []
     with tempfile.TemporaryDirectory(prefix="ich-node-bench-") as name:
         for receiver, start in receivers.items():
@@ -91,7 +91,7 @@ def measure(receivers: dict[str, Callable[[Path], Iterator[Receiving]]]) -> None
                 time.sleep(1.0)
                 rows.append(_row(receiver, f"deflated, {_BOMB_BYTES // _MEBIBYTE} MiB", answers, watch.peak_mib()))
     head = ("Receiver", "Object", "Sent", "Success", "Other answers", "Peak MiB")
-    print_table(f"Damaged objects, {OBJECTS} of each kind, each in an association of its own", head, rows)
+    return print_table(f"Damaged objects, {OBJECTS} of each kind, each in an association of its own", head, rows)
 
 
 def _row(receiver: str, kind: str, answers: list[str], peak_mib: float) -> tuple[object, ...]:

@@ -11,8 +11,8 @@ from pathlib import Path
 MISSED = "**missed**"
 
 
-def print_table(title: str, head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print a Markdown table with aligned columns."""
+def print_table(title: str, head: Sequence[str], rows: Sequence[Sequence[object]]) -> int:
+    """Print a Markdown table with aligned columns; give the number of targets that were missed in it."""
     cells = [[str(cell) for cell in row] for row in (head, *rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
     lines = [
@@ -20,6 +20,7 @@ def print_table(title: str, head: Sequence[str], rows: Sequence[Sequence[object]
     ]
     rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
     print(f"\n{title}\n\n" + "\n".join([lines[0], rule, *lines[1:]]), flush=True)
+    return sum(MISSED in cell for row in cells for cell in row)
 
 
 def median_and_range(values: Sequence[float], digits: int = 1) -> str:

@@ -64,6 +64,11 @@ _CONFIGURED: Final = (
         _DEFAULT.receiver.maximum_object_mib,
     ),
     ("`receiver.maximum_associations`", "associations at the same time", _DEFAULT.receiver.maximum_associations),
+    (
+        "`receiver.maximum_associations_per_address`",
+        "of those, from one address; 0: three quarters",
+        _DEFAULT.receiver.maximum_associations_per_address,
+    ),
     ("`receiver.idle_timeout_s`", "time-out between messages (ARTIM apart), s", _DEFAULT.receiver.idle_timeout_s),
     ("`receiver.allow_any`", "anybody may send", str(_DEFAULT.receiver.allow_any).lower()),
     ("`receiver.accept`", "storage classes accepted: all, or CT only", _DEFAULT.receiver.accept),

@@ -47,9 +47,15 @@ class ReceiverSettings(Section):
     accept: Literal["all", "ct"] = "all"
     maximum_object_mib: Annotated[int, Field(ge=16, le=16384)] = 512
     maximum_associations: Annotated[int, Field(ge=1, le=200)] = 32
+    maximum_associations_per_address: Annotated[int, Field(ge=0, le=200)] = 0
     processes: Annotated[int, Field(ge=0, le=16)] = 0
     idle_timeout_s: PositiveSeconds = 60
     reserve_mib: Annotated[int, Field(ge=0)] = 1024
+
+    @property
+    def most_of_one_address(self) -> int:
+        """Associations that one address may have at once: three quarters of all, where the site does not say."""
+        return self.maximum_associations_per_address or max(1, self.maximum_associations * 3 // 4)
 
 
 class SeriesSettings(Section):

@@ -100,17 +100,27 @@ class Admission:
         self._waiting = threading.BoundedSemaphore(_WAITING_FOR_A_PLACE)
         self._closed = False
 
+    def limit_each_address(self, most: int) -> None:
+        """Serve no more associations of one address at once than these; before the processes part."""
+        self._places.limit_each_address(most)
+
+    def has_all_it_may(self, address: str) -> bool:
+        """Say whether an address has as many associations as one may have, in all processes."""
+        with self._lock:
+            return self._places.has_all_it_may(address)
+
     def __len__(self) -> int:
         """Count the associations in this process."""
         return len(self._served) + len(self._for_echo)
 
-    def admit(self, begin: Callable[[], Served], *, echo_alone: bool, known: bool) -> bool:
-        """Begin an association, unless the node is full.
+    def admit(self, begin: Callable[[], Served], *, echo_alone: bool, known: bool, address: str = "") -> bool:
+        """Begin an association, unless the node is full, or its address has as many as it may.
 
         Args:
             begin: makes and starts it.
             echo_alone: it proposes Verification and nothing else.
             known: it will be accepted; nobody has to make room for a stranger.
+            address: from which it comes. One that has as many as it may has to make room for itself.
 
         Returns:
             False where it is to be refused, for now.
@@ -119,7 +129,7 @@ class Admission:
         until = time.monotonic() + (_A_PLACE_S if may_wait else 0.0)
         try:
             while True:
-                if self._admit_now(begin, echo_alone=echo_alone, known=known):
+                if self._admit_now(begin, address, echo_alone=echo_alone, known=known):
                     return True
                 if self._closed or time.monotonic() >= until:
                     return False
@@ -128,14 +138,14 @@ class Admission:
             if may_wait:
                 self._waiting.release()
 
-    def _admit_now(self, begin: Callable[[], Served], *, echo_alone: bool, known: bool) -> bool:
+    def _admit_now(self, begin: Callable[[], Served], address: str, *, echo_alone: bool, known: bool) -> bool:
         with self._lock:
             if self._closed:
                 return False
             self._look()
-            place = self._places.take()
+            place = self._places.take(address)
             if place is None and known and not echo_alone:
-                place = self._make_room()
+                place = self._make_room(address)
             if place is not None:
                 self._begin_at(place, begin)
             elif echo_alone:
@@ -175,14 +185,16 @@ class Admission:
             else:
                 self._places.note_overdue(place, overdue_s)
 
-    def _make_room(self) -> int | None:
+    def _make_room(self, address: str) -> int | None:
         """Cut the one that stopped in a PDU for longest, else the one that is idle for longest, where that is long.
 
         Returns:
             Its place; None where there is none, or another process has to cut it first.
         """
-        elsewhere_s, there = self._places.longest_overdue_elsewhere()
-        longest = max(self._served, key=_overdue_s, default=None)
+        of = address if self._places.has_all_it_may(address) else None
+        elsewhere_s, there = self._places.longest_overdue_elsewhere(of)
+        here = [one for one, place in self._served.items() if of is None or self._places.is_of(place, of)]
+        longest = max(here, key=_overdue_s, default=None)
         overdue_s = 0.0 if longest is None else _overdue_s(longest)
         if max(overdue_s, elsewhere_s) <= 0.0:
             return None
@@ -190,9 +202,7 @@ class Admission:
             self._places.ask_to_leave(there)
             return None
         longest.cut()
-        place = self._served.pop(longest)
-        self._places.renew(place)
-        return place
+        return self._places.hand_over(self._served.pop(longest), address)
 
     def _admit_for_echo(self, begin: Callable[[], Served]) -> None:
         """Who came first goes first: an echo takes milliseconds."""

@@ -228,6 +228,7 @@ class Receiver:
             if processes > 1:
                 one.divide(processes, self._config.receiver.maximum_associations)
             one.share_with(servers[0])
+        servers[0].admission.limit_each_address(self._config.receiver.most_of_one_address)
         return servers
 
     def _listen(self, port: int, tls: Callable[[], ssl.SSLContext] | None) -> Server:

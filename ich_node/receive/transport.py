@@ -181,16 +181,26 @@ class ConnectionHandler(RequestHandler):
             say = log.info if isinstance(error, (ConnectionError, ssl.SSLEOFError)) else log.warning
             if self.server.repeats.is_first("connection closed", address):
                 say("connection closed: it asked for no association", address=address, why=reason(error))
+            if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
+                self.server.refused(address, reason(error))
             self.server.shutdown_request(self.request)
             return
         finally:
             self.server.lobby.leave(self.request)
         known = self.server.knows(asked, address, peer_certificate(self.request))
-        if not self.server.admission.admit(lambda: self._begin(asked.pdu), echo_alone=asked.echo_alone, known=known):
-            if self.server.repeats.is_first("association refused: all are in use", address):
-                log.warning("association refused: all are in use", address=address)
-            self.server.refused(address, "association refused: all are in use")
+        if not self.server.admission.admit(
+            lambda: self._begin(asked.pdu), echo_alone=asked.echo_alone, known=known, address=address
+        ):
+            self._tell_why_refused(address)
             self._refuse()
+
+    def _tell_why_refused(self, address: str) -> None:
+        if self.server.admission.has_all_it_may(address):
+            if self.server.repeats.is_first(why := "association refused: its address has all it may have", address):
+                log.warning("association refused: its address has all it may have", address=address)
+        elif self.server.repeats.is_first(why := "association refused: all are in use", address):
+            log.warning("association refused: all are in use", address=address)
+        self.server.refused(address, why)
 
     def _begin(self, asked: bytes) -> AssociationOfOurs:
         association = self._create_association()

@@ -88,7 +88,7 @@ def test_a_rejected_peer_stores_nothing(tmp_path: Path) -> None:
 
 def test_more_associations_than_allowed_are_told_to_try_again(tmp_path: Path) -> None:
     with (
-        running(tmp_path, receiver={"maximum_associations": 2}) as node,
+        running(tmp_path, receiver={"maximum_associations": 2, "maximum_associations_per_address": 2}) as node,
         association(node.port),
         association(node.port),
         association(node.port) as third,

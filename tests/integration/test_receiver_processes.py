@@ -33,7 +33,8 @@ HALF_A_MESSAGE = struct.pack(">BBL", 4, 0, 16_000) + bytes(1000)
 
 
 def receiver_in(folder: Path, **changes: object) -> NodeProcesses:
-    limits = {"processes": PROCESSES, "maximum_associations": MOST} | changes
+    limits = {"processes": PROCESSES, "maximum_associations": MOST, "maximum_associations_per_address": MOST}
+    limits |= changes
     return NodeProcesses(folder, settings(folder / "state", folder, receiver=limits), roles=("receive",))
 
 
@@ -67,18 +68,18 @@ def request() -> bytes:
     return asked.encode()
 
 
-def ask(node: NodeProcesses) -> tuple[socket.socket, bytes]:
+def ask(node: NodeProcesses, address: str = "127.0.0.1") -> tuple[socket.socket, bytes]:
     """Ask for an association; give the connection and the answer."""
-    peer = socket.create_connection(("127.0.0.1", node.port), 60)
+    peer = socket.create_connection(("127.0.0.1", node.port), 60, (address, 0))
     peer.sendall(request())
     return peer, peer.recv(4096)
 
 
-def hold(node: NodeProcesses, stack: ExitStack, number: int) -> list[socket.socket]:
+def hold(node: NodeProcesses, stack: ExitStack, number: int, address: str = "127.0.0.1") -> list[socket.socket]:
     """Hold so many associations; each has to be accepted."""
     held = []
     for _ in range(number):
-        peer, answer = ask(node)
+        peer, answer = ask(node, address)
         stack.enter_context(peer)
         assert answer[0] == ACCEPTED
         held.append(peer)
@@ -126,6 +127,20 @@ def test_the_limit_is_one_for_all_processes_and_each_does_its_part(node: NodePro
         assert all(is_released(one) for one in held)
         wait_for(lambda: is_served(node), "there are places again")
     all_are_free(node)
+
+
+def test_one_address_gets_three_quarters_of_the_places_and_others_the_rest(tmp_path: Path) -> None:
+    most, refused = MOST * 3 // 4, "association refused: its address has all it may have"
+    with receiver_in(tmp_path, maximum_associations_per_address=0) as node, ExitStack() as stack:
+        held = hold(node, stack, most)
+        peer, answer = ask(node)
+        stack.enter_context(peer)
+        assert answer == REJECTED_FOR_NOW
+        assert [line["address"] for line in events(node, refused)] == ["127.0.0.1"]
+        assert echo(node) == 0x0000, "who proposes Verification alone is let in"
+        hold(node, stack, MOST - most, "127.0.0.2")
+        assert is_released(held[0])
+        stack.enter_context(wait_for(lambda: served_again(node), "it has a place again"))
 
 
 def test_a_process_that_is_killed_takes_only_its_own_and_gives_its_places_back(node: NodeProcesses) -> None:

@@ -29,6 +29,7 @@ from ich_node.log import start_logging
 from ich_node.phantom import PhantomSettings, write_series
 from ich_node.records import Destination, StudySent, TlsFiles
 from ich_node.routing import destinations_for, secured
+from tests.auditing import recorded_in
 from tests.certificates import CLIENT_ALONE, SERVER_ALONE, Authority, Issued
 from tests.integration.receiving import Running, needs_dcmtk, running
 from tests.outbox import outbox, peer
@@ -232,6 +233,23 @@ def test_a_client_whose_certificate_is_not_good_gets_no_association(
         assert len(lines) == 1
         assert lines[0]["address"] == "127.0.0.1"
         assert why in lines[0]["why"]
+
+
+@leaks_a_socket
+def test_a_handshake_that_fails_is_in_the_audit_trail_and_one_that_was_left_is_not(
+    tmp_path: Path, authority: Authority, node: Issued
+) -> None:
+    with running(tmp_path, tls=tls_section(authority, node)) as receiving:
+        with socket.create_connection(("127.0.0.1", receiving.port), 30, ("127.0.0.3", 0)) as left:
+            left.shutdown(socket.SHUT_WR)
+            while left.recv(1024):  # an alert, and the end
+                pass
+        assert c_echo(receiving.port, client(authority, None), source="127.0.0.2") is None
+        (refused,) = wait_for(lambda: recorded_in(tmp_path, "Security Alert"), "it is recorded", 30)
+    assert (refused.types, refused.outcome) == (["Node Authentication"], "8")
+    assert refused.why == "TLS: peer did not return a certificate"
+    assert refused.participant("110153")["NetworkAccessPointID"] == "127.0.0.2"
+    assert len(recorded_in(tmp_path, "Security Alert")) == 1
 
 
 @leaks_a_socket

@@ -52,6 +52,23 @@ def test_a_place_is_taken_once_and_those_of_a_killed_process_are_free_again() ->
     assert places.take() is None
 
 
+def test_an_address_has_no_more_places_than_it_may_in_all_processes_that_live() -> None:
+    places = Places(4)
+    places.limit_each_address(3)
+    with another_process(lambda: [places.take("one") for _ in range(2)]):
+        assert places.take("one") is not None
+        assert places.take("one") is None
+        assert places.has_all_it_may("one")
+        last = places.take("another")
+        assert last is not None
+        places.give_back(last)
+        assert places.take("one") is None, "what it was refused is no place of its"
+    assert not places.has_all_it_may("one"), "who was killed has none"
+    assert None not in [places.take("one") for _ in range(2)]
+    assert places.take("one") is None
+    assert places.take("another") is not None
+
+
 def test_who_stalls_in_another_process_is_known_and_asked_to_leave() -> None:
     places = Places(2)
 
@@ -95,6 +112,19 @@ def test_an_admission_cuts_who_stalls_only_when_another_process_asks_for_his_pla
     counting.forget_ended()
     assert stalled.was_cut
     assert places.take() == 0
+
+
+def test_an_address_that_has_all_it_may_gets_only_its_own_cut() -> None:
+    counting = Admission(3)
+    counting.limit_each_address(1)
+    own, of_another = Stalled(), Stalled()
+    assert counting.admit(lambda: of_another, echo_alone=False, known=True, address="another")
+    assert counting.admit(lambda: own, echo_alone=False, known=True, address="one")
+    assert not counting.admit(Stalled, echo_alone=False, known=False, address="one"), "two of three are in use"
+    assert counting.admit(Stalled, echo_alone=True, known=False, address="one"), "an echo has a place of its own"
+    assert not own.was_cut
+    assert counting.admit(Stalled, echo_alone=False, known=True, address="one")
+    assert (own.was_cut, of_another.was_cut) == (True, False)
 
 
 def test_who_gets_no_thread_keeps_no_place() -> None:

@@ -7,7 +7,7 @@ import ssl
 import struct
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,8 @@ from ich_node.receive.admission import Admission, Lobby
 from ich_node.receive.negotiation import Negotiation
 from tests.running import leaks_a_socket, settings, wait_for
 
-ASSOCIATE_RQ, P_DATA = 1, 4
+ASSOCIATE_RQ, ASSOCIATE_AC, P_DATA = 1, 2, 4
+MIB = 1024 * 1024
 REJECTED_FOR_NOW = struct.pack(">BBLBBBB", 3, 0, 4, 0, 2, 3, 2)
 MOST = 4
 
@@ -35,6 +36,7 @@ MOST = 4
 @contextmanager
 def receiving(folder: Path, idle_timeout_s: float = 60.0, **changes: Any) -> Iterator[Receiver]:
     limits = {"allow_any": True, "reserve_mib": 0, "idle_timeout_s": idle_timeout_s, "maximum_associations": MOST}
+    limits["maximum_associations_per_address"] = MOST
     config = parse_config(settings(folder, folder, receiver=limits | changes))
     database = open_database(config.database_url)
     prepare_database(database, folder)
@@ -113,17 +115,51 @@ def test_who_does_not_ask_properly_is_cut(hasty_receiver: Receiver, sent: bytes)
 def test_bytes_that_trickle_do_not_move_the_deadline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transport, "REQUEST_S", 0.5)
     with receiving(tmp_path) as receiver, connect(receiver) as peer:
-        closed = threading.Event()
-        threading.Thread(target=lambda: is_closed(peer) and closed.set(), daemon=True).start()
         peer.sendall(struct.pack(">BBL", ASSOCIATE_RQ, 0, 60_000))
-        for _ in range(200):  # a minute and more of them, if nobody cut it
-            if closed.wait(0.1):
-                break
-            try:
-                peer.sendall(b"\0")
-            except OSError:
-                closed.set()
-        assert closed.is_set()
+        assert is_cut_while_bytes_trickle(peer)
+
+
+@leaks_a_socket
+def test_a_message_whose_bytes_trickle_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport, "PDU_S", 3.0)  # nothing is silent for that long
+    with receiving(tmp_path) as receiver, connect(receiver) as peer:
+        peer.sendall(whole_request())
+        assert peer.recv(4096)[0] == ASSOCIATE_AC
+        peer.sendall(struct.pack(">BBL", P_DATA, 0, 60_000))
+        assert is_cut_while_bytes_trickle(peer)
+
+
+def is_cut_while_bytes_trickle(peer: socket.socket) -> bool:
+    closed = threading.Event()
+    threading.Thread(target=lambda: is_closed(peer) and closed.set(), daemon=True).start()
+    for _ in range(200):  # many seconds, if nobody cut it
+        if closed.wait(0.1):
+            break
+        try:
+            peer.sendall(b"\0")
+        except OSError:
+            closed.set()
+    return closed.is_set()
+
+
+@leaks_a_socket
+@pytest.mark.parametrize("kind", [ASSOCIATE_RQ, P_DATA], ids=["a request", "a message"])
+def test_400_mib_that_are_announced_and_sent_are_cut_within_3_mib(receiver: Receiver, kind: int) -> None:
+    with connect(receiver) as peer:
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 * 1024)  # or what was never taken would count
+        if kind == P_DATA:
+            peer.sendall(whole_request())
+            assert peer.recv(4096)[0] == ASSOCIATE_AC
+        peer.sendall(struct.pack(">BBL", kind, 0, 400 * MIB))
+        assert taken_until_cut(peer, 400 * MIB) <= 3 * MIB
+
+
+def taken_until_cut(peer: socket.socket, most: int) -> int:
+    taken = 0
+    with suppress(ConnectionError):
+        while taken < most:
+            taken += peer.send(bytes(64 * 1024))
+    return taken
 
 
 @pytest.mark.parametrize("announced", [120_000, 400 * 1024 * 1024])
