@@ -81,7 +81,13 @@ def test_the_identifiers_are_read_from_the_data_set(syntax: str) -> None:
     ds = ct_slice(7)
     found = identify(memoryview(encoded(ds, syntax)), syntax)
     assert replace(found, acquired_at=None) == Identity(
-        ds.SOPClassUID, ds.SOPInstanceUID, ds.StudyInstanceUID, ds.SeriesInstanceUID, "CT", warnings=(), patient_id="PID0001"
+        ds.SOPClassUID,
+        ds.SOPInstanceUID,
+        ds.StudyInstanceUID,
+        ds.SeriesInstanceUID,
+        "CT",
+        warnings=(),
+        patient_id="PID0001",
     )
 
 
