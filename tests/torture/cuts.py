@@ -88,6 +88,13 @@ def record(server: ForkServer, folder: Path, studies: int = 3) -> Recording:
     return Recording(read_journal(folder / "journal"), node.state, node.witness, node.ports, tuple(node.studies))
 
 
+def _move(state: Path, was: Path) -> None:
+    """Say in ``installation.json`` that the node lives here now: else it takes itself for a copy, and rightly so."""
+    installation = state / "installation.json"
+    if installation.exists():
+        installation.write_bytes(installation.read_bytes().replace(str(was).encode(), str(state).encode()))
+
+
 class CutCampaign:
     """Cuts of one recording, one after the other: results name the PACS by its port."""
 
@@ -136,6 +143,7 @@ class CutCampaign:
         node = TorturedNode(self._server, folder / "node", folder / "witness", recording.ports)
         node.state.mkdir()
         cut(recording.records, at, node.state, recording.state, seed, counts)
+        _move(node.state, recording.state)
         begun = self._give_notes(node.witness, at)
         node.studies = [one for one in recording.studies if one.folder.name in begun]
         try:
