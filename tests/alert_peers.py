@@ -65,7 +65,8 @@ class _Mailbox:
         self.answer = "250 taken"
 
     async def handle_DATA(self, _server: Any, session: Any, envelope: Any) -> str:
-        self.heard.append({"text": envelope.content.decode("utf-8", "replace"), "user": str(session.auth_data or "")})
+        text, user = envelope.content.decode("utf-8", "replace"), str(session.auth_data or "")
+        self.heard.append({"text": text, "user": user, "to": ",".join(envelope.rcpt_tos)})
         return self.answer
 
 

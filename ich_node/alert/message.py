@@ -9,6 +9,7 @@ from typing import Final
 
 from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
+from pydicom.multival import MultiValue
 from pydicom.valuerep import PersonName
 
 from ich_node.errors import AlertRefused
@@ -223,7 +224,9 @@ def _issuer(dataset: Dataset, keyword: str) -> str:
     return _text(items[0], "LocalNamespaceEntityID") or _text(items[0], "UniversalEntityID")
 
 
-def _name_parts(value: PersonName | str | None) -> PersonNameParts:
+def _name_parts(value: MultiValue[PersonName] | PersonName | str | None) -> PersonNameParts:
+    if isinstance(value, MultiValue):  # of an image as it came: a backslash that does not belong there
+        value = next((one for one in value if one), None)
     if not value:
         return PersonNameParts()
     name = PersonName(value) if isinstance(value, str) else value

@@ -1,13 +1,18 @@
-"""Hostile text in every attribute that has room for text, through the whole node."""
+"""Hostile text in every attribute that has room for text, through the whole node; on a page; in a mail."""
 
 from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Iterator
+from email import message_from_string, policy
 from pathlib import Path
+from urllib.parse import quote
 
+import httpx
 import pydicom
 import pytest
+from lxml import html
 from pydicom import DataElement, Dataset, dcmread
 from pydicom.datadict import dictionary_VR
 from pydicom.tag import Tag
@@ -15,12 +20,18 @@ from rich.console import Console
 from sqlalchemy import text
 
 from ich_node.alert.templates import hl7_value
+from ich_node.alert_links import open_links
 from ich_node.cli.operate import show_status
 from ich_node.decode import DecoderPool
 from ich_node.log import _JsonLines
 from ich_node.pipeline import Model
+from tests.alert_peers import mail_server
+from tests.alerting import FINDING, AlertingSite, alerting_site
 from tests.corruption import NASTY
+from tests.integration.test_alert_links import PUBLIC_URL, sections_of, web
+from tests.integration.test_alerts import mail
 from tests.integration.test_worker import open_site
+from tests.running import NodeProcesses
 
 KEYWORDS = (
     "PatientName", "PatientID", "IssuerOfPatientID", "AccessionNumber", "StudyID", "StudyDescription",
@@ -74,6 +85,74 @@ def test_hostile_text_stays_text(
     lines = [_JsonLines("node").format(record) for record in caplog.records if record.name.startswith("ich_node")]
     assert lines
     assert not [line for line in lines if len(line) > 4096 or any(not 0x20 <= ord(one) < 0x7F for one in line)]
+
+
+@pytest.fixture
+def told(tmp_path: Path) -> Iterator[tuple[AlertingSite, list[dict[str, str]]]]:
+    """A site that has told of a study for each text, by mail with the patient in it; and the mails."""
+    with (
+        mail_server() as (port, mailbox),
+        alerting_site(
+            tmp_path / "state", web=web(), alert_hl7=[], alert_mail=[mail(port) | {"phi": True}],
+            alert_rule=[{"tell": ["mail"]}],
+        ) as site,
+    ):  # fmt: skip
+        for turn in range(len(NASTY)):
+            uid = site.box.add_study(finding=FINDING)
+            for path in (tmp_path / "state/results").glob("*.dcm"):
+                if dcmread(path, specific_tags=["StudyInstanceUID"]).StudyInstanceUID == uid:
+                    with_nasty_texts(path, turn)
+        site.tell(seconds=120)
+        yield site, mailbox.heard
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_hostile_text_of_a_study_makes_no_header_and_no_recipient_of_a_mail(
+    told: tuple[AlertingSite, list[dict[str, str]]],
+) -> None:
+    site, heard = told
+    assert {one.state for one in site.alerts()} == {"SENT"}
+    mails = [message_from_string(one["text"], policy=policy.default) for one in heard]
+    assert len(mails) == len(NASTY)
+    for one, received in zip(mails, heard, strict=True):
+        assert received["to"] == "ct@hospital.example"
+        assert sorted(one.keys()) == sorted(
+            ["Subject", "From", "To", "Date", "Message-ID", "Importance", "Auto-Submitted", "Content-Type",
+             "Content-Transfer-Encoding", "MIME-Version"]
+        )  # fmt: skip
+        assert one["Subject"] == "ICH node: a study is positive"
+        assert one.get_content_type() == "text/plain"
+    bodies = "".join(str(one.get_content()) for one in mails)
+    assert "Bcc: x@example.org" in bodies, "it was really there"
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_hostile_text_in_a_link_a_name_or_a_study_makes_no_markup_of_a_page(
+    told: tuple[AlertingSite, list[dict[str, str]]], tmp_path: Path
+) -> None:
+    site, _ = told
+    links = open_links(site.box.config)
+    assert links is not None
+    with (
+        NodeProcesses(tmp_path, sections_of(site), ["web"]),
+        httpx.Client(base_url=f"http://127.0.0.1:{site.box.config.web.port}", timeout=30) as browser,
+    ):
+        nothing = browser.get("/alerts/X").text
+        for nasty, alert in zip(NASTY, site.alerts(), strict=True):
+            asked = quote(nasty.encode(), safe="")
+            unknown = browser.get(f"/alerts/{asked}?token={asked}")
+            assert (unknown.status_code, unknown.text) == (404, nothing), "whatever was asked for is not repeated"
+            path = links.url(alert.identifier).removeprefix(PUBLIC_URL)
+            plain = html.fromstring(browser.get(path).text)
+            assert not [one for one in plain.itertext() if nasty[:8] in one], "of the study it shows no text"
+            page = html.fromstring(browser.post(path, data={"name": nasty}).text)
+            assert {one.tag for one in page.iter()} <= {one.tag for one in plain.iter()} | {"section", "strong"}
+            assert not [name for one in page.iter() for name in one.attrib if name.startswith("on")]
+            (by,) = (str(one.text) for one in page.iter("strong"))
+            (noted,) = (one for one in site.alerts() if one.identifier == alert.identifier)
+            assert by == noted.acknowledged_by, "read by a browser it is what was noted"
+            assert by.isprintable()
+            assert len(by) <= 64
 
 
 def _outside(folder: Path) -> set[Path]:
