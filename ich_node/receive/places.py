@@ -101,8 +101,14 @@ class Places:
         fcntl.lockf(self._file, fcntl.LOCK_UN, 1, place)
 
     def note_overdue(self, place: int, overdue_s: float) -> None:
-        """Let the other processes know for how long the association of a place may be asked to make room."""
-        self._overdue_since[place] = time.monotonic() - overdue_s if overdue_s > 0.0 else 0.0
+        """Let the other processes know for how long the association of a place may be asked to make room.
+
+        One that goes on meanwhile is not asked any more.
+        """
+        if overdue_s > 0.0:
+            self._overdue_since[place] = time.monotonic() - overdue_s
+        else:
+            self._overdue_since[place] = self._asked_to_leave[place] = 0.0
 
     def longest_overdue_elsewhere(self, address: str | None = None) -> tuple[float, int]:
         """Give seconds and place of the association in another process that is overdue for longest; 0 where none is.
