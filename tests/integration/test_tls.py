@@ -27,6 +27,7 @@ from ich_node.doctor import examine
 from ich_node.errors import ConfigError, DestinationUnavailable
 from ich_node.log import start_logging
 from ich_node.phantom import PhantomSettings, write_series
+from ich_node.receive.repeats import Repeats
 from ich_node.records import Destination, StudySent, TlsFiles
 from ich_node.routing import destinations_for, secured
 from tests.auditing import recorded_in
@@ -42,6 +43,12 @@ needs_openssl = pytest.mark.skipif(OPENSSL is None, reason="openssl is absent")
 TLS_1_2, TLS_1_3 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 REJECTED_CALLING = (1, 1, 3)
 """Permanent, by the user, calling AE title not recognized (PS3.8 9.3.4)."""
+
+
+@pytest.fixture(autouse=True)
+def _every_refusal_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one address the log tells once a minute."""
+    monkeypatch.setattr(Repeats, "is_first", lambda *_: True)
 
 
 @pytest.fixture(scope="module")
