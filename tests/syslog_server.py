@@ -49,6 +49,7 @@ class SyslogServerProcess:
         server.cert_chain_pems[0].write_to_path(str(self.folder / "server.pem"))
         client = self.authority.issue_cert("ich-node.example")
         client.private_key_pem.write_to_path(str(self.folder / "client.key"))
+        (self.folder / "client.key").chmod(0o600)
         client.cert_chain_pems[0].write_to_path(str(self.folder / "client.pem"))
         mode = "x509/certvalid" if self.mutual else "anon"
         text = _CONFIGURATION.format(folder=self.folder, port=self.port, mode=mode)

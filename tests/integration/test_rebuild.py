@@ -27,7 +27,7 @@ from ich_node.database import (
     StudyRow,
     open_database,
 )
-from ich_node.errors import AlreadyRunning, StartError
+from ich_node.errors import AlreadyRunning, ConfigError, StartError
 from ich_node.job_queue.legal_holds import place_hold, save_holds
 from ich_node.job_queue.retention import forget_expired_images
 from ich_node.pacs import SmallPacs, send_study
@@ -202,7 +202,7 @@ def test_a_node_does_not_start_on_what_its_database_knew_once(site: Site) -> Non
     with site.node() as node:
         send(node, site.head()[1])
     site.lose_the_database()
-    with pytest.raises(StartError, match=r"the database is gone.*ich-node rebuild"), site.node():
+    with pytest.raises(ConfigError, match=r"the database is empty.*ich-node rebuild"), site.node():
         pass
     site.rebuild()
     with site.node() as node:
