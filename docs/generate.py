@@ -31,7 +31,8 @@ from ich_node import (
 )
 from ich_node.audit import events as audit_events
 from ich_node.config import Config
-from ich_node.receive import negotiation, scp, statuses, transport
+from ich_node.receive import negotiation, statuses, transport
+from ich_node.receive.scp import receiver
 from ich_node.records import ANALYSED_SOP_CLASSES, FAILURE_REASONS, HEMORRHAGE_CLASSES, Presence, Triage
 from ich_node.report import codes, content, structured_report
 
@@ -133,7 +134,7 @@ def defaults() -> str:
     rows.append(("fixed", "from the connection to its whole association request, s", f"{transport.REQUEST_S:g}"))
     rows.append(("fixed", "without a byte in the middle of a PDU, s", f"{transport.PDU_S:g}"))
     rows.append(("fixed", "longest PDU that is read, KiB", transport.LONGEST_PDU // 1024))
-    rows.append(("fixed", "time-out of a release or abort (ARTIM), s", f"{scp._ASSOCIATION_TIMEOUT_S:g}"))
+    rows.append(("fixed", "time-out of a release or abort (ARTIM), s", f"{receiver.ASSOCIATION_TIMEOUT_S:g}"))
     return _table(("Key", "Meaning", "Default"), rows)
 
 

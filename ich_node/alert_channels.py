@@ -10,8 +10,9 @@ from urllib.parse import urlsplit
 from ich_node.alert import AlertMessage, ChannelPatience, HL7Channel, MailChannel, WebhookChannel, check_template
 from ich_node.alert.templates import HL7_TEMPLATE, MAIL_TEMPLATE
 from ich_node.config import Config, HL7ChannelSettings, MailChannelSettings, WebhookChannelSettings
+from ich_node.credentials import is_credential
 from ich_node.errors import ConfigError, SecretFileError
-from ich_node.secret_files import check_private, is_credential, read_secret
+from ich_node.secret_files import check_private, read_secret
 
 _SHORTEST_SECRET: Final = 16
 """Bytes; a shorter key of an HMAC is guessed too easily."""

@@ -71,7 +71,7 @@ def measure_by_no_clock() -> None:
     pynetdicom 3.0.4 takes the wall clock (``timer.Timer``): set forward it would end every association, set back it
     would keep those that are idle for as long.
     """
-    pynetdicom_timer.time = SimpleNamespace(time=time.monotonic)  # type: ignore[assignment, attr-defined]
+    pynetdicom_timer.time = SimpleNamespace(time=time.monotonic)  # type: ignore[assignment, attr-defined]  # in its module alone
 
 
 def _application_entity(ae_title: str, patience: Patience) -> AE:

@@ -31,6 +31,7 @@ class Verdict(Enum):
 class StoreOutcome:
     """The answer to one C-STORE."""
 
+    sop_class_uid: str
     sop_instance_uid: str
     dimse_status: int
     verdict: Verdict
@@ -70,7 +71,7 @@ def store(association: Association, objects: Sequence[DeliveryObject], *, urgent
     status = answer.get("Status")
     if status is None:
         raise DestinationUnavailable("the destination aborted or did not answer the C-STORE in time")
-    return StoreOutcome(chosen.sop_instance_uid, int(status), judge(int(status)))
+    return StoreOutcome(chosen.sop_class_uid, chosen.sop_instance_uid, int(status), judge(int(status)))
 
 
 def echo(destination: Destination, ae_title: str, patience: Patience) -> None:

@@ -144,10 +144,8 @@ class Deliverer:
                 _log_failure(delivery, state, str(error))
 
     def _send(self, association: Association, delivery: Delivery) -> None:
-        subject, peer = (
-            read_subject(delivery.objects[0].path),
-            Peer(delivery.destination.ae_title, delivery.destination.host),
-        )
+        subject = read_subject(delivery.objects[0].path)
+        peer = Peer(delivery.destination.ae_title, delivery.destination.host)
         self._transfers.begin(association, peer, subject)
         reach("delivery-before-send")
         try:
@@ -164,10 +162,7 @@ class Deliverer:
             reach("delivery-stored")
             says = _OUTCOMES[outcome.verdict]
             why = "" if says is Outcome.SUCCESS else f"status 0x{outcome.dimse_status:04X}"
-            (sop_class,) = {
-                one.sop_class_uid for one in delivery.objects if one.sop_instance_uid == outcome.sop_instance_uid
-            }
-            self._transfers.count(association, peer, subject, sop_class, held=True, outcome=says, why=why)
+            self._transfers.count(association, peer, subject, outcome.sop_class_uid, held=True, outcome=says, why=why)
             self._note(delivery, outcome)
             reach("delivery-noted")
 

@@ -18,6 +18,7 @@ from ich_node.audit.stored import FOLDER, count_unsent
 from ich_node.audit.syslog import SyslogConnection, SyslogServer
 from ich_node.certificates import faults_of, read_own_certificate
 from ich_node.config import Config
+from ich_node.credentials import is_credential
 from ich_node.database import open_database, prepare_database
 from ich_node.deliver import echo
 from ich_node.durable import write_durably
@@ -26,7 +27,7 @@ from ich_node.model.memory import demand_not_older
 from ich_node.pipeline import open_model
 from ich_node.records import Destination, TlsFiles
 from ich_node.routing import calls_by_tls, configured_destinations, pacs_to_ask
-from ich_node.secret_files import check_private, is_credential
+from ich_node.secret_files import check_private
 from ich_node.state_folder import make_state_folder
 from ich_node.storage_commitment import check_commitment
 

@@ -26,7 +26,7 @@ def write_durably(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
         StorageFailed: the disk failed. Never tried again here: an fsync that comes after may not tell of it.
     """
     part = path.with_suffix(PART_SUFFIX)
-    with _troubles_are_named():
+    with troubles_are_named():
         try:
             _write_part(part, pieces)
             part.rename(path)
@@ -48,7 +48,7 @@ def replace_durably(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
         StorageFailed: the disk failed.
     """
     part = path.with_suffix(PART_SUFFIX)
-    with _troubles_are_named():
+    with troubles_are_named():
         part.unlink(missing_ok=True)
         try:
             _write_part(part, pieces)
@@ -71,7 +71,15 @@ def _write_part(part: Path, pieces: Iterable[bytes | memoryview]) -> None:
 
 
 @contextmanager
-def _troubles_are_named() -> Iterator[None]:
+def troubles_are_named() -> Iterator[None]:
+    """Name what the system says of a disk that takes no more.
+
+    Raises:
+        SpoolFull: there is no room.
+        SpoolReadOnly: the disk is mounted read-only.
+        StorageFailed: the disk failed.
+        OSError: anything else.
+    """
     try:
         yield
     except OSError as error:

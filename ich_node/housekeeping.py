@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_MISSED, JobExecutionEvent
+from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from ich_node.audit import open_trail
@@ -41,6 +42,7 @@ from ich_node.tls import log_state
 
 _STRAY_AGE_S = 3600.0
 _SILENCE_S = 600.0
+_JOBS_AT_ONCE = 2
 _MEBIBYTE = 1024 * 1024
 
 log = EventLog("housekeeping")
@@ -50,7 +52,10 @@ log = EventLog("housekeeping")
 def start_housekeeping(config: Config, database: Database) -> Iterator[BackgroundScheduler]:
     """Run the jobs in the background until the block ends. A missed run is made up once, not many times."""
     scheduler = BackgroundScheduler(
-        timezone="UTC", job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": 3600}
+        timezone="UTC",
+        # few threads: each keeps a database connection and memory of its own for good
+        executors={"default": ThreadPoolExecutor(_JOBS_AT_ONCE)},
+        job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": 3600},
     )
     scheduler.add_listener(_on_trouble, EVENT_JOB_ERROR | EVENT_JOB_MISSED)
     jobs: list[tuple[Callable[[Config, Database], object], int]] = [

@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import os
-import struct
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from ipaddress import ip_network
 from pathlib import Path
 from typing import Final
 
 import pydicom
 
-from ich_node.config import Config, PeerSettings
+from ich_node.config import Config
 from ich_node.database import (
     Database,
     check_integrity,
@@ -48,10 +46,9 @@ from ich_node.job_queue.rebuilding import (
     rejection_candidates,
 )
 from ich_node.job_queue.retention import REBUILT
-from ich_node.receive.data_set import identify
-from ich_node.receive.entry import READ_SOP_CLASSES, Kept, describe
-from ich_node.receive.nesting import RefusedDataSet
-from ich_node.receive.spool import Spool, source_ae_title, split_file
+from ich_node.receive.entry import READ_SOP_CLASSES, describe_file
+from ich_node.receive.spool import Spool
+from ich_node.receive.statuses import RefusedDataSet
 from ich_node.records import REPORT_KIND, Destination, StudySent
 from ich_node.report.saved_results import SavedResult, read_result
 from ich_node.role_lock import holding_the_folder
@@ -191,27 +188,16 @@ def _enter_images(config: Config, database: Database, done: Rebuilt) -> None:
 
 def _read_image(config: Config, path: str) -> FoundImage | None:
     """Read one file of the spool; None where it is damaged."""
-    place = config.state_directory / path
     try:
-        part10 = place.read_bytes()
-        syntax, encoded = split_file(part10)
-        identity = identify(encoded, syntax)
-        sender = source_ae_title(part10)
-    except (RefusedDataSet, ValueError, struct.error, OSError):
+        received = describe_file(config, path)
+        received_at = _received_at(config.state_directory / path)
+    except (RefusedDataSet, OSError):
         return None
-    kept = Kept(path, hashlib.sha256(encoded).hexdigest(), len(encoded), syntax)
-    received = describe(config, identity, kept, sender, _address_of(config.peer, sender))
-    return FoundImage(received, _received_at(place), identity.sop_class_uid in READ_SOP_CLASSES)
+    return FoundImage(received, received_at, received.sop_class_uid in READ_SOP_CLASSES)
 
 
 def _received_at(path: Path) -> float:
     return path.stat().st_mtime
-
-
-def _address_of(peers: Sequence[PeerSettings], ae_title: str) -> str:
-    """Give an address from which a peer sends, so that its own rules hold; empty where its title does not tell."""
-    fitting = [peer for peer in peers if peer.ae_title == ae_title]
-    return str(ip_network(fitting[0].address, strict=False).network_address) if len(fitting) == 1 else ""
 
 
 def _studies(state: Path, results: Sequence[SavedResult]) -> Iterator[FoundStudy]:

@@ -1,52 +1,21 @@
-"""Files that hold a secret, or that the node's trust rests on: read only where nobody else can read or change them.
-
-A name ``credential:NAME`` stands for a credential that systemd hands to the unit (``LoadCredential=`` of
-systemd.exec(5)).
-"""
+"""Files that hold a secret, or that the node's trust rests on: read only where nobody else can read or change them."""
 
 from __future__ import annotations
 
 import os
-import re
 import secrets
 import stat
 from pathlib import Path
 from typing import Final
 
+from ich_node.credentials import secret_path
 from ich_node.durable import sync_directory
 from ich_node.errors import SecretFileError
-
-CREDENTIAL: Final = "credential:"
-_CREDENTIALS_DIRECTORY: Final = "CREDENTIALS_DIRECTORY"
-_CREDENTIAL_NAME: Final = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9_.-]{1,200}")
 
 _MORE_THAN_0640: Final = 0o037
 _CHANGED_BY_OTHERS: Final = 0o022
 _LARGEST_BYTES: Final = 1024 * 1024
 _KEY_BYTES: Final = 32
-
-
-def is_credential(path: Path | str) -> bool:
-    """Say whether a name stands for a credential of the unit."""
-    return str(path).startswith(CREDENTIAL)
-
-
-def secret_path(path: Path | str) -> Path:
-    """Give the file behind a name of the configuration.
-
-    Raises:
-        SecretFileError: the unit was given no such credential.
-    """
-    if not is_credential(path):
-        return Path(path)
-    name = str(path).removeprefix(CREDENTIAL)
-    if not _CREDENTIAL_NAME.fullmatch(name):
-        raise SecretFileError(path, "a credential's name has letters, digits, -, _ and . only")
-    directory = os.environ.get(_CREDENTIALS_DIRECTORY)
-    found = Path(directory, name) if directory else None
-    if found is None or not found.exists():
-        raise SecretFileError(path, f"this unit was given no such credential; LoadCredential={name}:FILE in a drop-in")
-    return found
 
 
 def read_secret(path: Path | str) -> bytes:

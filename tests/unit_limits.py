@@ -4,8 +4,8 @@
 
 Of the unit's directives these are set as systemd sets them: SystemCallFilter, MemoryDenyWriteExecute,
 RestrictAddressFamilies, RestrictNamespaces (system calls, by libseccomp), CapabilityBoundingSet, NoNewPrivileges,
-LimitNOFILE, LimitCORE, UMask, ProcSubset, PrivateNetwork and InaccessiblePaths. It needs root, and ends with 77 where
-something of it cannot be had.
+LimitNOFILE, LimitCORE, UMask, Environment, ProcSubset, PrivateNetwork and InaccessiblePaths. It needs root, and ends
+with 77 where something of it cannot be had.
 """
 
 from __future__ import annotations
@@ -138,6 +138,8 @@ def main(unit: Path, command: list[str]) -> None:
     for name, value in directives(unit):
         of.setdefault(name, []).append(value)
     allowed = allowed_calls(of["SystemCallFilter"])  # asks systemd-analyze, which would not run under what follows
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", "")
+    os.environ.update(one.replace("%b", boot).split("=", 1) for one in of.get("Environment", ()))
     try:
         isolate(of)
     except OSError as error:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
+
+from filelock import FileLock
 
 from ich_node.audit.message import Thing, resource
 from ich_node.config import Config
@@ -29,8 +30,7 @@ def note_configuration(directory: Path, config: Config) -> Thing | None:
     """
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with (directory / _LOCK).open("ab") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with FileLock(directory / _LOCK):
             return _compare(directory / _LAST, config)
     except (OSError, IchNodeError) as error:
         log.error("the configuration cannot be compared with the last one", error)

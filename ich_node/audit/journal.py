@@ -15,6 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -140,10 +141,8 @@ class Journal:
     def _give_up_file(self) -> None:
         """Cut a half-written record off, where that can be done."""
         if self._descriptor is not None:
-            try:
+            with suppress(OSError):
                 os.ftruncate(self._descriptor, self._size)
-            except OSError:
-                return
 
     # --------------------------------------------------------------------------------------------- syncing
 

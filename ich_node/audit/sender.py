@@ -23,6 +23,7 @@ from typing import Final
 from ich_node.audit.stored import FOLDER, audit_files, read_positions, read_records, write_positions
 from ich_node.audit.syslog import SyslogConnection, SyslogServer
 from ich_node.config import Config
+from ich_node.credentials import secret_path_or_name
 from ich_node.errors import ConfigError, IchNodeError, SecretFileError
 from ich_node.log import EventLog
 from ich_node.secret_files import check_private
@@ -169,7 +170,7 @@ def server_of(config: Config) -> SyslogServer | None:
         return None
 
     def file(name: str) -> Path | None:
-        return Path(name) if name else None
+        return secret_path_or_name(name) if name else None
 
     return SyslogServer(
         settings.host,

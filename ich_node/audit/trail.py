@@ -16,11 +16,11 @@ from ich_node.audit.changes import note_configuration
 from ich_node.audit.events import Peer
 from ich_node.audit.journal import Journal
 from ich_node.audit.message import NONE, Action, AuditMessage, Outcome, Participant, Subject, Thing, resource
-from ich_node.audit.repeats import Repeats
 from ich_node.audit.stored import FOLDER
 from ich_node.audit.subject import read_object
 from ich_node.audit.syslog import format_message
 from ich_node.config import Config
+from ich_node.repeats import Kind, Repeats
 
 _FAILURES: Final = (Outcome.MINOR, Outcome.SERIOUS, Outcome.MAJOR)
 
@@ -112,17 +112,17 @@ class AuditTrail:
         Args:
             why: in our words.
         """
-        kind = (address, why, calling_ae_title, called_ae_title)
-        if self._journal is not None and (count := self._refusals.count(kind)):
-            self._record_refusal(kind, count)
+        kind = (why, address, calling_ae_title, called_ae_title)
+        if self._journal is not None and (times := self._refusals.count(*kind)):
+            self._record_refusal(kind, times)
 
     def _record_refusals_left(self) -> None:
-        for kind, count in self._refusals.left().items():
-            self._record_refusal(kind, count)
+        for kind, times in self._refusals.left():
+            self._record_refusal(kind, times)
 
-    def _record_refusal(self, kind: object, count: int) -> None:
-        address, why, calling, called = kind if isinstance(kind, tuple) else (NONE, f"refused: {kind}", "", "")
-        details = {"Calling AE title": calling, "Called AE title": called, "Times": str(count)}
+    def _record_refusal(self, kind: Kind, times: int) -> None:
+        why, address, calling, called = kind
+        details = {"Calling AE title": calling, "Called AE title": called, "Times": str(times)}
         subject = events.node(address, **{name: text for name, text in details.items() if text})
         peer = Peer(calling, address).as_participant(codes.SOURCE_ROLE, is_requestor=False)
         self.record(
@@ -154,7 +154,7 @@ class AuditTrail:
 
     def page_viewed(self, subject: Subject, alert: str, address: str) -> None:
         """Somebody looked at the page of an alert; who looks again within a minute counts once."""
-        if self._views.count((address, alert)):
+        if self._views.count(address, alert):
             who = Participant("somebody with the link", True, address=address)
             self.record(events.instances_accessed(Action.READ, (who, self.process), subject, Alert=alert))
 

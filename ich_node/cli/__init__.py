@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from ich_node import __version__
-from ich_node.cli import alerts, audit, installation, legal_hold, node, operate, study
+from ich_node.cli import alerts, audit, installation, legal_hold, node, operate, status, study
 from ich_node.errors import AlreadyRunning, ConfigError, IchNodeError, ModelError
 from ich_node.log import silence_libraries
 
@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = build_parser().parse_args(arguments)
     silence_libraries()
     try:
-        status: int = options.run(options)
+        exit_status: int = options.run(options)
     except (ConfigError, ModelError, AlreadyRunning) as error:
         sys.stderr.write(f"ich-node: {error}\n")
         return EXIT_CONFIGURATION
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_FAILURE
     except KeyboardInterrupt:
         return 130
-    return status
+    return exit_status
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -42,6 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"ich-node {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     node.add_commands(commands)
+    status.add_command(commands)
     operate.add_commands(commands)
     alerts.add_commands(commands)
     installation.add_commands(commands)

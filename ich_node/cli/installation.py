@@ -35,6 +35,6 @@ def _installation(options: argparse.Namespace) -> int:
     since = datetime.fromtimestamp(installation.created_at).astimezone()
     sys.stdout.write(f"{installation.installation_uid}\nsince {since:%Y-%m-%d %H:%M}, in {installation.directory}\n")
     if options.new or options.here:
-        audit_command(config, "installation --new" if options.new else "installation --here")
+        audit_command(config, "installation-new" if options.new else "installation-here")
         sys.stdout.write("restart the node: its processes read this when they start\n")
     return 0

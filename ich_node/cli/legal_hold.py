@@ -8,6 +8,7 @@ import sys
 from datetime import datetime
 
 from ich_node.cli.node import Commands, audit_command, open_queue, read_config, with_config
+from ich_node.cli.terminal import printable
 
 _LONGEST_NAME = 64
 
@@ -42,13 +43,13 @@ def _set(options: argparse.Namespace) -> int:
     if not options.reason.strip():
         sys.stderr.write("ich-node legal-hold set: the reason is empty\n")
         return 2
-    reason = _printable(options.reason.strip())
+    reason = printable(" ".join(options.reason.split()))
     config = read_config(options)
     database = open_queue(config)
     placed = place_hold(database, options.uid, reason, _who(options))
     if placed:
         save_holds(database, config.state_directory)
-        audit_command(config, "legal-hold set", options.uid, reason=reason, by=_who(options))
+        audit_command(config, "legal-hold-set", options.uid, Reason=reason, By=_who(options))
     nothing = "no such study here, or it is held already: ich-node legal-hold list"
     sys.stdout.write("held: nothing of it is deleted\n" if placed else f"{nothing}\n")
     return 0 if placed else 1
@@ -62,7 +63,7 @@ def _lift(options: argparse.Namespace) -> int:
     lifted = lift_hold(database, options.uid, _who(options))
     if lifted:
         save_holds(database, config.state_directory)
-        audit_command(config, "legal-hold lift", options.uid, by=_who(options))
+        audit_command(config, "legal-hold-lift", options.uid, By=_who(options))
     sys.stdout.write("lifted: its days count again\n" if lifted else "this study is not held\n")
     return 0 if lifted else 1
 
@@ -78,13 +79,8 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _who(options: argparse.Namespace) -> str:
-    return _printable(options.by or getpass.getuser())[:_LONGEST_NAME]
+    return printable(" ".join((options.by or getpass.getuser()).split()))[:_LONGEST_NAME]
 
 
 def _day(at: float) -> str:
     return f"{datetime.fromtimestamp(at).astimezone():%d %b %Y %H:%M}"
-
-
-def _printable(text: str) -> str:
-    """Leave out what a terminal would obey."""
-    return "".join(sign if sign.isprintable() else " " for sign in text)

@@ -132,6 +132,7 @@ def _decode_nothing() -> None:
 def _check_config(options: argparse.Namespace) -> int:
     from ich_node.alert_channels import channel_places, make_channels, without_credentials
     from ich_node.audit.sender import check_server
+    from ich_node.credentials import is_credential
     from ich_node.web.certificate import check_certificate, key_is_credential
 
     path = find_config(options.config)
@@ -144,8 +145,9 @@ def _check_config(options: argparse.Namespace) -> int:
         check_certificate(config, path)
     for warning in _check_tls(config, path):
         sys.stdout.write(f"{path}: warning: {warning}\n")
-    check_server(config, path)
-    later = len(channels) - len(looked_at) + key_is_credential(config)
+    if not is_credential(config.audit.client_key):
+        check_server(config, path)
+    later = len(channels) - len(looked_at) + key_is_credential(config) + is_credential(config.audit.client_key)
     sys.stdout.write(
         f"{path}: no faults; {config.node.ae_title} on {_ports(config)}, {len(config.peer)} peers, "
         f"{len(config.destination)} destinations, {len(channels)} alert channels\n"

@@ -17,3 +17,8 @@ def printable(text: str) -> str:
 def plain(text: str) -> str:
     """Show a text of others in a table or line of ours: what is printable of it, and none of it as markup."""
     return escape(printable(text))
+
+
+def deliveries_in_words(count: int) -> str:
+    """Count deliveries."""
+    return "1 delivery" if count == 1 else f"{count} deliveries"

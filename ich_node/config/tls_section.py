@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
 from ich_node.config.values import Section
+from ich_node.credentials import is_credential, secret_path_or_name
 from ich_node.records import TlsFiles
-
-CREDENTIALS: Final = "$CREDENTIALS_DIRECTORY"
-"""Where systemd puts what ``LoadCredential=`` names; each unit has a folder of its own."""
 
 
 class TlsSettings(Section):
@@ -41,8 +37,8 @@ class TlsSettings(Section):
         """Certificate, key and whom we trust; None without TLS."""
         if not self.certificate:
             return None
-        crl = _path(self.crl_file) if self.crl_file else None
-        return TlsFiles(_path(self.certificate), _path(self.key), _path(self.ca_file), crl)
+        named = (self.certificate, self.key, self.ca_file, *filter(None, [self.crl_file]))
+        return TlsFiles(*map(secret_path_or_name, named))
 
     @property
     def files_of_the_receiver(self) -> TlsFiles | None:
@@ -52,8 +48,7 @@ class TlsSettings(Section):
     @property
     def is_elsewhere(self) -> bool:
         """Say whether files are a unit's credentials and this process has none."""
-        named = (self.certificate, self.key, self.ca_file, self.crl_file)
-        return CREDENTIALS[1:] not in os.environ and any(one.startswith(CREDENTIALS) for one in named)
+        return self.files is not None and any(is_credential(path) for path in self.files.paths)
 
     @property
     def plain_is_open(self) -> bool:
@@ -89,8 +84,3 @@ def _numbered(values: dict[str, Any], name: str) -> Iterator[tuple[str, dict[str
     for number, table in enumerate(tables if isinstance(tables, list) else []):
         if isinstance(table, dict):
             yield f"{name}.{number}", table
-
-
-def _path(text: str) -> Path:
-    folder = os.environ.get(CREDENTIALS[1:])
-    return Path(text.replace(CREDENTIALS, folder, 1) if folder and text.startswith(CREDENTIALS) else text)

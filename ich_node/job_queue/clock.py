@@ -8,6 +8,7 @@ is set forward closes no series early, takes no lease from its holder, and delet
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -36,6 +37,8 @@ from ich_node.records import AlertState, DeliveryState, InstanceState, SeriesSta
 
 STEP_S: Final = 2.0
 """Less is a leap second, or a clock that is being slewed."""
+_BOOT_VARIABLE: Final = "ICH_NODE_BOOT_ID"
+"""Set by the units (%b of systemd.unit(5)), whose sandbox hides the file."""
 _BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
 _UNKNOWN: Final = "unknown"
 _RECENT_S: Final = 86400.0
@@ -197,6 +200,7 @@ def _offset_s() -> float:
 
 def _boot() -> str:
     try:
-        return _BOOT.read_text().strip()
+        boot = os.environ.get(_BOOT_VARIABLE) or _BOOT.read_text()
     except OSError:  # a sandbox hides it: no step can be told from a new boot, and nothing is shifted
         return _UNKNOWN
+    return boot.strip().replace("-", "")

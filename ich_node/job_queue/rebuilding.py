@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -123,8 +124,8 @@ def count_series(database: Database) -> tuple[int, dict[str, int]]:
 
 def gather_into_one_file(database: Database) -> None:
     """Bring what is in the write-ahead log into the database's file, so that it can be renamed alone."""
-    with database.engine.connect() as connection:
-        connection.connection.driver_connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # type: ignore[union-attr]
+    with closing(database.engine.raw_connection()) as connection:
+        connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def rejection_candidates(database: Database) -> list[str]:

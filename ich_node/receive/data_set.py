@@ -22,7 +22,8 @@ from pydicom.uid import UID
 
 from ich_node.receive import statuses
 from ich_node.receive.acquisition import ACQUISITION_KEYWORDS, acquired_at
-from ich_node.receive.nesting import Budget, RefusedDataSet, SequenceWalk
+from ich_node.receive.nesting import Budget, SequenceWalk
+from ich_node.receive.statuses import RefusedDataSet
 from ich_node.records import ANALYSED_SOP_CLASSES
 
 _UID: Final = re.compile(r"[0-9.]{1,64}")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from ipaddress import ip_network
 from typing import Final
 
-from ich_node.config import Config
-from ich_node.receive.data_set import Identity
+from ich_node.config import Config, PeerSettings
+from ich_node.receive.data_set import Identity, identify
+from ich_node.receive.spool import source_ae_title, split_file
 from ich_node.records import ANALYSED_SOP_CLASSES, KEY_OBJECT_SELECTION_STORAGE, ReceivedInstance
 from ich_node.routing import is_old, priority_of
 
@@ -51,3 +55,26 @@ def describe(
         acquired_at=identity.acquired_at,
         station_name=identity.station_name,
     )
+
+
+def describe_file(config: Config, path: str) -> ReceivedInstance:
+    """Say what is entered of an object of which nothing is left but its file.
+
+    Args:
+        path: relative to the state folder.
+
+    Raises:
+        RefusedDataSet: the file is damaged.
+        OSError: it cannot be read.
+    """
+    part10 = (config.state_directory / path).read_bytes()
+    syntax, encoded = split_file(part10)
+    identity, sender = identify(encoded, syntax), source_ae_title(part10)
+    kept = Kept(path, hashlib.sha256(encoded).hexdigest(), len(encoded), syntax)
+    return describe(config, identity, kept, sender, _address_of(config.peer, sender))
+
+
+def _address_of(peers: Sequence[PeerSettings], ae_title: str) -> str:
+    """Give an address from which a peer sends, so that its own rules hold; empty where its title does not tell."""
+    fitting = [peer for peer in peers if peer.ae_title == ae_title]
+    return str(ip_network(fitting[0].address, strict=False).network_address) if len(fitting) == 1 else ""

@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
@@ -21,7 +21,8 @@ from pynetdicom.dul import DULServiceProvider
 from pynetdicom.events import EVT_CONN_CLOSE, trigger
 from pynetdicom.pdu_primitives import P_DATA
 
-from ich_node.errors import SpoolFull
+from ich_node.durable import troubles_are_named
+from ich_node.errors import SpoolFull, SpoolReadOnly, StorageFailed
 from ich_node.log import EventLog
 from ich_node.receive.waiting import Messages
 
@@ -46,12 +47,13 @@ class IncomingDataSet(BytesIO):
         self._reserve_bytes = reserve_bytes
         self._file: BinaryIO | None = None
         self.size = 0
-        self._full = False
+        self._trouble: SpoolFull | SpoolReadOnly | StorageFailed | None = None
+        """Why the rest of it is not kept."""
         self._looked_at = 0
         self.may_be_long = False
 
     def write(self, piece: Any) -> int:
-        """Add what came. Where the disk is full the rest is counted and not kept; `check_kept` says so.
+        """Add what came. Where the disk takes no more the rest is counted and not kept; `check_kept` says so.
 
         Raises:
             OSError: it is longer than the data set of such a message may be.
@@ -61,9 +63,9 @@ class IncomingDataSet(BytesIO):
             if not self.may_be_long:
                 raise OSError("the data set of a message is longer than allowed")
             self._keep(self._move_to_file)
-        if self._file is None:
-            return super().write(piece) if not self._full else len(piece)
-        if not self._full:
+        if self._trouble is None:
+            if self._file is None:
+                return super().write(piece)
             self._keep(lambda: self._append(piece))
         return len(piece)
 
@@ -72,24 +74,24 @@ class IncomingDataSet(BytesIO):
 
         Raises:
             SpoolFull: the disk is full.
+            SpoolReadOnly: it is mounted read-only.
+            StorageFailed: it failed.
         """
-        if self._full:
-            raise SpoolFull("no space left on the disk for an object that is coming")
+        if self._trouble is not None:
+            raise self._trouble
 
     def with_mark(self, mark: bytes) -> BinaryIO:
         """Give a file with the data set and ``mark`` behind it, to be read.
 
         Raises:
-            SpoolFull: the disk is full.
+            SpoolFull, SpoolReadOnly, StorageFailed: as of `check_kept`.
         """
         if self._file is None:
             return BytesIO(b"".join((self.getvalue(), mark)))
-        try:
+        with _named():  # what was buffered is written only now
             self._file.seek(self.size)
             self._file.write(mark)
             self._file.seek(0)
-        except OSError as error:  # what was buffered is written only now
-            raise SpoolFull("no space left on the disk for an object that is coming") from error
         return self._file
 
     def pieces(self) -> Iterator[bytes]:
@@ -117,18 +119,19 @@ class IncomingDataSet(BytesIO):
                 self._file.close()
         super().close()
 
-    def _keep(self, how: Any) -> None:
+    def _keep(self, how: Callable[[], object]) -> None:
         try:
-            how()
-        except OSError:
-            self._full = True
+            with _named():
+                how()
+        except (SpoolFull, SpoolReadOnly, StorageFailed) as error:
+            self._trouble = error
             self.truncate(0)
 
     def _move_to_file(self) -> None:
         """The file has no name from the start where the system can do that: a crash leaves nothing."""
         self._check_disk()
-        file = cast(BinaryIO, tempfile.TemporaryFile(dir=self._folder, buffering=_PIECE))  # noqa: SIM115 - see close
-        self._file = file
+        file = tempfile.TemporaryFile(dir=self._folder, buffering=_PIECE)  # noqa: SIM115 - open until close()
+        self._file = cast(BinaryIO, file)
         file.write(self.getvalue())
         self.seek(0)
         self.truncate(0)
@@ -142,7 +145,17 @@ class IncomingDataSet(BytesIO):
     def _check_disk(self) -> None:
         self._looked_at = self.size
         if shutil.disk_usage(self._folder).free < self._reserve_bytes:
-            raise OSError("the disk is filled up to its reserve")
+            raise SpoolFull("the disk is filled up to its reserve")
+
+
+@contextmanager
+def _named() -> Iterator[None]:
+    """Name why the disk takes no more; whatever else the system says, the sender may come again."""
+    try:
+        with troubles_are_named():
+            yield
+    except OSError as error:
+        raise SpoolFull(f"an object that is coming cannot be kept: {error.strerror}") from error
 
 
 class AnswerableMessages(Messages):
@@ -172,8 +185,6 @@ class BoundedMessages(DIMSEServiceProvider):
         messages.__class__ = cls
         ours = cast(BoundedMessages, messages)
         ours._folder, ours._reserve_bytes = folder, reserve_bytes
-        if not isinstance(ours.msg_queue, AnswerableMessages):
-            ours.msg_queue = AnswerableMessages()
 
     def receive_primitive(self, primitive: P_DATA) -> None:
         """Take one P-DATA, whose values may belong to several messages; abort where one cannot be read, or is too long.
@@ -190,7 +201,7 @@ class BoundedMessages(DIMSEServiceProvider):
                 data_set.may_be_long = isinstance(self.message, C_STORE_RQ)
             try:
                 super().receive_primitive(one)
-            except Exception as error:  # noqa: BLE001 - another broad catch: pynetdicom raises what its parts raise
+            except Exception as error:  # noqa: BLE001 - a broad catch (docs/architecture.md): pynetdicom raises what its parts raise
                 self.message = None
                 address = self.assoc.requestor.address
                 log.warning(
@@ -212,7 +223,7 @@ class GuardedReactor(DULServiceProvider):
         """Run; where PDUs come that its state machine has no answer to, close the connection and say so in one line."""
         try:
             super().run()
-        except Exception as error:  # noqa: BLE001 - pynetdicom raises, and leaves the connection to nobody
+        except Exception as error:  # noqa: BLE001 - a broad catch (docs/architecture.md): pynetdicom would leave the connection to nobody
             whose, why = self.assoc.requestor.address, type(error).__name__
             log.warning("association cut: what it sent is out of order", address=whose, why=why)
             self.assoc.is_aborted, self.assoc.is_established = True, False

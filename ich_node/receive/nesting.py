@@ -13,6 +13,7 @@ from pydicom.uid import UID
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32
 
 from ich_node.receive import statuses
+from ich_node.receive.statuses import RefusedDataSet
 
 MOST_ELEMENTS: Final = 500_000
 """Elements and items of one data set; an Enhanced CT of 2,000 frames has 200,000."""
@@ -23,20 +24,6 @@ _UNDEFINED_LENGTH: Final = 0xFFFFFFFF
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _ENDS: Final = (_ITEM_END, _SEQUENCE_END)
 _LONG_VRS: Final = frozenset(str(vr).encode() for vr in EXPLICIT_VR_LENGTH_32)
-
-
-class RefusedDataSet(Exception):
-    """The object must not be answered with success.
-
-    Attributes:
-        status: the C-STORE status to answer.
-        why: what is wrong, without values from the data set.
-    """
-
-    def __init__(self, status: int, why: str) -> None:
-        self.status = status
-        self.why = why
-        super().__init__(why)
 
 
 class Budget:

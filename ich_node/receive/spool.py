@@ -9,9 +9,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
+from pydicom.uid import UID
+
 from ich_node import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from ich_node.durable import PART_SUFFIX, sync_directory, write_durably
 from ich_node.errors import SpoolFull, StartError
+from ich_node.receive import statuses
+from ich_node.receive.statuses import RefusedDataSet
 
 _PREAMBLE: Final = b"\0" * 128 + b"DICM"
 _MEBIBYTE: Final = 1024 * 1024
@@ -99,27 +103,45 @@ def _element(number: int, vr: bytes, value: bytes) -> bytes:
 
 
 def split_file(part10: bytes) -> tuple[str, memoryview]:
-    """Take one of our own files apart into its transfer syntax and its data set."""
+    """Take one of our own files apart into its transfer syntax and its data set.
+
+    Raises:
+        RefusedDataSet: it is damaged.
+    """
     start = _start_of_data_set(part10)
-    return _meta_value(part10[144:start], b"\x02\x00\x10\x00UI"), memoryview(part10)[start:]
+    syntax = _meta_value(part10[144:start], b"\x02\x00\x10\x00UI")
+    if not UID(syntax).is_transfer_syntax:
+        raise _damaged()
+    return syntax, memoryview(part10)[start:]
 
 
 def source_ae_title(part10: bytes) -> str:
-    """Read from one of our own files who sent it (Source Application Entity Title)."""
+    """Read from one of our own files who sent it (Source Application Entity Title).
+
+    Raises:
+        RefusedDataSet: it is damaged.
+    """
     return _meta_value(part10[144 : _start_of_data_set(part10)], b"\x02\x00\x16\x00AE")
 
 
 def _start_of_data_set(part10: bytes) -> int:
+    if len(part10) < 144:
+        raise _damaged()
     (group_length,) = struct.unpack_from("<I", part10, 140)
     return 144 + int(group_length)
 
 
 def _meta_value(meta: bytes, element: bytes) -> str:
-    """Read an element of group 0002 by its tag and VR.
-
-    Raises:
-        ValueError: it is not there.
-    """
-    position = meta.index(element) + len(element)
+    """Read an element of group 0002 by its tag and VR."""
+    position = meta.find(element) + len(element)
+    if position < len(element) or position + 2 > len(meta):
+        raise _damaged()
     (length,) = struct.unpack_from("<H", meta, position)
-    return meta[position + 2 : position + 2 + length].decode("ascii").strip("\0 ")
+    value = meta[position + 2 : position + 2 + length]
+    if not value.isascii():
+        raise _damaged()
+    return value.decode("ascii").strip("\0 ")
+
+
+def _damaged() -> RefusedDataSet:
+    return RefusedDataSet(statuses.CANNOT_UNDERSTAND, "its file meta information is damaged")

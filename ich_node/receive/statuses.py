@@ -1,4 +1,4 @@
-"""C-STORE response statuses by name (PS3.4 B.2.3, PS3.7 Annex C)."""
+"""C-STORE response statuses by name (PS3.4 B.2.3, PS3.7 Annex C), and what says that one is to be answered."""
 
 from typing import Final
 
@@ -24,3 +24,17 @@ MEANINGS: Final = {
     CANNOT_UNDERSTAND: "Error: cannot understand",
     PROCESSING_FAILURE: "Failure: processing failure",
 }
+
+
+class RefusedDataSet(Exception):
+    """The object must not be answered with success.
+
+    Attributes:
+        status: the C-STORE status to answer.
+        why: what is wrong, without values from the data set.
+    """
+
+    def __init__(self, status: int, why: str) -> None:
+        self.status = status
+        self.why = why
+        super().__init__(why)

@@ -18,7 +18,7 @@ _LAST_OF_COMMAND: Final = b"\x03"
 
 def answer_stores_at_once(association: Association) -> None:
     """Let an association encode the usual C-STORE responses itself."""
-    association.dimse.send_msg = _Sending(association, association.dimse.send_msg)  # type: ignore[method-assign]
+    association.dimse.send_msg = _Sending(association, association.dimse.send_msg)  # type: ignore[method-assign]  # of this one association
 
 
 class _Sending:

@@ -6,8 +6,9 @@ import ssl
 from pathlib import Path
 
 from ich_node.config import Config
+from ich_node.credentials import is_credential
 from ich_node.errors import ConfigError, SecretFileError
-from ich_node.secret_files import check_private, is_credential
+from ich_node.secret_files import check_private
 
 
 def check_certificate(config: Config, source: Path | str = "configuration") -> tuple[Path, Path] | None:

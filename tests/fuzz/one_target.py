@@ -21,12 +21,14 @@ import pynetdicom.pdu_items
 from ich_node.alert import hl7_answer
 from ich_node.decode import file, frames, header, limits
 from ich_node.log import silence_libraries
-from ich_node.receive import association_request, data_set, incoming, nesting, spool, transport
+from ich_node.receive import association_request, data_set, incoming, nesting, spool
+from ich_node.receive.transport import connection, whole_reads
 from tests.fuzz.targets import TARGETS
 
 SLOWEST_S = 20
 INSTRUMENTED = (
-    association_request, data_set, incoming, nesting, spool, transport, file, frames, header, limits, hl7_answer,
+    association_request, data_set, incoming, nesting, spool, connection, whole_reads, file, frames, header, limits,
+    hl7_answer,
     pydicom.filereader, pydicom.encaps, pydicom.values, pynetdicom.pdu, pynetdicom.pdu_items, pynetdicom.dimse_messages,
     hl7.parser,
 )  # fmt: skip

@@ -24,8 +24,8 @@ from ich_node.receive import transport
 from ich_node.receive.association_request import read_association_request
 from ich_node.receive.data_set import identify
 from ich_node.receive.incoming import AnswerableMessages, BoundedMessages
-from ich_node.receive.nesting import RefusedDataSet
 from ich_node.receive.spool import split_file
+from ich_node.receive.statuses import RefusedDataSet
 from ich_node.records import NotAnalysedReason
 from tests.fuzz.seeds import SYNTAXES
 
@@ -63,7 +63,7 @@ def _fast_folder() -> str | None:
 
 
 def spool(data: bytes) -> None:
-    with suppress(ValueError, struct.error):
+    with suppress(RefusedDataSet):
         split_file(data)
 
 

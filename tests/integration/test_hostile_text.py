@@ -21,7 +21,7 @@ from sqlalchemy import text
 
 from ich_node.alert.templates import hl7_value
 from ich_node.alert_links import open_links
-from ich_node.cli.operate import show_status
+from ich_node.cli.status import show_status
 from ich_node.decode import DecoderPool
 from ich_node.log import _JsonLines
 from ich_node.pipeline import Model

@@ -92,7 +92,7 @@ def test_a_kill_before_files_are_unlinked_leaves_them_to_the_next_run(
             delete_expired(node.config, node.database)
     assert len(images(node)) == 12
 
-    Receiver(node.config, node.database)._adopt_orphans()
+    Receiver(node.config, node.database).prepare()
     assert {row.path for row in rows(node.database, InstanceRow)} == {None}, "no start of the receiver takes them back"
 
     assert delete_expired(node.config, node.database) == 12

@@ -52,7 +52,7 @@ def test_a_hold_is_set_shown_and_lifted(box: Outbox, command: Command) -> None:
     status, listed = command("legal-hold", "list")
     assert (status, listed.count("\n")) == (0, 1)
     assert uid in listed
-    assert "by J. Doe: claim 4711 [2J [bold]" in listed, "what a terminal would obey is left out"
+    assert "by J. Doe: claim 4711?[2J [bold]" in listed, "what a terminal would obey is not shown to it"
     assert "legal holds 1: ich-node legal-hold list" in command("status")[1]
     shown = command("status", uid)[1]
     assert "legal hold, nothing is deleted: claim 4711" in shown

@@ -15,8 +15,9 @@ from pynetdicom import AE
 
 from ich_node.database import OpenAssociationRow, ResultRow
 from ich_node.job_queue import register_instance
-from ich_node.receive import Receiver, scp
 from ich_node.receive.negotiation import TRANSFER_SYNTAXES, known_storage_classes
+from ich_node.receive.scp import storing
+from ich_node.receive.scp.storing import Storing
 from tests.ct_series import as_file, ct_slice
 from tests.integration.receiving import (
     CT,
@@ -210,30 +211,30 @@ def test_a_sender_that_is_cut_while_its_object_is_stored_leaves_nothing_open(
     node: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cut = threading.Event()
-    closed = Receiver.on_closed
+    closed = Storing.on_closed
 
     def register(*positional: Any, **named: Any) -> Any:
         cut.wait(30)
         return register_instance(*positional, **named)
 
-    def on_closed(receiver: Receiver, event: Any) -> None:
-        closed(receiver, event)
+    def on_closed(of_node: Storing, event: Any) -> None:
+        closed(of_node, event)
         cut.set()
 
-    monkeypatch.setattr(scp, "register_instance", register)
-    monkeypatch.setattr(Receiver, "on_closed", on_closed)
+    monkeypatch.setattr(storing, "register_instance", register)
+    monkeypatch.setattr(Storing, "on_closed", on_closed)
     node.receiver.stop(0.0)
     with running(node.config.state_directory) as again:
         with association(again.port) as to:
             thread = threading.Thread(target=store_bytes, args=(to, encoded(ct_slice(1))))
             thread.start()
-            wait_for(lambda: again.receiver._sending, "it is being stored")
+            wait_for(lambda: again.receiver._storing._sending, "it is being stored")
             to.abort()
             thread.join(30)
         wait_for(lambda: again.instances(), "it is stored")
         wait_for(lambda: not rows(again.database, OpenAssociationRow), "its lease is gone")
-        assert not again.receiver._sending
-        assert not again.receiver._transfers._open
+        assert not again.receiver._storing._sending
+        assert not again.receiver._storing._transfers._open
 
 
 # -------------------------------------------------------------------------------------- when a series is due

@@ -286,7 +286,7 @@ def test_a_fault_of_ours_is_a_processing_failure_and_the_next_start_clears_up(
 
     with running(tmp_path) as node:
         with monkeypatch.context() as patch:
-            patch.setattr("ich_node.receive.scp.register_instance", fall)
+            patch.setattr("ich_node.receive.scp.storing.register_instance", fall)
             assert send(node.port, ct_slice(1)) == [0x0110]
         assert node.instances() == []
         assert len(node.files()) == 1, "kept: nobody knows whether the row was written"

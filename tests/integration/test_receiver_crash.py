@@ -10,9 +10,9 @@ from pathlib import Path
 import psutil
 import pytest
 from pydicom import Dataset
+from sqlalchemy import update
 
 from ich_node.database import InstanceRow, open_database
-from ich_node.job_queue import StoredFile, forget_files
 from ich_node.receive.spool import file_head
 from tests.ct_series import ct_slice
 from tests.integration.receiving import (
@@ -110,13 +110,11 @@ def test_a_file_without_a_row_of_an_object_that_was_sent_again_goes(tmp_path: Pa
         assert len(node.files()) == len(node.instances()) == 1
 
 
-def test_a_file_that_was_forgotten_as_past_its_days_but_not_deleted_goes_and_does_not_stay_for_another_term(
-    tmp_path: Path,
-) -> None:
+def test_a_file_whose_deletion_a_power_cut_took_back_goes_and_does_not_stay_for_another_term(tmp_path: Path) -> None:
     with running(tmp_path) as node:
         send(node.port, ct_slice(1))
-        (row,) = node.instances()
-        forget_files(node.database, [StoredFile(row.id, row.path)])  # and killed before it was unlinked
+        with node.database.writing() as connection:  # forgotten and noted as deleted; the unlinking was never synced
+            connection.execute(update(InstanceRow).values(path=None))
     with running(tmp_path) as node:
         assert node.files() == []
         assert [one.path for one in node.instances()] == [None]

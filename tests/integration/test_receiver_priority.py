@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydicom import Dataset
 
-from ich_node.receive import scp
+from ich_node.receive.scp import storing
 from ich_node.records import ReceivedInstance
 from tests.ct_series import as_file, ct_slice
 from tests.integration.receiving import association, running
@@ -24,13 +24,13 @@ MEDIUM_PRIORITY, HIGH_PRIORITY, LOW_PRIORITY = 0, 1, 2
 def entered(monkeypatch: pytest.MonkeyPatch) -> list[ReceivedInstance]:
     """What the receiver hands to the queue."""
     seen: list[ReceivedInstance] = []
-    register = scp.register_instance
+    register = storing.register_instance
 
     def watch(database: Any, received: ReceivedInstance, **options: Any) -> Any:
         seen.append(received)
         return register(database, received, **options)
 
-    monkeypatch.setattr(scp, "register_instance", watch)
+    monkeypatch.setattr(storing, "register_instance", watch)
     return seen
 
 

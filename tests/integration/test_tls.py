@@ -27,8 +27,8 @@ from ich_node.doctor import examine
 from ich_node.errors import ConfigError, DestinationUnavailable
 from ich_node.log import start_logging
 from ich_node.phantom import PhantomSettings, write_series
-from ich_node.receive.repeats import Repeats
 from ich_node.records import Destination, StudySent, TlsFiles
+from ich_node.repeats import Repeats
 from ich_node.routing import destinations_for, secured
 from tests.auditing import recorded_in
 from tests.certificates import CLIENT_ALONE, SERVER_ALONE, Authority, Issued
@@ -48,7 +48,7 @@ REJECTED_CALLING = (1, 1, 3)
 @pytest.fixture(autouse=True)
 def _every_refusal_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of one address the log tells once a minute."""
-    monkeypatch.setattr(Repeats, "is_first", lambda *_: True)
+    monkeypatch.setattr(Repeats, "count", lambda *_: 1)
 
 
 @pytest.fixture(scope="module")
@@ -797,7 +797,7 @@ def test_check_config_tells_faults_from_what_others_refuse(
         "good": {},
         "expired": dict(zip(("certificate", "key"), authority.issue("old", days=-1, begins=-30).pair, strict=True)),
         "faulty": {"key": str(tmp_path / "none.key"), "ca_file": str(tmp_path / "none.pem")},
-        "credentials": {"key": "$CREDENTIALS_DIRECTORY/node.key"},
+        "credentials": {"key": "credential:node.key"},
     }[kind]
     path = tmp_path / "ich-node.toml"
     path.write_text(as_toml(settings(tmp_path, tmp_path, tls=tls_section(authority, node) | files)))

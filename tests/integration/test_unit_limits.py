@@ -110,6 +110,8 @@ def test_what_talks_to_others_starts_answers_and_stops_under_the_limits_of_its_u
         url = f"http://127.0.0.1:{values['web']['port']}/alerts/x?token=y"
         ended = subprocess.run([*asked, url], capture_output=True, text=True, check=False, timeout=60)
         assert "HTTP Error 404" in ended.stderr
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", "")
+        assert (tmp_path / "state/clock").read_text().split()[0] == boot, "or no step of the clock would be seen"
     assert [one.returncode for one in node.processes.values()] == [0, 0, 0]
     made = [path for path in (tmp_path / "state").rglob("*") if path.stat().st_mode & 0o077]
     assert (tmp_path / "state/web.key").exists()

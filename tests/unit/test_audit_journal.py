@@ -17,7 +17,6 @@ import pytest
 from ich_node.audit import journal as journal_module
 from ich_node.audit.journal import Journal
 from ich_node.audit.reading import read_messages, verify
-from ich_node.audit.repeats import Repeats
 from ich_node.audit.stored import audit_files, count_unsent, delete_old_files, faults_of, read_records, write_positions
 from ich_node.audit.syslog import format_message
 from tests.running import wait_for
@@ -284,22 +283,3 @@ def test_positions_that_cannot_be_read_mean_that_nothing_was_sent(tmp_path: Path
         assert count_unsent(tmp_path) == 3
     (tmp_path / "sent.json").write_text(json.dumps({audit_files(tmp_path)[0].name: 10**9}))
     assert count_unsent(tmp_path) == 0
-
-
-# ------------------------------------------------------------------------------------------------ repeats
-
-
-def test_a_flood_of_refusals_is_counted_and_not_recorded_one_by_one() -> None:
-    repeats = Repeats(window_s=0.2)
-    assert [repeats.count("a") for _ in range(1000)] == [1] + [0] * 999
-    time.sleep(0.25)
-    assert repeats.count("a") == 1000, "and says for how many it stands"
-    assert repeats.count("a") == 0
-    assert repeats.left() == {"a": 1}
-
-
-def test_a_flood_of_refusals_that_all_differ_takes_no_more_memory() -> None:
-    repeats = Repeats()
-    recorded = sum(bool(repeats.count(number)) for number in range(50_000))
-    assert recorded <= 1002
-    assert sum(repeats.left().values()) + recorded == 50_000

@@ -138,3 +138,18 @@ def test_deliveries_keep_their_pauses_and_their_days(tmp_path: Path, machine: Ma
         assert after.next_attempt_at == pytest.approx(before.next_attempt_at - HOURS, abs=1.0)
         assert after.created_at == pytest.approx(before.created_at - HOURS, abs=1.0)
         assert after.commitment_ask_at == pytest.approx(before.commitment_ask_at - HOURS, abs=1.0)
+
+
+def test_what_boot_it_is_comes_from_the_unit_where_the_sandbox_hides_it(
+    tmp_path: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = open_queue(tmp_path)
+    watch(database, tmp_path)
+    receive(database, received(1))
+    due_at = rows(database, SeriesRow)[0].due_at
+    boot = clock._BOOT.read_text().strip()
+    monkeypatch.setattr(clock, "_BOOT", tmp_path / "hidden")
+    machine.step_s = HOURS
+    monkeypatch.setenv("ICH_NODE_BOOT_ID", boot.replace("-", ""))  # as %b is written
+    assert rows(database, SeriesRow)[0].due_at == pytest.approx(due_at + HOURS, abs=1.0)
+    database.close()

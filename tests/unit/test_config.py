@@ -478,12 +478,15 @@ def test_what_a_peer_is_bound_to_is_a_fingerprint_or_a_name(value: str) -> None:
     assert "SHA-256 fingerprint" in tls_faults(TLS_FILES, peer=bound)[0]
 
 
-def test_credentials_of_systemd_are_found_in_the_folder_of_the_unit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CREDENTIALS_DIRECTORY", "/run/credentials/ich-node-receive.service")
-    tls = TLS_FILES | {"key": "$CREDENTIALS_DIRECTORY/node.key"}
+def test_credentials_of_systemd_are_found_in_the_folder_of_the_unit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "node.key").touch()
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    tls = TLS_FILES | {"key": "credential:node.key"}
     config = parse_config({"receiver": {"allow_any": True}, "tls": tls})
     assert config.tls.files is not None
-    assert config.tls.files.key == Path("/run/credentials/ich-node-receive.service/node.key")
+    assert config.tls.files.key == tmp_path / "node.key"
     assert not config.tls.is_elsewhere
     monkeypatch.delenv("CREDENTIALS_DIRECTORY")
     assert config.tls.is_elsewhere

@@ -9,7 +9,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from ich_node.cli.operate import show_status
+from ich_node.cli.status import show_status
 from ich_node.cli.terminal import plain, printable
 from ich_node.log import _JsonLines
 from ich_node.queries import NodeStatus, SeriesStatus, StudyStatus

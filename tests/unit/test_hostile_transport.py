@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from ich_node.receive import admission, repeats, transport
-from ich_node.receive.repeats import MOST, OTHERS, Repeats
+from ich_node import repeats
+from ich_node.receive import admission, incoming
+from ich_node.repeats import MOST, OTHERS, Repeats
 from tests.fuzz.wire import COMMAND, CT, LAST, Peer, p_data, store_command, value
 from tests.running import leaks_a_socket, wait_for
 from tests.unit.test_transport import MOST as PLACES
@@ -27,27 +28,37 @@ class Clock:
 def test_an_event_of_an_address_is_told_once_a_minute_with_its_number() -> None:
     clock = Clock()
     counting = Repeats(60, clock)
-    assert [counting.is_first("refused", "a") for _ in range(5)] == [True, False, False, False, False]
-    assert counting.is_first("refused", "b")
-    assert counting.is_first("closed", "a")
+    assert [counting.count("refused", "a") for _ in range(5)] == [1, 0, 0, 0, 0]
+    assert counting.count("refused", "b") == 1
+    assert counting.count("closed", "a") == 1
     assert counting.due() == []
     clock.now = 60
-    assert counting.due() == [("refused", "a", 4)]
-    assert not counting.is_first("refused", "a"), "it goes on"
-    assert counting.is_first("refused", "b"), "it had stopped"
+    assert counting.due() == [(("refused", "a"), 4)]
+    assert counting.count("refused", "a") == 0, "it goes on"
+    assert counting.count("refused", "b") == 1, "it had stopped"
     clock.now = 120
-    assert counting.due() == [("refused", "a", 1)]
+    assert counting.due() == [(("refused", "a"), 1)]
     clock.now = 180
     assert counting.due() == []
-    assert counting.is_first("refused", "a")
+    assert counting.count("refused", "a") == 1
+
+
+def test_where_nobody_asks_what_is_due_the_next_event_says_for_how_many_it_stands() -> None:
+    counting = Repeats(60, clock := Clock())
+    assert [counting.count("refused", "a") for _ in range(1000)] == [1] + [0] * 999
+    clock.now = 60
+    assert counting.count("refused", "a") == 1000
+    assert counting.count("refused", "a") == 0
+    assert counting.left() == [(("refused", "a"), 1)]
+    assert counting.left() == []
 
 
 def test_many_addresses_take_no_memory() -> None:
     counting = Repeats(60, clock := Clock())
-    told = sum(counting.is_first("refused", str(number)) for number in range(10 * MOST))
+    told = sum(counting.count("refused", str(number), "AE") for number in range(10 * MOST))
     assert told == MOST + 1
     clock.now = 60
-    assert counting.due() == [("refused", OTHERS, 9 * MOST - 1)]
+    assert counting.due() == [(("refused", OTHERS, ""), 9 * MOST - 1)]
 
 
 def test_refused_connections_are_told_in_one_line(
@@ -108,4 +119,4 @@ def test_the_limits_are_what_the_documents_say() -> None:
     text = (Path(__file__).parents[2] / "docs" / "security.md").read_text()
     assert admission.IDLE_S == 10
     assert "sends nothing for 10 s though it is its turn" in text
-    assert (transport.LONGEST_COMMAND, repeats.MOST) == (64 * 1024, 1000)
+    assert (incoming.LONGEST_COMMAND, repeats.MOST) == (64 * 1024, 1000)

@@ -25,6 +25,7 @@ from ich_node.database import open_database, prepare_database
 from ich_node.receive import Receiver, admission, transport
 from ich_node.receive.admission import Admission, Lobby
 from ich_node.receive.negotiation import Negotiation
+from ich_node.receive.transport import connection, whole_reads
 from tests.running import leaks_a_socket, settings, wait_for
 
 ASSOCIATE_RQ, ASSOCIATE_AC, P_DATA = 1, 2, 4
@@ -113,7 +114,7 @@ def test_who_does_not_ask_properly_is_cut(hasty_receiver: Receiver, sent: bytes)
 
 
 def test_bytes_that_trickle_do_not_move_the_deadline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "REQUEST_S", 0.5)
+    monkeypatch.setattr(connection, "REQUEST_S", 0.5)
     with receiving(tmp_path) as receiver, connect(receiver) as peer:
         peer.sendall(struct.pack(">BBL", ASSOCIATE_RQ, 0, 60_000))
         assert is_cut_while_bytes_trickle(peer)
@@ -121,7 +122,7 @@ def test_bytes_that_trickle_do_not_move_the_deadline(tmp_path: Path, monkeypatch
 
 @leaks_a_socket
 def test_a_message_whose_bytes_trickle_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "PDU_S", 3.0)  # nothing is silent for that long
+    monkeypatch.setattr(whole_reads, "PDU_S", 3.0)  # nothing is silent for that long
     with receiving(tmp_path) as receiver, connect(receiver) as peer:
         peer.sendall(whole_request())
         assert peer.recv(4096)[0] == ASSOCIATE_AC
@@ -167,7 +168,7 @@ def taken_until_cut(peer: socket.socket, most: int) -> int:
 def test_an_association_that_stops_in_a_message_or_announces_too_much_is_cut(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, announced: int
 ) -> None:
-    monkeypatch.setattr(transport, "PDU_S", 0.3)
+    monkeypatch.setattr(whole_reads, "PDU_S", 0.3)
     with receiving(tmp_path) as receiver:
         association = associate(receiver, CTImageStorage)
         assert association.is_established
@@ -262,7 +263,7 @@ def test_a_whole_request_that_is_none_takes_no_place(receiver: Receiver, kind: s
 def test_a_stranger_gets_nobody_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(admission, "STALLED_S", 0.0)
     with receiving(tmp_path) as receiver, full(receiver) as others:
-        monkeypatch.setattr(receiver, "_negotiation", Negotiation((), allow_any=False, accept="all"))
+        monkeypatch.setattr(receiver._entrance, "_negotiation", Negotiation((), allow_any=False, accept="all"))
         for one in others:
             one.dul.socket.socket.sendall(struct.pack(">BBL", P_DATA, 0, 120_000) + bytes(1000))
         with connect(receiver) as stranger:
@@ -378,7 +379,7 @@ def test_only_the_one_that_stalled_longest_makes_room_and_only_for_who_is_known(
 
 
 def test_a_silent_tls_handshake_holds_up_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "REQUEST_S", 3.0)
+    monkeypatch.setattr(connection, "REQUEST_S", 3.0)
     authority = trustme.CA()
     ours, theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
     authority.issue_cert("127.0.0.1").configure_cert(ours)
@@ -397,10 +398,10 @@ def test_a_silent_tls_handshake_holds_up_nobody(tmp_path: Path, monkeypatch: pyt
 
 
 def test_the_names_of_pynetdicom_that_are_leaned_on_are_there() -> None:
-    assert version("pynetdicom") == "3.0.4", "read ich_node/receive/transport.py again before another version is pinned"
-    assert isinstance(transport.AssociationSocket.ready, property)
+    assert version("pynetdicom") == "3.0.4", "read ich_node/receive/transport again before another version is pinned"
+    assert isinstance(whole_reads.AssociationSocket.ready, property)
     for name in ("_create_association", "handle"):
-        assert callable(getattr(transport.RequestHandler, name))
+        assert callable(getattr(connection.RequestHandler, name))
     association = Association(AE("ANY"), "acceptor")
     assert hasattr(association.dul, "socket")
     assert not association._dul_ready.is_set()
@@ -409,6 +410,6 @@ def test_the_names_of_pynetdicom_that_are_leaned_on_are_there() -> None:
     assert hasattr(association.dimse, "msg_queue")
     assert callable(association.dimse.send_msg)
     with socket.socket() as unconnected:
-        ours = transport.AssociationSocket(association, unconnected)
+        ours = whole_reads.AssociationSocket(association, unconnected)
         assert hasattr(ours, "_is_connected")
         assert hasattr(ours, "event_queue")
