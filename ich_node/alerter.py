@@ -148,7 +148,7 @@ class Alerter:
         except ChannelUnavailable as error:
             state = mark_untold(self._database, alert, self._owner, str(error), self._rules)
             self._failed(alert, state, str(error))
-        except Exception as error:  # noqa: BLE001 - the third broad catch: a poison alert stops no other, and no delivery
+        except Exception as error:  # noqa: BLE001 - a broad catch (docs/architecture.md): a poison alert stops no other
             state = mark_alert_refused(self._database, alert, self._owner, type(error).__name__, self._rules)
             self._failed(alert, state, type(error).__name__)
         else:

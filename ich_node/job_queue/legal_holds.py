@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -12,9 +13,12 @@ from sqlalchemy import insert, select, update
 
 from ich_node.database import Database, LegalHoldRow, StudyRow
 from ich_node.durable import replace_durably
+from ich_node.log import EventLog
 
 HOLDS: Final = "legal-holds.json"
 """Beside the database, for when that is lost: what is held must not be deleted after a rebuild."""
+
+log = EventLog("queue")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +78,23 @@ def list_holds(database: Database, *, lifted_too: bool = False) -> list[LegalHol
 def save_holds(database: Database, state_directory: Path) -> bool:
     """Write the holds beside the database, where they differ from what is there; True where they did.
 
+    Holds of the file whose studies are not known here stay in it: a database that was made anew knows no study of
+    which nothing was left, and the study may come again. Then it is held again.
+
     Raises:
         StorageUnavailable: nothing can be written.
     """
-    content = json.dumps([asdict(hold) for hold in list_holds(database, lifted_too=True)], indent=1) + "\n"
     path = state_directory / HOLDS
+    try:
+        written = _read(path)
+    except (OSError, ValueError, TypeError) as error:
+        log.error("the holds beside the database cannot be read, and are written anew from it", error)
+        written = []
+    _enter(database, written)
+    held = list_holds(database, lifted_too=True)
+    known = {hold.study_instance_uid for hold in held}
+    others = [hold for hold in written if hold.study_instance_uid not in known]
+    content = json.dumps([asdict(hold) for hold in (*others, *held)], indent=1) + "\n"
     if (path.read_text() if path.exists() else "[]\n") == content:
         return False
     replace_durably(path, [content.encode()])
@@ -90,15 +106,24 @@ def restore_holds(database: Database, state_directory: Path) -> int:
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is damaged.
+        ValueError: it is damaged; so of TypeError.
     """
-    path = state_directory / HOLDS
-    if not path.exists():
+    return _enter(database, _read(state_directory / HOLDS))
+
+
+def _read(path: Path) -> list[LegalHold]:
+    return [LegalHold(**one) for one in json.loads(path.read_bytes())] if path.exists() else []
+
+
+def _enter(database: Database, holds: Sequence[LegalHold]) -> int:
+    """Enter the holds of known studies that are not there."""
+    there = {(hold.study_instance_uid, hold.placed_at) for hold in list_holds(database, lifted_too=True)}
+    missing = [hold for hold in holds if (hold.study_instance_uid, hold.placed_at) not in there]
+    if not missing:
         return 0
-    holds = [LegalHold(**one) for one in json.loads(path.read_bytes())]
     count = 0
     with database.writing() as connection:
-        for hold in holds:
+        for hold in missing:
             known = select(StudyRow.id).where(StudyRow.study_instance_uid == hold.study_instance_uid)
             if (study_id := connection.execute(known).scalar()) is not None:
                 values = asdict(hold) | {"study_id": study_id}

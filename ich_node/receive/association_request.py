@@ -48,7 +48,7 @@ def read_association_request(pdu: bytes) -> AssociationRequest:
         try:
             asked.decode(pdu)
             request = asked.to_primitive()
-        except Exception as error:  # noqa: BLE001 - the fourth broad catch: pynetdicom raises whatever its parts raise
+        except Exception as error:  # noqa: BLE001 - a broad catch (docs/architecture.md): pynetdicom raises what its parts raise
             raise ValueError(f"its request cannot be read ({type(error).__name__})") from None
     if not isinstance(request, A_ASSOCIATE) or asked.protocol_version != _PROTOCOL_VERSION:
         raise ValueError("its request is of another protocol")

@@ -157,7 +157,7 @@ def _attempt(work: Callable[[], object]) -> Exception | None:
         work()
     except (ModelError, DeviceFailed, StorageFailed, StorageUnavailable):  # no fault of the job
         raise
-    except Exception as error:  # noqa: BLE001 - one of the two broad catches
+    except Exception as error:  # noqa: BLE001 - a broad catch (docs/architecture.md): a poison series stops no other
         return error
     return None
 

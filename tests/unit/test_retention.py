@@ -11,7 +11,7 @@ import pytest
 
 from ich_node.database import Database, DeliveryRow, InstanceRow, PlaneRow, ResultRow, SeriesRow, StudyRow
 from ich_node.job_queue import DeliveryRules, claim_deliveries, known_paths, mark_delivered, mark_held, mark_refused
-from ich_node.job_queue.legal_holds import lift_hold, list_holds, place_hold
+from ich_node.job_queue.legal_holds import HOLDS, lift_hold, list_holds, place_hold, restore_holds, save_holds
 from ich_node.job_queue.retention import (
     Deletion,
     files_to_delete,
@@ -178,6 +178,42 @@ def test_who_held_what_and_why_stays_on_record(database: Database) -> None:
         "1.2.1", "claim 4711", "legal", "head of legal",
     )  # fmt: skip
     assert place_hold(database, "1.2.1", "again", "legal")
+
+
+def test_a_hold_of_a_study_that_a_rebuild_found_nothing_of_stays_and_holds_it_when_it_comes_again(
+    tmp_path: Path, database: Database
+) -> None:
+    conclude(database, Triage.NEGATIVE, study=1)
+    assert place_hold(database, "1.2.1", "claim 4711", "legal")
+    assert save_holds(database, tmp_path)
+    (tmp_path / "anew").mkdir()
+    anew = open_queue(tmp_path / "anew")
+    assert restore_holds(anew, tmp_path) == 0
+    conclude(anew, Triage.NEGATIVE, study=2)
+    assert place_hold(anew, "1.2.2", "another", "legal")
+    assert save_holds(anew, tmp_path)
+    assert "claim 4711" in (tmp_path / HOLDS).read_text()
+    conclude(anew, Triage.NEGATIVE, study=1)
+    assert save_holds(anew, tmp_path)
+    assert [(hold.study_instance_uid, hold.reason) for hold in list_holds(anew)] == [
+        ("1.2.2", "another"), ("1.2.1", "claim 4711"),
+    ]  # fmt: skip
+    assert lift_hold(anew, "1.2.1", "legal")
+    assert save_holds(anew, tmp_path)
+    assert not save_holds(anew, tmp_path)
+    assert [hold.study_instance_uid for hold in list_holds(anew)] == ["1.2.2"]
+    anew.close()
+
+
+def test_a_damaged_file_of_holds_is_written_anew_from_the_database(
+    tmp_path: Path, database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    conclude(database, Triage.NEGATIVE, study=1)
+    assert place_hold(database, "1.2.1", "claim 4711", "legal")
+    (tmp_path / HOLDS).write_text("[{")
+    assert save_holds(database, tmp_path)
+    assert "written anew" in caplog.text
+    assert "claim 4711" in (tmp_path / HOLDS).read_text()
 
 
 # ---------------------------------------------------------------------------------------------- on record
