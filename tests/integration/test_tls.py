@@ -432,6 +432,19 @@ def test_both_ports_share_one_limit(tmp_path: Path, authority: Authority, node: 
         first.release()
 
 
+def test_a_receiver_that_takes_tls_alone_checks_itself_without_a_line_in_its_log(
+    tmp_path: Path, authority: Authority, node: Issued, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with running(tmp_path, tls=tls_section(authority, node)) as receiving:
+        start_logging("INFO")
+        assert receiving.receiver.check.passes(receiving.port, tls=True)
+        with socket.create_connection(("127.0.0.1", receiving.port), 10, ("127.0.0.9", 0)) as other:
+            other.shutdown(socket.SHUT_WR)
+            while other.recv(4096):
+                pass
+    assert [one["address"] for one in events(capfd) if "asked for no association" in one["event"]] == ["127.0.0.9"]
+
+
 # ------------------------------------------------------------------------------------------- renewal
 
 

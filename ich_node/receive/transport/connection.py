@@ -54,12 +54,7 @@ class ConnectionHandler(RequestHandler):
                 _shake_hands(self.request, deadline)
             asked = read_association_request(_read_request(self.request, deadline))
         except (OSError, ValueError) as error:
-            say = log.info if isinstance(error, (ConnectionError, ssl.SSLEOFError)) else log.warning
-            if times := self.server.repeats.count("connection closed", address):
-                why = reason(error)
-                say("connection closed: it asked for no association", address=address, why=why, times=times)
-            if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
-                self.server.refused(address, reason(error))
+            self._tell_why_closed(address, error)
             self.server.shutdown_request(self.request)
             return
         finally:
@@ -70,6 +65,16 @@ class ConnectionHandler(RequestHandler):
         ):
             self._tell_why_refused(address)
             self._refuse()
+
+    def _tell_why_closed(self, address: str, error: OSError | ValueError) -> None:
+        left = isinstance(error, ssl.SSLEOFError)
+        if left and address == self.request.getsockname()[0]:  # our own check ends so, every few seconds
+            return
+        if times := self.server.repeats.count("connection closed", address):
+            say = log.info if left or isinstance(error, ConnectionError) else log.warning
+            say("connection closed: it asked for no association", address=address, why=reason(error), times=times)
+        if isinstance(error, ssl.SSLError) and not left:
+            self.server.refused(address, reason(error))
 
     def _tell_why_refused(self, address: str) -> None:
         has_all = self.server.admission.has_all_it_may(address)
