@@ -66,8 +66,8 @@ def good(folder: Path, number: int = 1) -> Path:
 
 def jpeg_2000(rows: int, columns: int) -> bytes:
     """The main header of a codestream (ISO 15444-1 A.5.1) and nothing of the image."""
-    size = struct.pack(">HHHIIIIIIIIHBBB", 41, 0, 0, columns, rows, 0, 0, columns, rows, 0, 0, 1, 15, 1, 1)[2:]
-    return b"\xff\x4f\xff\x51" + struct.pack(">HH", 41, 0) + size[2:] + b"\xff\xd9"
+    size = struct.pack(">HHIIIIIIIIHBBB", 41, 0, columns, rows, 0, 0, columns, rows, 0, 0, 1, 15, 1, 1)
+    return b"\xff\x4f\xff\x51" + size + b"\xff\xd9"
 
 
 def jpeg(rows: int, columns: int, marker: int) -> bytes:
