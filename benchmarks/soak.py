@@ -134,7 +134,7 @@ def send_studies(port: int, template: Template, sent: Sent, over: float) -> None
 
 
 def soak(hours: float, folder: Path, sample_s: float = SAMPLE_S) -> int:
-    """Run for so long; return the exit status: 1 where anything was lost, refused or not reported."""
+    """Run for so long; return 1 where anything was lost, refused or not reported, or a target was missed."""
     folder.mkdir(parents=True, exist_ok=True)
     model, state, port, pacs_port = folder / "model", folder / "state", free_port(), free_port()
     _make_model(model)

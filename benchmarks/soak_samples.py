@@ -161,18 +161,18 @@ def slope_per_h(seconds: list[float], values: list[float]) -> float:
 
 
 def print_report(samples: Samples) -> int:
-    """Print what the samples say; return 1 where something was lost, refused or not reported at the end."""
+    """Print what the samples say; return 1 where a target was missed, or the end shows a loss or nothing sent."""
     if not samples.whole:
         print("no samples yet")
         return 1
     hours = samples.whole[-1]["seconds"] / 3600
-    print_table(
+    missed = print_table(
         f"Soak, {hours:.2f} h: processes, after the first {_WARM_UP:.0%}",
         ("role", "processes", "PSS MiB first", "last", "most", "slope MiB/h", "target", "descriptors", "threads"),
         [_role_row(samples, role, hours) for role in dict.fromkeys(one["role"] for one in samples.roles)],
     )
     last, most_wal = samples.whole[-1], max(one["wal_mib"] for one in samples.whole)
-    print_table(
+    missed += print_table(
         "Queue and files",
         ("answered 0x0000", "rows", "studies", "reports delivered", "series waiting: last, most",
          "deliveries: last, most", "WAL MiB: most", "target", "database MiB", "files in the spool: last, most"),
@@ -183,7 +183,9 @@ def print_report(samples: Samples) -> int:
             _last_and_most(samples, "spool_files"),
         )],
     )  # fmt: skip
-    return _print_end(samples.end) if samples.end is not None else 0
+    if samples.end is not None:
+        missed += _print_end(samples.end)
+    return int(missed > 0)
 
 
 def _role_row(samples: Samples, role: str, hours: float) -> tuple[object, ...]:
@@ -212,8 +214,9 @@ def _print_end(end: dict[str, Any]) -> int:
     lost = end["answered"] - end["rows"]
     others = {answer: number for answer, number in end["answers"].items() if answer != "0x0000"}
     unreported = end["studies"] - end["delivered"]
-    bad = lost > 0 or bool(others) or unreported != 0 or end["in_pacs"] < end["delivered"]
-    print_table(
+    nothing = not end["answered"]
+    bad = nothing or lost > 0 or bool(others) or unreported != 0 or end["in_pacs"] < end["delivered"]
+    return print_table(
         "What was lost",
         ("images sent", "answered 0x0000", "other answers", "lost", "studies", "reports delivered", "in the PACS", ""),
         [(
@@ -221,4 +224,3 @@ def _print_end(end: dict[str, Any]) -> int:
             end["studies"], end["delivered"], end["in_pacs"], MISSED if bad else "all there",
         )],
     )  # fmt: skip
-    return int(bad)

@@ -6,9 +6,9 @@ import argparse
 import shutil
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -61,17 +61,13 @@ def _folder(*, keep: bool) -> Iterator[Path]:
 
 
 def _side_by_side(works: Sequence[Callable[[], None]], watch: Callable[[], str]) -> None:
-    threads = [threading.Thread(target=work) for work in works]
-    for thread in threads:
-        thread.start()
-    told_at = time.monotonic()
-    while any(thread.is_alive() for thread in threads):
-        time.sleep(0.5)
-        if time.monotonic() > told_at + 30:
-            told_at = time.monotonic()
+    """Do all of them at once; one that breaks breaks the whole, once the others have ended."""
+    with ThreadPoolExecutor(len(works)) as pool:
+        running = [pool.submit(work) for work in works]
+        while wait(running, timeout=30).not_done:
             print(f"  {watch()}", flush=True)
-    for thread in threads:
-        thread.join()
+    for one in running:
+        one.result()
 
 
 def _kills(server: ForkServer, folder: Path, options: argparse.Namespace, seed: int) -> list[str]:

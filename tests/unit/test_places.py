@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import os
+import queue
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 from pynetdicom import AE
 from pynetdicom.association import Association
 
-from ich_node.receive import admission
+from ich_node.receive import admission, waiting
 from ich_node.receive.admission import Admission
 from ich_node.receive.places import Loads, Places
-from ich_node.receive.waiting import LOOK_S, Alarm, Messages, wait_instead_of_looking
-from tests.running import wait_for
+from ich_node.receive.waiting import Alarm, Messages, wait_instead_of_looking
 
 
 @contextmanager
@@ -44,9 +45,10 @@ def another_process(does: Callable[[], object]) -> Iterator[int]:
 def test_a_place_is_taken_once_and_those_of_a_killed_process_are_free_again() -> None:
     places = Places(3)
     first = places.take()
+    assert first is not None
     with another_process(lambda: (places.take(), places.take())):
         assert places.take() is None
-        places.give_back(first)  # type: ignore[arg-type]
+        places.give_back(first)
         assert places.take() == first
     assert {places.take(), places.take()} == {0, 1, 2} - {first}
     assert places.take() is None
@@ -150,19 +152,24 @@ def test_the_process_with_the_fewest_connections_goes_first() -> None:
     assert not loads.another_has_fewer(0), "who is gone is not waited for"
 
 
-def test_a_message_and_what_is_to_be_sent_wake_who_waits() -> None:
+@pytest.mark.timeout(20)
+def test_a_message_and_what_is_to_be_sent_wake_who_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "LOOK_S", 30.0)
     association = Association(AE("ANY"), "acceptor")
     alarm = wait_instead_of_looking(association, Messages())
     there, here = os.pipe()
     try:
-        threading.Timer(LOOK_S / 10, association.dul.to_provider_queue.put, ("primitive",)).start()
-        wait_for(lambda: not alarm.wait_for(there) and not association.dul.to_provider_queue.empty(), "it rings")
+        threading.Timer(0.01, association.dul.to_provider_queue.put, ("primitive",)).start()
+        assert not alarm.wait_for(there), "it rings"
+        assert not association.dul.to_provider_queue.empty()
         os.write(here, b".")
         assert alarm.wait_for(there)
         association.dul.to_user_queue.put("release")
         messages = association.dimse.msg_queue
         assert isinstance(messages, Messages)
         assert messages._woken, "the thread that waits for messages looks for a release, too"
+        with pytest.raises(queue.Empty):
+            messages.get(block=False)
     finally:
         alarm.close()
         alarm.close()

@@ -18,13 +18,13 @@ def test_growth_is_a_slope_in_an_hour() -> None:
     assert slope_per_h(seconds, [100.0] * 61) == pytest.approx(0.0, abs=1e-9)
 
 
-def written(folder: Path, mib_per_h: float, **end: object) -> Samples:
+def written(folder: Path, mib_per_h: float, wal_mib: float = 1.0, **end: object) -> Samples:
     for name, kind in (("samples.csv", Sample), ("roles.csv", RoleSample)):
         (folder / name).write_text(",".join(kind.__dataclass_fields__) + "\n")
     for minute in range(61):
         s = 60.0 * minute
         with (folder / "samples.csv").open("a") as file:
-            file.write(f"{s},1,1,1,0,0,100,10,100,10\n")
+            file.write(f"{s},{wal_mib},1,1,0,0,100,10,100,10\n")
         with (folder / "roles.csv").open("a") as file:
             file.write(f"{s},receive,100,{100 + mib_per_h * s / HOUR},20,9,3\n")
     whole = {"studies": 10, "answered": 100, "rows": 100, "delivered": 10, "in_pacs": 10, "answers": {"0x0000": 100}}
@@ -42,8 +42,30 @@ def test_a_soak_in_which_all_arrived_ends_well(tmp_path: Path, capsys: pytest.Ca
 
 @pytest.mark.parametrize(
     "end",
-    [{"rows": 99}, {"delivered": 9}, {"in_pacs": 9}, {"answers": {"0x0000": 100, "0xA700": 1}}],
-    ids=["a row", "a report", "a report in the PACS", "a refusal"],
+    [
+        {"rows": 99},
+        {"delivered": 9},
+        {"in_pacs": 9},
+        {"answers": {"0x0000": 100, "0xA700": 1}},
+        {"studies": 0, "answered": 0, "rows": 0, "delivered": 0, "in_pacs": 0, "answers": {}},
+    ],
+    ids=["a row", "a report", "a report in the PACS", "a refusal", "all of it"],
 )
 def test_what_is_missing_ends_it_badly(tmp_path: Path, end: dict[str, object]) -> None:
     assert print_report(written(tmp_path, 0.0, **end)) == 1
+
+
+@pytest.mark.parametrize(
+    ("mib_per_h", "wal_mib"), [(1.5, 1.0), (0.5, 65.0)], ids=["memory that grows", "a log that grows"]
+)
+@pytest.mark.parametrize("ended", [True, False], ids=["ended", "interrupted"])
+def test_a_target_that_is_missed_ends_it_badly(tmp_path: Path, mib_per_h: float, wal_mib: float, ended: bool) -> None:
+    samples = written(tmp_path, mib_per_h, wal_mib)
+    samples.end = samples.end if ended else None
+    assert print_report(samples) == 1
+
+
+def test_growth_is_not_judged_before_half_an_hour(tmp_path: Path) -> None:
+    samples = written(tmp_path, mib_per_h=50.0)
+    samples.whole, samples.roles = samples.whole[:20], samples.roles[:20]
+    assert print_report(samples) == 0
