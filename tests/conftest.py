@@ -1,7 +1,10 @@
 """What tests of every kind share."""
 
 import gc
+import logging
 import os
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +16,21 @@ def collect_garbage() -> Iterator[None]:
     """Collect what a test left behind while its own marks still hold."""
     yield
     gc.collect()
+
+
+@pytest.fixture
+def logging_put_back() -> Iterator[None]:
+    """Undo what ``start_logging`` changes in this process."""
+    root = logging.getLogger()
+    loggers = [root, *(logging.getLogger(name) for name in ("ich_node", "pynetdicom", "pydicom"))]
+    handlers, levels, raises = root.handlers[:], [one.level for one in loggers], logging.raiseExceptions
+    hooks = sys.excepthook, sys.unraisablehook, threading.excepthook
+    yield
+    sys.excepthook, sys.unraisablehook, threading.excepthook = hooks
+    root.handlers[:], logging.raiseExceptions = handlers, raises
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
+    logging.captureWarnings(capture=False)
 
 
 @pytest.fixture(scope="session")

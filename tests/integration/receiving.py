@@ -100,7 +100,8 @@ def association(
 ) -> Iterator[Association]:
     """An association that proposes contexts of class and syntaxes; CT in explicit little endian by default."""
     entity = AE(ae_title=calling)
-    entity.connection_timeout = entity.acse_timeout = entity.dimse_timeout = 30
+    entity.connection_timeout = entity.acse_timeout = 30
+    entity.dimse_timeout = 60  # a node waits 30 s for its database before it answers
     for uid, syntaxes in contexts or ((CT, [ExplicitVRLittleEndian]),):
         entity.add_requested_context(uid, syntaxes)
     established = entity.associate("127.0.0.1", port, ae_title=called)

@@ -15,6 +15,7 @@ from ich_node.audit import open_trail
 from ich_node.audit.stored import audit_files
 from ich_node.cli import main
 from ich_node.config import parse_config
+from ich_node.database import SeriesRow
 from ich_node.housekeeping import delete_expired
 from ich_node.pacs import SmallPacs
 from ich_node.pacs_askers import CountAsker
@@ -23,6 +24,7 @@ from tests.auditing import Recorded, recorded_in
 from tests.ct_series import STUDY, ct_slice
 from tests.integration.receiving import CT, Running, association, encoded, running, send, store_bytes
 from tests.running import NodeProcesses, as_toml, free_port, leaks_a_socket, settings, wait_for
+from tests.unit.queueing import change
 
 TRANSFERRED, BEGIN, ALERT = "DICOM Instances Transferred", "Begin Transferring DICOM Instances", "Security Alert"
 
@@ -99,9 +101,11 @@ def test_who_is_not_let_in_is_recorded_and_a_flood_of_them_counted(tmp_path: Pat
                 assert to.is_rejected
         with association(node.port, calling="SCANNER1", called="SOMEBODY") as to:
             assert to.is_rejected
+    node.receiver.end_trail()
     refused = recorded_in(tmp_path, ALERT)
-    assert [one.types for one in refused] == [["Node Authentication"]] * 2
-    assert [one.details["Calling AE title"] for one in refused] == ["EVIL", "SCANNER1"]
+    assert [one.types for one in refused] == [["Node Authentication"]] * 3
+    assert [one.details["Calling AE title"] for one in refused] == ["EVIL", "SCANNER1", "EVIL"]
+    assert [one.details["Times"] for one in refused] == ["1", "1", "19"]
     assert refused[1].details["Called AE title"] == "SOMEBODY"
     assert {one.outcome for one in refused} == {"8"}
 
@@ -194,9 +198,11 @@ def recorded_in_others(state: Path) -> list[Recorded]:
 
 
 def test_what_was_changed_in_the_configuration_is_recorded_once_by_key_and_not_by_value(tmp_path: Path) -> None:
-    values = settings(tmp_path, Path("no-model"), alert_webhook=[
-        {"name": "hook", "url": "https://alerts.example/secret-path", "secret_file": "/etc/ich-node/secret"}
-    ])  # fmt: skip
+    secret = tmp_path / "secret-file"
+    secret.write_text("secret-content-of-sixteen-and-more")
+    secret.chmod(0o600)
+    hook = {"name": "hook", "url": "https://alerts.example/secret-path", "secret_file": str(secret)}
+    values = settings(tmp_path, Path("no-model"), alert_webhook=[hook])
     for url in ("https://alerts.example/secret-path", "https://elsewhere.example/"):
         values["alert_webhook"][0]["url"] = url
         for role in ("receive", "deliver"):
@@ -207,7 +213,8 @@ def test_what_was_changed_in_the_configuration_is_recorded_once_by_key_and_not_b
     changes = [one.details for one in said if one.types == ["Software Configuration"]]
     assert [one["Keys"] for one in changes] == ["(first start)", "alert_webhook.0.url"]
     assert changes[1]["Before"] == changes[0]["After"] != changes[1]["After"]
-    assert not any(b"secret-path" in path.read_bytes() for path in audit_files(tmp_path / "audit"))
+    assert not any(b"secret-" in path.read_bytes() for path in audit_files(tmp_path / "audit"))
+    assert not any("secret-" in text for one in said for text in one.details.values())
     life = [one.types[0] for one in said if one.event == "Application Activity"]
     assert life == ["Application Start", "Application Stop"] * 4
     assert [one.event for one in said][:3] == [ALERT, "Application Activity", "Application Activity"]
@@ -235,9 +242,7 @@ def test_what_retention_deletes_is_recorded_study_by_study(tmp_path: Path) -> No
     with running(tmp_path, retention={"not_head_days": 1e-9, "images_days": 1e-9}) as node:
         mr = {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.4", "Modality": "MR"}
         assert send(node.port, ct_slice(1, **mr), ct_slice(2, **mr)) == [0, 0]
-        wait_for(lambda: main_of(tmp_path, node, "status") == 0, "it is settled", 5)
-        with node.database.writing() as connection:
-            connection.exec_driver_sql("UPDATE series SET state = 'NOT_ANALYSED'")
+        change(node.database, SeriesRow, state="NOT_ANALYSED")
         wait_for(lambda: delete_expired(node.config, node.database), "they are deleted", 30)
     (said,) = recorded_in(tmp_path, "DICOM Study Deleted")
     assert (said.patients, said.studies, said.action) == (["PID0001"], [STUDY], "D")

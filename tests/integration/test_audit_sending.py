@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -126,17 +127,20 @@ def test_a_server_that_goes_in_the_middle_misses_nothing(server: SyslogServerPro
             number += 1
         trail.close()
 
-    recorder = threading.Thread(target=record)
+    recorder = threading.Thread(target=record, daemon=True)
     with sending(config, settle_s=5.0):
         server.start()
         recorder.start()
-        for _ in range(2):
-            before = len(server.received())
-            wait_for(lambda before=before: len(server.received()) > before + 100, "messages come", 60)
-            server.stop(how)
-            server.start()
-        stop.set()
-        recorder.join()
+        try:
+            for _ in range(2):
+                before = len(server.received())
+                wait_for(lambda before=before: len(server.received()) > before + 100, "messages come", 60)
+                server.stop(how)
+                server.start()
+        finally:
+            stop.set()
+            recorder.join(60)
+        assert not recorder.is_alive()
         recorded = messages_in(config.state_directory)
         wait_for(lambda: set(recorded) <= set(server.received()), "all of them came", 90)
     extra = set(server.received()) - set(recorded)
@@ -173,11 +177,12 @@ def test_a_server_of_another_authority_or_name_gets_nothing(
 
 
 def test_without_our_certificate_the_server_takes_nothing_and_nothing_counts_as_sent(
-    server: SyslogServerProcess, tmp_path: Path
+    server: SyslogServerProcess, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = config_of(server, tmp_path / "state", client_certificate="", client_key="")
     fill(config, "receive", 5)
     with server, sending(config):
+        wait_for(lambda: "takes no messages" in caplog.text, "it is told", 30)
         time.sleep(3 * SETTLE_S)
         assert server.received() == []
         assert count_unsent(config.state_directory / FOLDER) == 5
@@ -185,8 +190,6 @@ def test_without_our_certificate_the_server_takes_nothing_and_nothing_counts_as_
 
 def test_receiving_goes_on_while_the_server_hangs(tmp_path: Path) -> None:
     """A server that takes connections and never says a word."""
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         section = {"host": "localhost", "port": port}
@@ -195,9 +198,11 @@ def test_receiving_goes_on_while_the_server_hangs(tmp_path: Path) -> None:
             sender = AuditSender(node.state / FOLDER, SyslogServer("localhost", port))
             thread = threading.Thread(target=sender.run, args=(stop,), daemon=True)
             thread.start()
-            assert send(node.port, *(ct_slice(number) for number in range(1, 11))) == [0] * 10
-            wait_for(lambda: len(messages_in(node.state)) == 2, "begin and end are recorded", 30)
-            stop.set()
+            try:
+                assert send(node.port, *(ct_slice(number) for number in range(1, 11))) == [0] * 10
+                wait_for(lambda: len(messages_in(node.state)) == 2, "begin and end are recorded", 30)
+            finally:
+                stop.set()
         silent.close()
         thread.join(30)
         assert not thread.is_alive()

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -63,12 +61,8 @@ def run(*words: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture
-def command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Command]:
-    root = logging.getLogger()
-    before = root.handlers[:], root.level, sys.excepthook, threading.excepthook
-    yield Command(tmp_path / "ich-node.toml", capsys)
-    logging.captureWarnings(capture=False)
-    root.handlers[:], root.level, sys.excepthook, threading.excepthook = before
+def command(tmp_path: Path, capsys: pytest.CaptureFixture[str], logging_put_back: None) -> Command:
+    return Command(tmp_path / "ich-node.toml", capsys)
 
 
 @pytest.fixture

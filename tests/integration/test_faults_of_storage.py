@@ -23,7 +23,7 @@ from ich_node.errors import SpoolFull
 from ich_node.pacs import send_study
 from ich_node.phantom import PhantomSettings, write_series
 from ich_node.rebuild import rebuild
-from ich_node.worker import results_folder
+from ich_node.worker import Worker, results_folder
 from tests.ct_series import ct_slice
 from tests.integration.receiving import association, encoded, files_in, running, send, store_bytes
 from tests.running import NodeProcesses, leaks_a_socket, parts_of_a_node, settings, wait_for
@@ -142,7 +142,7 @@ def known(node: NodeProcesses) -> set[str]:
 
 @contextmanager
 def locked(database: Path, held_s: float) -> Iterator[threading.Event]:
-    """Hold the database as another program would, for a while; the event says that it is over."""
+    """Hold the database as another program would, for a while; the event says that it is about to be let go."""
     over, began = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -150,8 +150,8 @@ def locked(database: Path, held_s: float) -> Iterator[threading.Event]:
             connection.execute("BEGIN EXCLUSIVE")
             began.set()
             time.sleep(held_s)
+            over.set()
             connection.execute("ROLLBACK")
-        over.set()
 
     thread = threading.Thread(target=hold)
     thread.start()
@@ -192,9 +192,9 @@ def test_a_locked_database_with_the_timeout_that_sites_have(tmp_path: Path, held
 def test_a_database_lost_while_the_node_runs_loses_no_image_that_was_accepted(tmp_path: Path, how: str) -> None:
     values = settings(tmp_path / "state", tmp_path)
     place = tmp_path / "state/ich-node.sqlite"
-    accepted = []
+    accepted = [1, 2]
     with NodeProcesses(tmp_path, values, roles=("receive",)) as node:
-        accepted += [n for n, status in zip((1, 2), store(node.port, 1, 2), strict=True) if status == SUCCESS]
+        assert store(node.port, *accepted) == [SUCCESS] * 2
         if how == "deleted":
             for path in place.parent.glob("ich-node.sqlite*"):
                 path.unlink()
@@ -229,15 +229,19 @@ def test_a_report_that_cannot_be_saved_now_is_saved_later_and_no_fault_of_its_se
         send_study(files, "127.0.0.1", node.receiver.port, "ICH_NODE", "SCANNER1")
         with monkeypatch.context() as full:
             full.setattr(results_folder, "write_durably", no_room)
-            refused = 0
-            while refused < 5:
-                try:
-                    node.worker.step()
-                except SpoolFull:
-                    refused += 1
+            for _ in range(5):
+                wait_for(lambda: cannot_save(node.worker), "a report that cannot be saved")
         (series,) = node.status().studies[0].series
         assert (series.state, series.attempts) == ("COMPLETE", 0)
         assert node.settle().studies[0].series[0].state == "CONCLUDED"
+
+
+def cannot_save(worker: Worker) -> bool:
+    try:
+        worker.step()
+    except SpoolFull:
+        return True
+    return False
 
 
 def no_room(*_: Any) -> None:

@@ -66,7 +66,7 @@ def test_a_series_that_arrives_while_the_clock_is_set_is_concluded_once_and_whol
                         assert [one.state for one in node.status(uid).studies[0].series] == ["RECEIVING"]
             study = node.wait_settled(uid, LONGEST_S * 2)
             assert (study.revision, [one.state for one in study.series]) == (1, ["CONCLUDED"])
-            assert study.series[0].complete is not None
+            assert study.series[0].complete is True
             assert {one.state for one in study.deliveries} == {"DELIVERED"}
             text = node.log("work").read_text()
             assert "the clock was set; what waits was moved with it" in text

@@ -411,8 +411,13 @@ def test_the_asker_runs_by_itself_and_stops_asking_whom_nobody_wants_asked(tmp_p
         site.box.deliver_until_state("DELIVERED")
         stop = threading.Event()
         start_asking_commitment(site.box.config, site.box.database, stop)
-        wait_for(lambda: site.state() == ["COMMITTED"], "the thread does it all", 60)
-        stop.set()
+        (asking,) = [one for one in threading.enumerate() if one.name == "commit-pacs"]
+        try:
+            wait_for(lambda: site.state() == ["COMMITTED"], "the thread does it all", 60)
+        finally:
+            stop.set()
+            asking.join(30)
+        assert not asking.is_alive()
 
         site.box.add_study()
         site.box.deliver_until(lambda: "PENDING" not in site.state(), "the second is delivered")

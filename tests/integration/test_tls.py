@@ -40,6 +40,7 @@ STORESCP = "/usr/bin/storescp"
 OPENSSL = shutil.which("openssl")
 ORTHANC = shutil.which("Orthanc") or shutil.which("Orthanc", path="/usr/sbin")
 needs_openssl = pytest.mark.skipif(OPENSSL is None, reason="openssl is absent")
+pytestmark = pytest.mark.usefixtures("logging_put_back")
 TLS_1_2, TLS_1_3 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 REJECTED_CALLING = (1, 1, 3)
 """Permanent, by the user, calling AE title not recognized (PS3.8 9.3.4)."""
