@@ -188,7 +188,7 @@ def _make_model(directory: Path) -> None:
     heads = [
         draw_volume(PhantomSettings(lesion=one, slices=8, rows=64, slice_spacing_mm=16)) for one in (None, *LESIONS)
     ]
-    make_untrained_bundle(directory, heads, backbone="test_resnet", size_px=64, name="tiny")
+    make_untrained_bundle(directory, heads, backbone="test_resnet", size_px=64, name="tiny", denoised=False)
 
 
 def main() -> int:

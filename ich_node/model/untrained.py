@@ -20,7 +20,7 @@ from ich_node.model.bundle import write_bundle
 from ich_node.model.manifest import Manifest, Thresholds
 from ich_node.model.network import DEFAULT_BACKBONE, SequenceHead, SequenceHeadSettings, SliceNetwork
 from ich_node.records import HEMORRHAGE_CLASSES
-from ich_node.windowing import Preprocessing, Windowing
+from ich_node.windowing import Denoise, Preprocessing, Windowing
 
 SPREAD: Final = 0.1
 """The probability of ``any`` differs by at least this much over the phantom."""
@@ -37,6 +37,7 @@ def make_untrained_bundle(
     sequence_head: bool = False,
     seed: int = 0,
     name: str = "ich-untrained",
+    denoised: bool = True,
 ) -> Manifest:
     """Write a bundle of random weights, declared as untrained.
 
@@ -48,11 +49,12 @@ def make_untrained_bundle(
         sequence_head: Add one.
         seed: The same seed gives the same weights.
         name: Of the model.
+        denoised: Clean slices as the shipped model does, which costs more than a small network.
 
     Raises:
         ModelError: The slices of the phantoms do not differ.
     """
-    preprocessing = Preprocessing(size_px=size_px)
+    preprocessing = Preprocessing(size_px=size_px, denoise=Denoise() if denoised else None)
     series = _window(phantoms, preprocessing)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
