@@ -149,7 +149,9 @@ def _cuts(server: ForkServer, folder: Path, options: argparse.Namespace, seed: i
     }
     for name, (counts, places, settles) in controls.items():
         control = CutTally()
-        CutCampaign(server, first, folder / "control", control, seed).run(places, counts, settles=settles)
+        CutCampaign(server, first, folder / f"control-{counts.__name__}", control, seed).run(
+            places, counts, settles=settles
+        )
         print(f"control, {name}: {control.caught} of {control.cuts} cuts were caught")
         if not control.caught:
             faults.append(f"the check is blind: it did not notice that {name}")
