@@ -19,7 +19,7 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
 from pydicom.uid import CTImageStorage, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, generate_uid
 
-from benchmarks.processes import MemoryWatch
+from benchmarks.processes import MEBIBYTE, MemoryWatch
 from benchmarks.raw_sender import NotAccepted, RawSender
 from benchmarks.receive import Receiving
 from benchmarks.tables import MISSED, print_table
@@ -31,12 +31,11 @@ _TIMEOUT_S: Final = 5.0
 _FRAGMENT: Final = 16_000
 """Below the longest PDU that any of the receivers names."""
 _PIXEL_DATA: Final = struct.pack("<HH2s", 0x7FE0, 0x0010, b"OW")
-_MEBIBYTE: Final = 1024 * 1024
-_BOMB_BYTES: Final = 512 * _MEBIBYTE
+_BOMB_BYTES: Final = 512 * MEBIBYTE
 _SUCCESS: Final = "0x0000"
 _NOT_ACCEPTED: Final = "not accepted"
 _WHOLE: Final = "whole, to compare"
-_DEFLATED: Final = f"deflated, {_BOMB_BYTES // _MEBIBYTE} MiB"
+_DEFLATED: Final = f"deflated, {_BOMB_BYTES // MEBIBYTE} MiB"
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +130,7 @@ def _bomb(image: _Image) -> bytes:
     """Deflate an image whose pixels are zeros without end (PS3.5 A.5)."""
     deflate = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
     pieces = [deflate.compress(image.before + _pixel_element(_BOMB_BYTES))]
-    pieces += [deflate.compress(bytes(_MEBIBYTE)) for _ in range(_BOMB_BYTES // _MEBIBYTE)]
+    pieces += [deflate.compress(bytes(MEBIBYTE)) for _ in range(_BOMB_BYTES // MEBIBYTE)]
     return b"".join([*pieces, deflate.flush()])
 
 

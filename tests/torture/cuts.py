@@ -132,7 +132,7 @@ class CutCampaign:
     def _kind(self, at: int) -> str:
         """Say what the last record before the cut is."""
         one = self._recording.records[at - 1]
-        if one.path.startswith(str(self._recording.witness)):
+        if Path(one.path).is_relative_to(self._recording.witness):
             return f"after a note: {Path(one.path).stem}"
         words = {"W": "write", "S": "sync", "T": "truncation", "C": "creation", "R": "rename", "U": "removal",
                  "M": "new folder"}  # fmt: skip
