@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pynetdicom import AE
-from pynetdicom.sop_class import CTImageStorage, Verification  # type: ignore[attr-defined]  # made at run time
+from pynetdicom.sop_class import CTImageStorage, Verification
 
 from benchmarks import hostile_objects
 from benchmarks.processes import MemoryWatch, free_port, running, wait_for_port

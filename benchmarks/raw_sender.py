@@ -14,25 +14,48 @@ from ich_node import IMPLEMENTATION_CLASS_UID
 
 _ACCEPTED, _DATA = 2, 4
 _RELEASE: Final = struct.pack(">BBLL", 5, 0, 4, 0)
+_CONTEXT_ITEM, _CONTEXT_ACCEPTED = 0x21, 0
 _FRAGMENT: Final = 65_536
 _TIMEOUT_S: Final = 120.0
+
+
+class NotAccepted(OSError):
+    """The association, or its presentation context, was refused."""
+
+    def __init__(self) -> None:
+        super().__init__("the association is not accepted")
 
 
 class RawSender:
     """One association, for one class in one transfer syntax.
 
+    Args:
+        fragment: bytes of a PDU's value at most; some receivers end an association over longer ones than they named.
+
     Raises:
-        OSError: it is not accepted, or ends early.
+        NotAccepted: it is refused.
+        OSError: it ends early, or an answer takes too long.
     """
 
-    def __init__(self, port: int, sop_class_uid: str, transfer_syntax_uid: str) -> None:
-        self._class = sop_class_uid
-        self._connection = socket.create_connection(("127.0.0.1", port), _TIMEOUT_S)
+    def __init__(
+        self,
+        port: int,
+        sop_class_uid: str,
+        transfer_syntax_uid: str,
+        timeout_s: float = _TIMEOUT_S,
+        fragment: int = _FRAGMENT,
+    ) -> None:
+        self._class, self._fragment = sop_class_uid, fragment
+        self._connection = socket.create_connection(("127.0.0.1", port), timeout_s)
         self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._connection.sendall(association_request(sop_class_uid, transfer_syntax_uid))
-        if self._read_pdu()[0] != _ACCEPTED:
+        try:
+            self._connection.sendall(association_request(sop_class_uid, transfer_syntax_uid))
+            kind, body = self._read_pdu()
+            if kind != _ACCEPTED or not _accepts_the_context(body):
+                raise NotAccepted
+        except OSError:
             self._connection.close()
-            raise OSError("the association is not accepted")
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -47,9 +70,9 @@ class RawSender:
     def store(self, sop_instance_uid: str, encoded: bytes) -> int:
         """Send one object; give the status it was answered with."""
         self._send(3, _store_request(self._class, sop_instance_uid))
-        for begin in range(0, len(encoded), _FRAGMENT):
-            last = begin + _FRAGMENT >= len(encoded)
-            self._send(2 if last else 0, encoded[begin : begin + _FRAGMENT])
+        for begin in range(0, len(encoded), self._fragment):
+            last = begin + self._fragment >= len(encoded)
+            self._send(2 if last else 0, encoded[begin : begin + self._fragment])
         kind, body = self._read_pdu()
         if kind != _DATA:
             raise OSError("the association was ended")
@@ -71,6 +94,17 @@ class RawSender:
                 raise OSError("the connection was closed")
             received += piece
         return received
+
+
+def _accepts_the_context(body: bytes) -> bool:
+    """Look at the result of the one presentation context in an A-ASSOCIATE-AC (PS3.8 9.3.3.2)."""
+    at = 68
+    while at + 4 <= len(body):
+        kind, _, length = struct.unpack_from(">BBH", body, at)
+        if kind == _CONTEXT_ITEM:
+            return body[at + 6] == _CONTEXT_ACCEPTED
+        at += 4 + length
+    return False
 
 
 def association_request(sop_class_uid: str, *transfer_syntax_uids: str) -> bytes:

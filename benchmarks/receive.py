@@ -189,16 +189,16 @@ def _check_rows(state: Path) -> None:
     database.close()
 
 
-def run_storescp(folder: Path) -> Iterator[Receiving]:
+def run_storescp(folder: Path, *options: str | Path) -> Iterator[Receiving]:
     port = free_port()
     (folder / "images").mkdir()
-    command = [STORESCP, "--fork", "-pdu", "131072", "-od", folder / "images", str(port)]
+    command = [STORESCP, "--fork", "-pdu", "131072", *options, "-od", folder / "images", str(port)]
     with running(command, folder / "storescp.log", dcmtk_environment()) as pid:
         wait_for_port(port)
         yield Receiving(pid, port, folder / "images")
 
 
-def run_orthanc(folder: Path) -> Iterator[Receiving]:
+def run_orthanc(folder: Path, **more: object) -> Iterator[Receiving]:
     port, images = free_port(), folder / "images"
     settings = {
         "DicomPort": port,
@@ -209,7 +209,7 @@ def run_orthanc(folder: Path) -> Iterator[Receiving]:
         "IndexDirectory": str(folder),
         "Plugins": [],
         "SyncStorageArea": True,
-    }
+    } | more
     (folder / "orthanc.json").write_text(json.dumps(settings))
     with running([ORTHANC, folder / "orthanc.json"], folder / "orthanc.log", dcmtk_environment()) as pid:
         wait_for_port(port)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import ssl
 import sys
 from collections.abc import Callable, Iterator
@@ -12,8 +11,8 @@ from pathlib import Path
 
 import trustme
 
-from benchmarks.processes import dcmtk_environment, free_port, running, running_role, wait_for_port
-from benchmarks.receive import ORTHANC, STORESCP, Receiving
+from benchmarks.processes import free_port, running, running_role, wait_for_port
+from benchmarks.receive import ORTHANC, STORESCP, Receiving, run_orthanc, run_storescp
 
 _NODE = """\
 [node]
@@ -97,23 +96,11 @@ def _pynetdicom(files: Certificates, folder: Path) -> Iterator[Receiving]:
 
 
 def _storescp(files: Certificates, folder: Path) -> Iterator[Receiving]:
-    port = free_port()
-    by_tls = ["+tls", files.key, files.certificate, "+cf", files.authority]
-    command = [STORESCP, "--fork", *by_tls, "-od", folder, str(port)]
-    with running(command, folder / "storescp.log", dcmtk_environment()) as pid:
-        wait_for_port(port)
-        yield Receiving(pid, port, folder)
+    return run_storescp(folder, "+tls", files.key, files.certificate, "+cf", files.authority)
 
 
 def _orthanc(files: Certificates, folder: Path) -> Iterator[Receiving]:
-    port = free_port()
-    settings = {
-        "DicomPort": port, "DicomAlwaysAllowStore": True, "DicomThreadsCount": 8, "HttpServerEnabled": False,
-        "StorageDirectory": str(folder / "images"), "IndexDirectory": str(folder), "Plugins": [],
-        "DicomTlsEnabled": True, "DicomTlsCertificate": str(files.certificate), "DicomTlsPrivateKey": str(files.key),
-        "DicomTlsTrustedCertificates": str(files.authority), "DicomTlsRemoteCertificateRequired": True,
-    }  # fmt: skip
-    (folder / "orthanc.json").write_text(json.dumps(settings))
-    with running([ORTHANC, folder / "orthanc.json"], folder / "orthanc.log", dcmtk_environment()) as pid:
-        wait_for_port(port)
-        yield Receiving(pid, port, folder / "images")
+    return run_orthanc(
+        folder, DicomTlsEnabled=True, DicomTlsCertificate=str(files.certificate), DicomTlsPrivateKey=str(files.key),
+        DicomTlsTrustedCertificates=str(files.authority), DicomTlsRemoteCertificateRequired=True,
+    )  # fmt: skip

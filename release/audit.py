@@ -1,7 +1,7 @@
 """Look for known weaknesses of the pinned parts: ``python -m release.audit``. Ends with 1 where there is one.
 
 Where the database of weaknesses cannot be reached, that is said, and is no failure: a check without a network must not
-stand in the way, and must not pass for a clean one either.
+stand in the way, and must not pass for a clean one either. Whatever else goes wrong is a failure.
 """
 
 from __future__ import annotations
@@ -17,11 +17,18 @@ from release.parts import REQUIREMENTS, pinned
 _LONGEST_S: Final = 60
 _ANSWER_S: Final = 5
 
+_NO_NETWORK: Final = ("requests.exceptions.", "urllib3.exceptions.", "Could not connect to", "not redirecting properly")
+"""What pip-audit writes where it has no answer."""
+
 NOT_REACHED: Final = "NOT AUDITED: the database of known weaknesses cannot be reached from here"
 
 
 def ask(requirements: Path = REQUIREMENTS) -> list[dict[str, Any]] | None:
-    """Ask pip-audit about every pin; None where it got no answer."""
+    """Ask pip-audit about every pin; None where it got no answer.
+
+    Raises:
+        RuntimeError: it failed by itself.
+    """
     program = Path(sys.executable).with_name("pip-audit")
     options = [
         "--no-deps",
@@ -36,9 +43,14 @@ def ask(requirements: Path = REQUIREMENTS) -> list[dict[str, Any]] | None:
     command = [program, *options, "--requirement", requirements]
     try:
         told = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_LONGEST_S)
-        found: list[dict[str, Any]] = json.loads(told.stdout)["dependencies"]
-    except (subprocess.TimeoutExpired, json.JSONDecodeError, KeyError):
+    except subprocess.TimeoutExpired:
         return None
+    try:
+        found: list[dict[str, Any]] = json.loads(told.stdout)["dependencies"]
+    except (json.JSONDecodeError, KeyError) as error:
+        if any(words in told.stderr for words in _NO_NETWORK):
+            return None
+        raise RuntimeError(f"pip-audit failed: {told.stderr[-500:].strip()}") from error
     return found
 
 
@@ -60,12 +72,17 @@ def judge(found: list[dict[str, Any]] | None) -> tuple[int, list[str]]:
 
 
 def main() -> int:
-    """Audit what is pinned."""
+    """Audit what is pinned.
+
+    Raises:
+        RuntimeError: nothing is, or pip-audit failed by itself.
+    """
+    if not pinned():
+        raise RuntimeError("nothing is pinned")
     status, lines = judge(ask())
     sys.stdout.write("".join(f"audit: {line}\n" for line in lines))
     return status
 
 
 if __name__ == "__main__":
-    assert pinned(), "nothing is pinned"
     sys.exit(main())

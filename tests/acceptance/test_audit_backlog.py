@@ -34,7 +34,7 @@ def test_a_hundred_thousand_messages_wait_for_the_server_and_block_nothing(tmp_p
         target = server_of(node.config)
         assert target is not None
         sender = AuditSender(node.state / FOLDER, target, settle_s=2.0)
-        thread = threading.Thread(target=sender.run, args=(stop,))
+        thread = threading.Thread(target=sender.run, args=(stop,), daemon=True)
         thread.start()
         slices = [ct_slice(number) for number in range(1, 101)]
         began = time.monotonic()
@@ -54,13 +54,17 @@ def test_a_hundred_thousand_messages_wait_for_the_server_and_block_nothing(tmp_p
 
         server.start()
         began = time.monotonic()
+        wait_for(server.received, "the server has some of it", 60)
+        images_began = time.monotonic()
         assert set(send(node.port, *slices[50:])) == {0}
-        meanwhile_s = time.monotonic() - began
+        meanwhile_s = time.monotonic() - images_began
+        assert count_unsent(node.state / FOLDER) > 0, "they were stored while it was being sent"
         wait_for(lambda: not count_unsent(node.state / FOLDER), "the server has it all", 600)
         sent_s = time.monotonic() - began
         trail.close()
         stop.set()
         thread.join(60)
+        assert not thread.is_alive()
         server.stop()
         stored = in_files(node.state)
     received = server.received()

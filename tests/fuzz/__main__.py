@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
 import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,7 @@ from tests.fuzz.dimse_fuzzer import Outcome, fuzz, node_to_fuzz
 from tests.fuzz.targets import TARGETS
 
 _PARALLEL = 2
+_SHORTEST_S = 5
 _SLOWEST_S = 25
 _MOST_MIB = 1024
 """Of a process that is fuzzed: pydicom with its dictionary, instrumented, has 300."""
@@ -59,43 +62,42 @@ def main() -> int:
 
 
 class _Atheris:
-    """The targets, two at a time, each for its share of the time."""
+    """The targets, two at a time, each for its share of the time that is left."""
 
     def __init__(self, folder: Path, keep: Path, seconds: float) -> None:
         self._folder, self._keep = folder, keep
-        self._waiting = list(TARGETS)
-        self._each_s = max(5, int(seconds * _PARALLEL / len(TARGETS)))
-        self._running: dict[str, subprocess.Popen[bytes]] = {}
-        self._done: list[Run] = []
+        self._over = time.monotonic() + seconds
+        self._waiting = len(TARGETS)
+        self._running: list[subprocess.Popen[bytes]] = []
+        self._pool = ThreadPoolExecutor(_PARALLEL)
+        self._runs: list[Future[Run]] = []
 
     def __enter__(self) -> _Atheris:
-        self._start_some()
+        self._runs = [self._pool.submit(self._run, name) for name in TARGETS]
         return self
 
     def __exit__(self, *_: object) -> None:
-        for process in self._running.values():
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        for process in self._running:
             process.kill()
-            process.wait()
+        self._pool.shutdown()
 
     def wait(self) -> list[Run]:
-        while self._running:
-            name, process = next(iter(self._running.items()))
-            process.wait()
-            self._done.append(self._read(name, process.returncode))
-            del self._running[name]
-            self._start_some()
-        return self._done
+        return [one.result() for one in self._runs]
 
-    def _start_some(self) -> None:
-        while self._waiting and len(self._running) < _PARALLEL:
-            name = self._waiting.pop(0)
-            command = [
-                *(sys.executable, "-m", "tests.fuzz.one_target", name, f"-max_total_time={self._each_s}"),
-                *(f"-timeout={_SLOWEST_S}", f"-rss_limit_mb={_MOST_MIB}", "-print_final_stats=1", "-max_len=70000"),
-                *(f"-artifact_prefix={self._keep}/{name}-", str(self._folder / "corpus" / name)),
-            ]
-            with (self._keep / f"{name}.log").open("wb") as log:
-                self._running[name] = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    def _run(self, name: str) -> Run:
+        turns = math.ceil(self._waiting / _PARALLEL)
+        self._waiting -= 1
+        share_s = max(_SHORTEST_S, int((self._over - time.monotonic()) / turns))
+        command = [
+            *(sys.executable, "-m", "tests.fuzz.one_target", name, f"-max_total_time={share_s}"),
+            *(f"-timeout={_SLOWEST_S}", f"-rss_limit_mb={_MOST_MIB}", "-print_final_stats=1", "-max_len=70000"),
+            *(f"-artifact_prefix={self._keep}/{name}-", str(self._folder / "corpus" / name)),
+        ]
+        with (self._keep / f"{name}.log").open("wb") as log:
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        self._running.append(process)
+        return self._read(name, process.wait())
 
     def _read(self, name: str, status: int) -> Run:
         log = self._keep / f"{name}.log"

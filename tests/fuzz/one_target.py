@@ -39,7 +39,9 @@ def main() -> None:
     silence_libraries()
     target = TARGETS[sys.argv.pop(1)]
     for module in INSTRUMENTED:
-        for function in functions_of(module):
+        functions = list(functions_of(module))
+        assert functions, f"nothing to instrument in {module.__name__}"
+        for function in functions:
             atheris.instrument_func(function)
 
     def in_time(data: bytes) -> None:
@@ -56,7 +58,7 @@ def functions_of(module: ModuleType) -> Iterator[FunctionType]:
     holders: list[Any] = [module, *(one for one in vars(module).values() if inspect.isclass(one))]
     for holder in holders:
         for one in list(vars(holder).values()):
-            plain = one.fget if isinstance(one, property) else getattr(one, "__func__", one)
+            plain = inspect.unwrap(one.fget if isinstance(one, property) else getattr(one, "__func__", one))
             if isinstance(plain, FunctionType) and plain.__module__ == module.__name__:
                 yield plain
 

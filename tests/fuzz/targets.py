@@ -72,24 +72,25 @@ def hl7_answer(data: bytes) -> None:
         read_answer(data.decode("utf-8", "replace"))
 
 
-def pdu_stream(data: bytes) -> None:
-    """A connection that sends a request's beginning or more, then P-DATA, and ends."""
+def pdu_stream(data: bytes) -> int:
+    """A connection that sends a request's beginning or more, then P-DATA, and ends; the messages that came whole."""
     ours, theirs = socket.socketpair()
     with closing(ours), closing(theirs):
         theirs.sendall(data[:_MOST])
         theirs.shutdown(socket.SHUT_WR)
-        read_pdus(ours)
+        return read_pdus(ours)
 
 
-def read_pdus(connection: socket.socket) -> None:
-    """Read PDUs and put messages together, as an association of the receiver does."""
+def read_pdus(connection: socket.socket) -> int:
+    """Read PDUs and put messages together, as an association of the receiver does; give how many."""
+    whole = 0
     reading = object.__new__(transport.WholeReads)
     ended: queue.Queue[str] = queue.Queue()
     requestor = SimpleNamespace(address="127.0.0.1")
     association = SimpleNamespace(network_timeout=5.0, requestor=requestor, get_handlers=lambda _: None)
     messages = _messages(association, ended)
     association.dimse = messages
-    reading._assoc, reading.socket = cast(Any, association), connection  # type: ignore[assignment]
+    reading._assoc, reading.socket = cast(Any, association), connection
     transport.WholeReads.begin(reading, b"", 1024 * 1024)
     with suppress(OSError, struct.error):
         while ended.empty():
@@ -97,11 +98,13 @@ def read_pdus(connection: socket.socket) -> None:
             kind, _, length = struct.unpack(">BBL", head)
             rest = reading.recv(length)
             if len(rest) < length:
-                return
+                return whole
             if kind == 4:
                 _receive(messages, bytes(head + rest))
             while not messages.msg_queue.empty():
                 messages.msg_queue.get_nowait()
+                whole += 1
+    return whole
 
 
 def _messages(association: Any, ended: queue.Queue[str]) -> BoundedMessages:
@@ -123,7 +126,7 @@ def _receive(messages: BoundedMessages, encoded: bytes) -> None:
     messages.receive_primitive(primitive)
 
 
-TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
+TARGETS: Final[dict[str, Callable[[bytes], object]]] = {
     "association_request": association_request,
     "data_set": data_set,
     "header": header,

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 
-def compile_shim(name: str, folder: Path) -> Path:
+def compile_shim(name: str, folder: Path, sources: Path = Path(__file__).parent) -> Path:
     """Compile one of them; skipped where there is no compiler."""
     compiler = shutil.which("gcc")
     if compiler is None:
         pytest.skip("gcc is absent")
     library = folder / f"{name}.so"
-    source = Path(__file__).with_name(f"{name}.c")
-    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", str(library), str(source), "-ldl"], check=True)
+    options = ["-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
+    subprocess.run([compiler, *options, "-o", str(library), str(sources / f"{name}.c"), "-ldl"], check=True)
     return library

@@ -127,9 +127,9 @@ def _cuts(server: ForkServer, folder: Path, options: argparse.Namespace, seed: i
     tally, began = CutTally(), time.monotonic()
     shares = [options.cuts // jobs + (job < options.cuts % jobs) for job in range(jobs)]
     works = [
-        lambda job=job: CutCampaign(  # type: ignore[misc]
-            server, recordings[job], folder / f"cuts-{job}", tally, seed + 10_000 * job
-        ).run(recordings[job].places(shares[job], seed + job))
+        lambda job=job: CutCampaign(server, recordings[job], folder / f"cuts-{job}", tally, seed + 10_000 * job).run(
+            recordings[job].places(shares[job], seed + job)
+        )
         for job in range(jobs)
     ]
     _side_by_side(works, lambda: f"{tally.cuts} power cuts, {len(tally.violations)} violations")
@@ -149,7 +149,9 @@ def _cuts(server: ForkServer, folder: Path, options: argparse.Namespace, seed: i
     }
     for name, (counts, places, settles) in controls.items():
         control = CutTally()
-        CutCampaign(server, first, folder / "control", control, seed).run(places, counts, settles=settles)
+        CutCampaign(server, first, folder / f"control-{counts.__name__}", control, seed).run(
+            places, counts, settles=settles
+        )
         print(f"control, {name}: {control.caught} of {control.cuts} cuts were caught")
         if not control.caught:
             faults.append(f"the check is blind: it did not notice that {name}")

@@ -110,10 +110,10 @@ class CutCampaign:
         settles: bool = True,
         enough: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Cut the power at each place.
+        """Cut the power at each place; the node stays where it is to be looked at.
 
         Args:
-            counts: which syncs of the record are believed.
+            counts: which syncs of the record are believed; where not all are, a cut is to be caught.
             settles: the node works on until all is settled; False: it is only started.
         """
         for number, at in enumerate(places):
@@ -126,12 +126,13 @@ class CutCampaign:
                 self._tally.of_kind[self._kind(at)] += 1
                 self._tally.caught += bool(troubles)
                 self._tally.violations += [f"{text} (cut at {at}, seed {self._seed + number})" for text in troubles]
-            shutil.rmtree(folder)
+            if bool(troubles) is not (counts is every_sync):
+                shutil.rmtree(folder)
 
     def _kind(self, at: int) -> str:
         """Say what the last record before the cut is."""
         one = self._recording.records[at - 1]
-        if one.path.startswith(str(self._recording.witness)):
+        if Path(one.path).is_relative_to(self._recording.witness):
             return f"after a note: {Path(one.path).stem}"
         words = {"W": "write", "S": "sync", "T": "truncation", "C": "creation", "R": "rename", "U": "removal",
                  "M": "new folder"}  # fmt: skip

@@ -104,6 +104,14 @@ class _Runner:
         return self.died_at is None and self.kill_at is None
 
 
+class _Broken(Violation):
+    """The invariants do not hold."""
+
+    def __init__(self, judgement: Judgement) -> None:
+        super().__init__("the invariants do not hold")
+        self.judgement = judgement
+
+
 class KillCampaign:
     """One node after the other, each for some studies."""
 
@@ -138,6 +146,8 @@ class KillCampaign:
             before = len(self._tally.violations)
             try:
                 self._live(node)
+            except _Broken as broken:
+                self._tally.blame(self._struck, broken.judgement)
             except Violation as violation:
                 self._tally.blame(self._struck, Judgement(wrong=[str(violation)]))
             finally:
@@ -272,8 +282,7 @@ class KillCampaign:
         """Check the invariants, and say which strikes they were checked after."""
         found = judge(node.state, node.witness, node.studies)
         if found.violations:
-            self._tally.blame(self._struck, found)
-            raise Violation("the invariants do not hold")
+            raise _Broken(found)
         self._last = found
         self._struck = []
 

@@ -173,6 +173,6 @@ def cut(records: Sequence[Record], at: int, root: Path, was: Path, seed: int, co
     """Write the image that a power cut after ``at`` records leaves of the folder that ``was``."""
     disk = Disk()
     for index, record in enumerate(records[:at]):
-        if record.path.startswith(f"{was}"):
+        if Path(record.path).is_relative_to(was):
             disk.do(record, counts=record.kind != "S" or counts(index, records))
     disk.write_image(root, was, random.Random(seed))

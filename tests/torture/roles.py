@@ -1,5 +1,7 @@
 """What a forked child becomes: a role of the node by its own command, one of its peers, or its housekeeping."""
 
+# ruff: noqa: E402 - the stub must stand before anything imports torch
+
 from __future__ import annotations
 
 import ctypes
@@ -13,18 +15,18 @@ from tests.torture import stub_model
 stub_model.install()
 
 # Everything is imported once, here, in the parent.
-import ich_node.deliverer  # noqa: E402
-import ich_node.receive  # noqa: E402
-import ich_node.worker.loop  # noqa: E402
-from ich_node import commitment_asker, failpoint, housekeeping  # noqa: E402
-from ich_node.cli import main  # noqa: E402
-from ich_node.config import Config, load_config  # noqa: E402
-from ich_node.database import Database, open_database  # noqa: E402
-from ich_node.failpoint import BY_A_TEST, FAILPOINT, MAY_BE_KILLED  # noqa: E402
-from ich_node.log import start_logging  # noqa: E402
-from ich_node.receive import processes  # noqa: E402
-from tests.torture.outsiders import echo_without_end  # noqa: E402
-from tests.torture.peers import send_until_answered, take_what_comes  # noqa: E402
+import ich_node.deliverer
+import ich_node.receive
+import ich_node.worker.loop
+from ich_node import commitment_asker, failpoint, housekeeping
+from ich_node.cli import main
+from ich_node.config import Config, load_config
+from ich_node.database import Database, open_database
+from ich_node.failpoint import BY_A_TEST, FAILPOINT, MAY_BE_KILLED
+from ich_node.log import start_logging
+from ich_node.receive import processes
+from tests.torture.outsiders import echo_without_end
+from tests.torture.peers import send_until_answered, take_what_comes
 
 NODE_ROLES = ("receive", "work", "deliver")
 _A_DAY_S = 86400.0
@@ -37,10 +39,10 @@ def become(order: dict[str, Any]) -> int:
     _arm(order)
     role = order["role"]
     if role in NODE_ROLES:
-        commitment_asker._POLL_S = 0.05  # type: ignore[misc]
-        commitment_asker._SPARE_LEASE_S = _SPARE_LEASE_S  # type: ignore[misc]
-        ich_node.worker.loop.open_model = stub_model.open_stub  # type: ignore[assignment]
-        ich_node.worker.loop.DecoderPool = stub_model.DecoderInside  # type: ignore[assignment, misc]
+        commitment_asker._POLL_S = 0.05
+        commitment_asker._SPARE_LEASE_S = _SPARE_LEASE_S
+        ich_node.worker.loop.open_model = stub_model.open_stub
+        ich_node.worker.loop.DecoderPool = stub_model.DecoderInside
         if role == "receive":
             _strike_once()
         return main([role, "--config", order["config"]])
@@ -77,7 +79,7 @@ def _strike_once() -> None:
         ctypes.CDLL(None).torture_kill_at(b"", b"", 0)
         note_end(*arguments)
 
-    processes.Processes._note_end = disarmed  # type: ignore[method-assign]
+    processes.Processes._note_end = disarmed
 
 
 def _expire(config: Config) -> None:

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.torture import kills
 from tests.torture.fork_server import ForkServer
+from tests.torture.invariants import Judgement
 from tests.torture.kills import KillCampaign, Tally
 from tests.torture.strikes import every_label, is_of_the_end
 
@@ -36,3 +38,17 @@ def test_killed_at_every_place_the_node_loses_nothing_doubles_nothing_and_mixes_
     assert tally.objects > 0
     assert tally.reports > 0
     assert tally.alerts > 0
+
+
+@pytest.mark.timeout(900)
+def test_what_does_not_hold_is_blamed_once(
+    fork_server: ForkServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kills, "judge", lambda *_, **__: Judgement(lost=["an object"]))
+    tally = Tally()
+    KillCampaign(fork_server, tmp_path, tally, 1, lambda: bool(tally.violations)).run()
+    assert len(tally.violations) == 1
+    assert tally.violations[0].startswith("an object (after ")
+    assert set(tally.lost.values()) == {1}
+    assert not any(tally.wrong.values())
+    assert (tmp_path / "node-001").exists(), "it is kept to be looked at"

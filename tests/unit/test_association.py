@@ -2,6 +2,8 @@
 
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,27 +25,33 @@ from tests.running import wait_for
 SMALL = PhantomSettings(slices=20, rows=32)
 
 
-def take_what_comes(association: Association, stop: threading.Event) -> None:
+@contextmanager
+def somebody_takes_what_comes(association: Association) -> Iterator[None]:
     """Do what pynetdicom's reactor does when it has not paused: look for a message without waiting."""
-    while not stop.is_set():
-        association.dimse.get_msg(block=False)
+    stop = threading.Event()
+
+    def take() -> None:
+        while not stop.is_set():
+            association.dimse.get_msg(block=False)
+
+    thief = threading.Thread(target=take, daemon=True)
+    thief.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thief.join()
 
 
 def answers(association: Association, files: list[Path]) -> list[bool]:
     """Send files while somebody else takes what comes; tell which were answered."""
-    stop = threading.Event()
-    thief = threading.Thread(target=take_what_comes, args=(association, stop))
-    thief.start()
-    try:
-        sent = []
+    sent = []
+    with somebody_takes_what_comes(association):
         for path in files:
             if not association.is_established:
                 break
             sent.append("Status" in association.send_c_store(path))
-        return sent
-    finally:
-        stop.set()
-        thief.join()
+    return sent
 
 
 @pytest.fixture
@@ -77,14 +85,10 @@ def test_an_answer_reaches_who_asked_where_the_peer_may_ask_too() -> None:
         heard: list[evt.Event] = []
         handlers = [(evt.EVT_N_EVENT_REPORT, lambda event: (heard.append(event), (0x0000, None))[1])]
         with associate(place, "TEST", [STORAGE_COMMITMENT], Patience(), handlers) as association:
-            stop = threading.Event()
-            thief = threading.Thread(target=take_what_comes, args=(association, stop))
-            thief.start()
             asked = Answer("1.2.3", (("1.2", "1.2.4"),)).data_set()
             one = (asked, 1, STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE)
-            answered = [association.send_n_action(*one)[0].get("Status") for _ in range(20)]
-            stop.set()
-            thief.join()
+            with somebody_takes_what_comes(association):
+                answered = [association.send_n_action(*one)[0].get("Status") for _ in range(20)]
             assert answered == [0x0000] * 20
 
             pacs.answers_at_once = lambda true: true

@@ -43,14 +43,14 @@ def make(directory: Path, seed: int, **changes: Any) -> Path:
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Two bundles of one name and shape, with other weights: ``one``, and ``two``, a newer version."""
     folder = tmp_path_factory.mktemp("bundles")
-    whole, bundle_module.SHARD_BYTES = bundle_module.SHARD_BYTES, 1_200_000  # type: ignore[misc]
+    whole, bundle_module.SHARD_BYTES = bundle_module.SHARD_BYTES, 1_200_000
     try:
         make(folder / "one", 1, version="1.9")
         make(folder / "two", 2, version="1.10")
         assert len(list((folder / "one").glob("*.safetensors"))) > 1
         yield folder
     finally:
-        bundle_module.SHARD_BYTES = whole  # type: ignore[misc]
+        bundle_module.SHARD_BYTES = whole
 
 
 @pytest.fixture

@@ -167,7 +167,7 @@ def test_small_and_full_matrices_show_the_same_head() -> None:
 )
 def test_settings_that_cannot_be_drawn_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"lesion|rows|positive|tilt"):
-        PhantomSettings(**wrong)  # type: ignore[arg-type] # the test is about wrong values
+        PhantomSettings(**wrong)
 
 
 @pytest.mark.parametrize("tilt", [0.0, 18.5, -12.0])

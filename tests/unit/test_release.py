@@ -42,12 +42,21 @@ def test_the_audit_fails_by_what_it_finds_and_says_what_it_could_not_ask(
 
 
 def test_an_audit_without_a_network_says_so_and_stops_nobody() -> None:
-    nowhere = dict.fromkeys(("HTTPS_PROXY", "HTTP_PROXY", "https_proxy", "http_proxy"), "http://127.0.0.1:9")
+    nowhere = dict.fromkeys(("HTTPS_PROXY", "HTTP_PROXY", "https_proxy", "http_proxy"), "http://127.0.0.1:9") | {
+        "NO_PROXY": "",
+        "no_proxy": "",
+    }
     command = [sys.executable, "-m", "release.audit"]
     ended = subprocess.run(
         command, cwd=ROOT, env=os.environ | nowhere, capture_output=True, text=True, check=False, timeout=200
     )
     assert (ended.returncode, ended.stdout) == (0, f"audit: {audit.NOT_REACHED}\n"), ended.stderr
+
+
+def test_an_audit_that_fails_by_itself_is_no_lack_of_a_network(tmp_path: Path) -> None:
+    (tmp_path / "loose.txt").write_text("torch>=2\n")
+    with pytest.raises(RuntimeError, match=r"(?s)pip-audit failed.*not pinned to an exact version"):
+        audit.ask(tmp_path / "loose.txt")
 
 
 def test_every_part_is_pinned_to_one_version(tmp_path: Path) -> None:
