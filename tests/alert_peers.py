@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import ssl
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from typing import Any
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult
 
-from tests.running import free_port, wait_for
+from tests.running import free_port, listens, wait_for
 
 
 @dataclass
@@ -42,22 +41,14 @@ def listener(kind: str, folder: Path, *behaviours: str, port: int | None = None)
     words = [sys.executable, "-m", "tests.alert_listeners", kind, str(peer.port), str(peer.heard_file), *behaviours]
     process = subprocess.Popen(words, cwd=Path(__file__).parents[1])
     try:
-        wait_for(lambda: _answers(peer.port), f"the {kind} listener")
+        wait_for(lambda: listens(peer.port), f"the {kind} listener")
         yield peer
     finally:
         process.kill()
         process.wait()
 
 
-def _answers(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), 1).close()
-    except OSError:
-        return False
-    return True
-
-
-class _Mailbox:
+class Mailbox:
     """Takes mail."""
 
     def __init__(self) -> None:
@@ -71,9 +62,9 @@ class _Mailbox:
 
 
 @contextmanager
-def mail_server(tls: ssl.SSLContext | None = None) -> Iterator[tuple[int, _Mailbox]]:
+def mail_server(tls: ssl.SSLContext | None = None) -> Iterator[tuple[int, Mailbox]]:
     """Run a mail server; with TLS it asks for STARTTLS and for the login node, secret."""
-    mailbox, port = _Mailbox(), free_port()
+    mailbox, port = Mailbox(), free_port()
 
     def login(server: Any, session: Any, envelope: Any, mechanism: str, data: Any) -> AuthResult:
         right = (data.login, data.password) == (b"node", b"secret")

@@ -15,6 +15,7 @@ from ich_node.alert_channels import make_channels
 from ich_node.alerter import Alerter
 from ich_node.database import StudyRow
 from ich_node.queries import AlertStatus
+from tests.alert_peers import Mailbox, Peer, listener, mail_server
 from tests.outbox import Outbox, outbox
 from tests.running import free_port, wait_for
 
@@ -25,6 +26,7 @@ FINDING: dict[str, Any] = {
     "slices": [],
 }
 QUICK = {"first_retry_s": 0.05, "longest_retry_s": 0.1, "connect_timeout_s": 1.0, "response_timeout_s": 0.5}
+SECRET = "0123456789abcdef"
 
 
 @dataclass
@@ -79,3 +81,39 @@ def alerting_site(folder: Path, **sections: Any) -> Iterator[AlertingSite]:
 
 def ris(port: int, name: str = "ris") -> dict[str, Any]:
     return {"name": name, "host": "127.0.0.1", "port": port}
+
+
+def secret_file(folder: Path) -> str:
+    path = folder / "secret"
+    path.write_text(SECRET + "\n")
+    path.chmod(0o600)
+    return str(path)
+
+
+def webhook(folder: Path, port: int, **more: Any) -> dict[str, Any]:
+    return {"name": "service", "url": f"http://127.0.0.1:{port}/", "secret_file": secret_file(folder), **more}
+
+
+def mail(port: int) -> dict[str, Any]:
+    return {"name": "mail", "host": "127.0.0.1", "port": port, "starttls": False, "sender": "node@hospital.example",
+            "recipients": ["ct@hospital.example"]}  # fmt: skip
+
+
+@contextmanager
+def site_with_every_channel(
+    folder: Path, *, phi: bool = False, **sections: Any
+) -> Iterator[tuple[AlertingSite, Peer, Peer, Mailbox]]:
+    """Open a site that tells a RIS, a web service and people by mail; give it and what listens for each."""
+    with (
+        listener("mllp", folder, "AA") as worklist,
+        listener("web", folder, "200") as service,
+        mail_server() as (port, mailbox),
+    ):
+        channels = {
+            "alert_hl7": [ris(worklist.port)],
+            "alert_webhook": [webhook(folder, service.port, phi=phi)],
+            "alert_mail": [mail(port) | {"phi": phi}],
+            "alert_rule": [{"tell": ["ris", "service", "mail"]}],
+        }
+        with alerting_site(folder / "state", **channels | sections) as site:
+            yield site, worklist, service, mailbox

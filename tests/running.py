@@ -28,6 +28,7 @@ from ich_node.receive import Receiver
 from ich_node.worker import Worker, decode_limits
 
 STORESCU = "/usr/bin/storescu"  # dcmtk's: pynetdicom's script of the same name shadows it on the PATH
+STORESCP = "/usr/bin/storescp"
 LONGEST_S = 120.0
 
 
@@ -36,7 +37,7 @@ def leaks_a_socket(test: Any) -> Any:
 
     pynetdicom 3.0.4 drops such a socket without closing it; it is collected here and not in whatever test comes next.
     """
-    test = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")(test)
+    test = pytest.mark.filterwarnings(r"ignore:unclosed <(ssl\.SSLS|s)ocket:ResourceWarning")(test)
     return pytest.mark.usefixtures("collect_garbage")(test)
 
 
@@ -45,6 +46,12 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def listens(port: int) -> bool:
+    """Say whether somebody takes connections at a port of this machine."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def settings(
@@ -266,6 +273,24 @@ def storescu(
     return subprocess.run(
         [*command, *map(str, paths)], capture_output=True, text=True, env=environment, check=False, timeout=LONGEST_S
     )
+
+
+@contextmanager
+def storescp_in(folder: Path, *options: str, port: int | None = None) -> Iterator[int]:
+    """Run dcmtk's storescp, which stores in a folder; give its port."""
+    folder.mkdir(parents=True, exist_ok=True)
+    port = port or free_port()
+    with folder.with_name(f"{folder.name}.log").open("ab") as log:
+        process = subprocess.Popen(
+            [STORESCP, *options, "-od", str(folder), str(port)],
+            stdout=log, stderr=log, env=os.environ | {"TCP_NODELAY": "1"},
+        )  # fmt: skip
+    try:
+        wait_for(lambda: listens(port), "storescp listens", 30)
+        yield port
+    finally:
+        process.kill()
+        process.wait()
 
 
 def _proposal(path: Path) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from tests.running import free_port, wait_for
+from tests.running import free_port, listens, wait_for
 
 RSYSLOGD = Path("/usr/sbin/rsyslogd")
 _DRIVERS = [*Path("/usr/lib").glob("*/rsyslog/lmnsd_gtls.so"), *Path("/usr/lib").glob("rsyslog/lmnsd_gtls.so")]
@@ -69,14 +68,7 @@ class SyslogServerProcess:
         command = [str(RSYSLOGD), "-n", "-f", str(self.folder / "rsyslog.conf"), "-i", str(self.folder / "pid")]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | {"LC_ALL": "C"})
-        wait_for(self._listens, "rsyslogd listens", 30)
-
-    def _listens(self) -> bool:
-        try:
-            socket.create_connection(("127.0.0.1", self.port), 1).close()
-        except OSError:
-            return False
-        return True
+        wait_for(lambda: listens(self.port), "rsyslogd listens", 30)
 
     def stop(self, how: int = signal.SIGTERM) -> None:
         if self.process is not None:

@@ -2,45 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import subprocess
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from ich_node.pacs import SmallPacs
-from tests.running import NodeProcesses, free_port, settings, wait_for
-
-ORTHANC = shutil.which("Orthanc") or shutil.which("Orthanc", path="/usr/sbin")
-STORESCP = "/usr/bin/storescp"
-
-
-@dataclass
-class Orthanc:
-    """A running Orthanc, asked through its REST API."""
-
-    dicom_port: int
-    http_port: int
-
-    def get(self, path: str) -> Any:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}{path}", timeout=10) as answer:
-            return json.load(answer)
-
-    def tags(self, sop_instance_uid: str) -> dict[str, Any]:
-        """Give the tags of one stored object by keyword; empty where it never came."""
-        query = {"Level": "Instance", "Query": {"SOPInstanceUID": sop_instance_uid}}
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{self.http_port}/tools/find", data=json.dumps(query).encode(), method="POST"
-        )
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            found = json.load(answer)
-        return dict(self.get(f"/instances/{found[0]}/simplified-tags")) if found else {}
+from tests.orthanc import ORTHANC, Orthanc
+from tests.running import STORESCP, NodeProcesses, settings, storescp_in
 
 
 @pytest.fixture(scope="session")
@@ -49,31 +19,8 @@ def orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc | None
     if ORTHANC is None:
         yield None
         return
-    folder = tmp_path_factory.mktemp("orthanc")
-    server = Orthanc(free_port(), free_port())
-    configuration = {
-        "Name": "ich-node test", "StorageDirectory": str(folder / "storage"), "IndexDirectory": str(folder / "storage"),
-        "DicomAet": "PACS", "DicomPort": server.dicom_port, "HttpPort": server.http_port, "Plugins": [],
-        "DicomAlwaysAllowStore": True, "DicomAlwaysAllowFind": True, "DicomCheckCalledAet": False,
-        "AuthenticationEnabled": False, "RemoteAccessAllowed": False,
-    }  # fmt: skip
-    (folder / "orthanc.json").write_text(json.dumps(configuration))
-    environment = os.environ | {"TCP_NODELAY": "1"}
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen([ORTHANC, str(folder / "orthanc.json")], stdout=log, stderr=log, env=environment)
-    try:
-        wait_for(lambda: _answers(server), "Orthanc is up")
+    with Orthanc().running(tmp_path_factory.mktemp("orthanc"), DicomAlwaysAllowFind=True) as server:
         yield server
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def _answers(server: Orthanc) -> bool:
-    try:
-        return bool(server.get("/system"))
-    except OSError:
-        return False
 
 
 @dataclass
@@ -90,14 +37,9 @@ def storescp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DcmtkStorescp
     if not Path(STORESCP).exists():
         yield None
         return
-    receiver = DcmtkStorescp(free_port(), tmp_path_factory.mktemp("storescp"))
-    command = [STORESCP, "--fork", "-od", str(receiver.folder), str(receiver.port)]
-    process = subprocess.Popen(command, env=os.environ | {"TCP_NODELAY": "1"}, stdout=subprocess.DEVNULL)
-    try:
-        yield receiver
-    finally:
-        process.terminate()
-        process.wait()
+    folder = tmp_path_factory.mktemp("dcmtk") / "storescp"
+    with storescp_in(folder, "--fork") as port:
+        yield DcmtkStorescp(port, folder)
 
 
 @pytest.fixture(scope="session")

@@ -19,11 +19,11 @@ from pydicom.uid import generate_uid
 from ich_node.model.bundle import load_bundle, verify_bundle
 from ich_node.pacs import send_study
 from ich_node.phantom import PhantomSettings, write_series
-from tests.acceptance.conftest import Orthanc
 from tests.acceptance.test_report_validators import errors, need
 from tests.acceptance.test_viewer_objects_in_orthanc import fetched
 from tests.alert_peers import Peer, listener
 from tests.integration.test_viewer_objects_sent import EVERYTHING
+from tests.orthanc import Orthanc
 from tests.running import STORESCU, NodeProcesses, settings, storescu, wait_for
 
 MODEL = Path(__file__).parents[2] / "models" / "ich-irv2"

@@ -2,36 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from pydicom import dcmread
 
 from tests.outbox import Outbox, outbox
-from tests.running import free_port, leaks_a_socket, wait_for
+from tests.running import STORESCP, free_port, leaks_a_socket, storescp_in
 
-STORESCP = Path("/usr/bin/storescp")
-pytestmark = pytest.mark.skipif(not STORESCP.exists(), reason="dcmtk's storescp is not installed")
-
-
-@contextmanager
-def storescp(port: int, folder: Path, *options: str) -> Iterator[None]:
-    folder.mkdir(exist_ok=True)
-    command = [str(STORESCP), *options, "-od", str(folder), str(port)]
-    process = subprocess.Popen(
-        command, env=os.environ | {"TCP_NODELAY": "1"}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        wait_for(lambda: _listens(port), "storescp listens")
-        yield
-    finally:
-        process.kill()
-        process.wait()
+pytestmark = pytest.mark.skipif(not Path(STORESCP).exists(), reason="dcmtk's storescp is not installed")
 
 
 @pytest.fixture
@@ -47,10 +27,10 @@ def test_storescp_that_refuses_associations_is_paused_and_delivered_to_when_it_a
     box: Outbox, tmp_path: Path
 ) -> None:
     port = box.config.destination[0].port
-    with storescp(port, tmp_path / "in", "--refuse"):
+    with storescp_in(tmp_path / "in", "--refuse", port=port):
         box.deliver_until(lambda: box.status().paused_destinations, "the destination is paused")
         assert box.status().deliveries == {"PENDING": 1}
-    with storescp(port, tmp_path / "in"):
+    with storescp_in(tmp_path / "in", port=port):
         arrives_once(box, tmp_path / "in")
     assert not box.status().paused_destinations
 
@@ -59,11 +39,11 @@ def test_storescp_that_refuses_associations_is_paused_and_delivered_to_when_it_a
 @pytest.mark.parametrize("mood", ["--abort-during", "--abort-after"])
 def test_storescp_that_aborts_gets_the_report_when_it_does_not(box: Outbox, tmp_path: Path, mood: str) -> None:
     port = box.config.destination[0].port
-    with storescp(port, tmp_path / "in", mood):
+    with storescp_in(tmp_path / "in", mood, port=port):
         box.deliver_until(lambda: box.deliveries()[0].attempts >= 2, "two attempts")
         assert box.deliveries()[0].error
         assert box.deliveries()[0].state != "DELIVERED"
-    with storescp(port, tmp_path / "in"):
+    with storescp_in(tmp_path / "in", port=port):
         arrives_once(box, tmp_path / "in")
 
 
@@ -71,8 +51,3 @@ def arrives_once(box: Outbox, folder: Path) -> None:
     (delivery,) = box.deliver_until_state("DELIVERED")
     stored = {str(dcmread(path).SOPInstanceUID) for path in folder.iterdir()}
     assert stored == {delivery.sop_instance_uid}, "however often it was sent, it is one object"
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0

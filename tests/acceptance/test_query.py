@@ -19,7 +19,7 @@ from ich_node.pacs_askers import CountAsker
 from ich_node.phantom import PhantomSettings, write_series
 from ich_node.query_retrieve import count_instances, find_earlier_studies, read_study_of_patient
 from ich_node.records import Destination, EarlierStudies
-from tests.acceptance.conftest import Orthanc
+from tests.orthanc import Orthanc
 from tests.running import settings
 from tests.unit.queueing import open_queue, receive, received, rows
 

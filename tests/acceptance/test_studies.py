@@ -14,7 +14,8 @@ from ich_node.pacs import SmallPacs
 from ich_node.pipeline import Model
 from ich_node.queries import StudyStatus
 from ich_node.scoring import as_json, score_paths
-from tests.acceptance.conftest import DcmtkStorescp, Orthanc
+from tests.acceptance.conftest import DcmtkStorescp
+from tests.orthanc import Orthanc
 from tests.running import STORESCU, NodeProcesses, is_dicom, storescu
 
 NOT_NEGOTIATED = {

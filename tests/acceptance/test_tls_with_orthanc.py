@@ -2,40 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ich_node.phantom import PhantomSettings, write_series
-from tests.acceptance.conftest import ORTHANC
 from tests.certificates import Authority, Issued
 from tests.integration.receiving import running
+from tests.orthanc import Orthanc, needs_orthanc
 from tests.outbox import outbox
-from tests.running import free_port, leaks_a_socket, wait_for
+from tests.running import free_port, leaks_a_socket
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(ORTHANC is None, reason="Orthanc is absent")]
-
-
-@dataclass
-class TlsOrthanc:
-    """An Orthanc that takes DICOM by TLS alone, from who shows a certificate."""
-
-    dicom_port: int
-    http_port: int
-    node_port: int
-
-    def ask(self, path: str, body: Any = None) -> Any:
-        content = body if isinstance(body, bytes) else None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"http://127.0.0.1:{self.http_port}{path}", content)
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return json.load(answer)
+pytestmark = [pytest.mark.slow, needs_orthanc]
 
 
 @pytest.fixture(scope="module")
@@ -49,36 +29,22 @@ def shown(authority: Authority) -> Issued:
 
 
 @pytest.fixture(scope="module")
-def orthanc(tmp_path_factory: pytest.TempPathFactory, authority: Authority, shown: Issued) -> Iterator[TlsOrthanc]:
-    folder = tmp_path_factory.mktemp("orthanc")
-    server = TlsOrthanc(free_port(), free_port(), free_port())
-    node = {"AET": "ICH_NODE", "Host": "127.0.0.1", "Port": server.node_port, "UseDicomTls": True}
-    configuration = {
-        "StorageDirectory": str(folder / "storage"), "IndexDirectory": str(folder / "storage"), "Plugins": [],
-        "DicomAet": "PACS", "DicomPort": server.dicom_port, "HttpPort": server.http_port,
-        "DicomAlwaysAllowStore": True, "DicomCheckCalledAet": False, "AuthenticationEnabled": False,
+def node_port() -> int:
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def orthanc(
+    tmp_path_factory: pytest.TempPathFactory, authority: Authority, shown: Issued, node_port: int
+) -> Iterator[Orthanc]:
+    """An Orthanc that takes DICOM by TLS alone, from who shows a certificate."""
+    node = {"AET": "ICH_NODE", "Host": "127.0.0.1", "Port": node_port, "UseDicomTls": True}
+    tls = {
         "DicomTlsEnabled": True, "DicomTlsCertificate": shown.pair[0], "DicomTlsPrivateKey": shown.pair[1],
         "DicomTlsTrustedCertificates": str(authority.file), "DicomTlsRemoteCertificateRequired": True,
-        "DicomModalities": {"ich-node": node},
     }  # fmt: skip
-    (folder / "orthanc.json").write_text(json.dumps(configuration))
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [str(ORTHANC), str(folder / "orthanc.json")], stdout=log, stderr=log, env=os.environ | {"TCP_NODELAY": "1"}
-        )
-    try:
-        wait_for(lambda: is_up(server), "Orthanc is up")
+    with Orthanc().running(tmp_path_factory.mktemp("orthanc"), DicomModalities={"ich-node": node}, **tls) as server:
         yield server
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def is_up(server: TlsOrthanc) -> bool:
-    try:
-        return bool(server.ask("/system"))
-    except OSError:
-        return False
 
 
 def section(authority: Authority, port: int) -> dict[str, Any]:
@@ -87,31 +53,30 @@ def section(authority: Authority, port: int) -> dict[str, Any]:
 
 
 def test_orthanc_sends_images_to_the_node(
-    tmp_path: Path, orthanc: TlsOrthanc, authority: Authority, shown: Issued
+    tmp_path: Path, orthanc: Orthanc, node_port: int, authority: Authority, shown: Issued
 ) -> None:
     images = write_series(tmp_path / "images", PhantomSettings(slices=4, rows=64))
     stored = [orthanc.ask("/instances", path.read_bytes())["ID"] for path in images]
     peers = [{"ae_title": "PACS", "address": "127.0.0.1", "certificate": shown.fingerprint}]
     closed = {"allow_any": False, "reserve_mib": 0}
-    tls = section(authority, orthanc.node_port)
+    tls = section(authority, node_port)
     with running(tmp_path / "state", tls=tls, peer=peers, receiver=closed) as node:
         orthanc.ask("/modalities/ich-node/echo", {})
         orthanc.ask("/modalities/ich-node/store", {"Resources": stored})
         assert len(node.instances()) == len(images)
 
 
-def test_the_node_sends_its_report_to_orthanc(tmp_path: Path, orthanc: TlsOrthanc, authority: Authority) -> None:
+def test_the_node_sends_its_report_to_orthanc(tmp_path: Path, orthanc: Orthanc, authority: Authority) -> None:
     place = {"name": "orthanc", "ae_title": "PACS", "host": "127.0.0.1", "port": orthanc.dicom_port}
     with outbox(tmp_path / "state", tls=section(authority, 2762), destination=[place | {"tls": True}]) as box:
         box.add_study()
         (delivery,) = box.deliver_until_state("DELIVERED")
-    found = {"Level": "Instance", "Query": {"SOPInstanceUID": delivery.sop_instance_uid}}
-    assert len(orthanc.ask("/tools/find", found)) == 1
+    assert len(orthanc.find(str(delivery.sop_instance_uid))) == 1
 
 
 @leaks_a_socket
 def test_orthanc_takes_nothing_from_who_shows_no_certificate_that_it_trusts(
-    tmp_path: Path, orthanc: TlsOrthanc, authority: Authority
+    tmp_path: Path, orthanc: Orthanc, authority: Authority
 ) -> None:
     stranger = Authority(tmp_path / "stranger", "stranger")
     tls = section(stranger, 2762) | {"ca_file": str(authority.file)}

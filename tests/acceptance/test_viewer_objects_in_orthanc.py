@@ -14,10 +14,10 @@ from ich_node.decode import DecoderPool
 from ich_node.pacs import send_study
 from ich_node.phantom import write_series
 from ich_node.pipeline import Model
-from tests.acceptance.conftest import Orthanc
 from tests.acceptance.test_report_validators import errors, need
 from tests.integration.test_viewer_objects_sent import EVERYTHING, says_positive  # noqa: F401 - a fixture
 from tests.integration.test_worker import HEAD
+from tests.orthanc import Orthanc
 from tests.running import parts_of_a_node, settings
 
 SERIES = {"CT": 12, "SR": 1, "OT": 6, "KO": 1, "PR": 1}
@@ -28,7 +28,7 @@ def fetched(orthanc: Orthanc, study_instance_uid: str, folder: Path) -> list[Pat
     """Fetch every object of a study as the PACS would give it away."""
     folder.mkdir()
     paths = []
-    for name in orthanc.get("/instances"):
+    for name in orthanc.ask("/instances"):
         with urllib.request.urlopen(f"http://127.0.0.1:{orthanc.http_port}/instances/{name}/file", timeout=10) as file:
             path = folder / f"{name}.dcm"
             path.write_bytes(file.read())

@@ -19,9 +19,8 @@ from ich_node.alert_answerer import taking_answers
 from ich_node.database import open_database
 from ich_node.queries import AlertStatus
 from tests.alert_peers import listener, mail_server
-from tests.alerting import FINDING, AlertingSite, alerting_site, ris
+from tests.alerting import FINDING, AlertingSite, alerting_site, mail, ris
 from tests.integration.test_alert_links import PUBLIC_URL, sections_of, web
-from tests.integration.test_alerts import mail
 from tests.running import NodeProcesses, free_port, wait_for
 
 VT, END = b"\x0b", b"\x1c\r"

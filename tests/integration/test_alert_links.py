@@ -30,9 +30,8 @@ from ich_node.queries import AlertStatus
 from ich_node.records import Triage
 from ich_node.supervisor import ROLES, roles_of
 from ich_node.web.server import run_web
-from tests.alert_peers import listener, mail_server
-from tests.alerting import FINDING, AlertingSite, alerting_site, ris
-from tests.integration.test_alerts import mail, webhook
+from tests.alert_peers import listener
+from tests.alerting import FINDING, AlertingSite, alerting_site, ris, site_with_every_channel, webhook
 from tests.running import NodeProcesses, as_toml, free_port, settings
 
 PUBLIC_URL = "https://ich.hospital.example/node"
@@ -99,19 +98,7 @@ def told(served: Told) -> Told:
 
 
 def test_every_channel_carries_the_link_of_its_own_alert(tmp_path: Path) -> None:
-    with (
-        listener("mllp", tmp_path, "AA") as worklist,
-        listener("web", tmp_path, "200") as service,
-        mail_server() as (port, mailbox),
-        alerting_site(
-            tmp_path / "state",
-            web=web(),
-            alert_hl7=[ris(worklist.port)],
-            alert_webhook=[webhook(tmp_path, service.port)],
-            alert_mail=[mail(port)],
-            alert_rule=[{"tell": ["ris", "service", "mail"]}],
-        ) as site,
-    ):
+    with site_with_every_channel(tmp_path, web=web()) as (site, worklist, service, mailbox):
         site.box.add_study(finding=FINDING)
         site.tell()
         links = open_links(site.box.config)

@@ -15,45 +15,26 @@ from ich_node.cli import main
 from ich_node.job_queue.alert_answers import acknowledge
 from ich_node.records import Triage
 from tests.alert_peers import listener, mail_server
-from tests.alerting import FINDING, QUICK, alerting_site, ris
+from tests.alerting import (
+    FINDING,
+    QUICK,
+    SECRET,
+    alerting_site,
+    mail,
+    ris,
+    secret_file,
+    site_with_every_channel,
+    webhook,
+)
 from tests.running import NodeProcesses, as_toml, free_port, wait_for
 
 A_DAY_S = timedelta(days=1).total_seconds()
-SECRET = "0123456789abcdef"
-
-
-def secret_file(folder: Path) -> str:
-    path = folder / "secret"
-    path.write_text(SECRET + "\n")
-    path.chmod(0o600)
-    return str(path)
-
-
-def webhook(folder: Path, port: int, **more: Any) -> dict[str, Any]:
-    return {"name": "service", "url": f"http://127.0.0.1:{port}/", "secret_file": secret_file(folder), **more}
-
-
-def mail(port: int) -> dict[str, Any]:
-    return {"name": "mail", "host": "127.0.0.1", "port": port, "starttls": False, "sender": "node@hospital.example",
-            "recipients": ["ct@hospital.example"]}  # fmt: skip
-
 
 # ------------------------------------------------------------------------------- what is told, and once
 
 
 def test_a_finding_is_told_through_every_channel_once(tmp_path: Path) -> None:
-    with (
-        listener("mllp", tmp_path, "AA") as worklist,
-        listener("web", tmp_path, "200") as service,
-        mail_server() as (port, mailbox),
-        alerting_site(
-            tmp_path / "state",
-            alert_hl7=[ris(worklist.port)],
-            alert_webhook=[webhook(tmp_path, service.port)],
-            alert_mail=[mail(port)],
-            alert_rule=[{"tell": ["ris", "service", "mail"]}],
-        ) as site,
-    ):
+    with site_with_every_channel(tmp_path) as (site, worklist, service, mailbox):
         uid = site.box.add_study(finding=FINDING)
         site.tell()
         site.tell()

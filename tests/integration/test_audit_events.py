@@ -20,7 +20,7 @@ from ich_node.housekeeping import delete_expired
 from ich_node.pacs import SmallPacs
 from ich_node.pacs_askers import CountAsker
 from ich_node.records import Destination
-from tests.auditing import Recorded, recorded_in
+from tests.auditing import Recorded, messages_in, recorded_in
 from tests.ct_series import STUDY, ct_slice
 from tests.integration.receiving import CT, Running, association, encoded, running, send, store_bytes
 from tests.running import NodeProcesses, as_toml, free_port, leaks_a_socket, settings, wait_for
@@ -166,6 +166,36 @@ def test_a_command_is_recorded_with_who_gave_it(tmp_path: Path, words: tuple[str
         f"ich-node:{words[0]}"
     ]
     assert [one.get("UID") for one in said.root.iter("StudyIDs")] == [STUDY]
+
+
+COMMANDS = {
+    "legal-hold-set": ("legal-hold", "set", STUDY, "--reason", "a court asks for it"),
+    "legal-hold-lift": ("legal-hold", "lift", STUDY),
+    "requeue": ("requeue", STUDY),
+    "release": ("release", STUDY),
+    "reject": ("reject", STUDY),
+    "resend": ("resend", STUDY),
+    "installation-here": ("installation", "--here"),
+    "installation-new": ("installation", "--new"),
+    "rebuild": ("rebuild",),
+}
+
+
+def test_commands_of_every_kind_leave_a_trail_that_verifies_under_names_without_spaces(tmp_path: Path) -> None:
+    with running(tmp_path) as node:
+        assert send(node.port, ct_slice(1)) == [0]
+    for name, words in COMMANDS.items():
+        if name == "rebuild":
+            for path in tmp_path.glob("ich-node.sqlite*"):
+                path.unlink()
+        main_of(tmp_path, node, *words)
+    assert main_of(tmp_path, node, "audit", "verify") == 0
+    given = [one.root.xpath("string(ParticipantObjectIdentification/@ParticipantObjectID)")
+             for one in recorded_in(tmp_path, ALERT)]  # fmt: skip
+    assert given == [f"ich-node:{name}" for name in COMMANDS]
+    processes = {message.split(b" ")[4].partition(b".")[0].decode() for message in messages_in(tmp_path)}
+    assert processes == {"receive", *COMMANDS}
+    assert not [path.name for path in audit_files(tmp_path / "audit") if " " in path.name]
 
 
 def test_the_trail_can_be_shown_and_that_is_recorded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,12 +16,11 @@ from ich_node.alert_links import open_links
 from ich_node.cli import main
 from ich_node.pacs import SmallPacs
 from ich_node.phantom import PhantomSettings, write_series
-from tests.alert_peers import listener, mail_server
-from tests.alerting import FINDING, QUICK, AlertingSite, alerting_site, ris
+from tests.alert_peers import listener
+from tests.alerting import FINDING, QUICK, AlertingSite, alerting_site, ris, site_with_every_channel
 from tests.auditing import Recorded, recorded_in
 from tests.integration.test_alert_answers import Told, answers, message
 from tests.integration.test_alert_links import PUBLIC_URL, sections_of, web
-from tests.integration.test_alerts import mail, webhook
 from tests.outbox import outbox, peer
 from tests.running import NodeProcesses, as_toml, free_port, settings
 
@@ -34,25 +33,14 @@ COMPREHENSIVE_3D_SR = "1.2.840.10008.5.1.4.1.1.88.34"
 
 
 def test_who_was_told_is_recorded_for_every_channel_with_the_patient_and_the_alert(tmp_path: Path) -> None:
-    with (
-        listener("mllp", tmp_path, "AA") as worklist,
-        listener("web", tmp_path, "200") as service,
-        mail_server() as (port, _),
-        alerting_site(
-            tmp_path / "state",
-            alert_hl7=[ris(worklist.port)],
-            alert_webhook=[webhook(tmp_path, service.port)],
-            alert_mail=[mail(port)],
-            alert_rule=[{"tell": ["ris", "service", "mail"]}],
-        ) as site,
-    ):
+    with site_with_every_channel(tmp_path) as (site, worklist, service, _):
         uid = site.box.add_study(finding=FINDING)
         site.tell()
         said = {one.details["Channel"]: one for one in recorded_in(tmp_path / "state", EXPORT)}
         assert {name: one.participant("110154")["UserID"] for name, one in said.items()} == {
             "ris": f"127.0.0.1:{worklist.port}",
             "service": f"127.0.0.1:{service.port}",
-            "mail": f"127.0.0.1:{port}",
+            "mail": f"127.0.0.1:{site.box.config.alert_mail[0].port}",
         }
         assert {(*one.patients, *one.studies, one.outcome) for one in said.values()} == {("PID0001", uid, "0")}
         assert {one.details["Alert"] for one in said.values()} == {one.identifier for one in site.alerts()}

@@ -31,10 +31,9 @@ from ich_node.patient_history import history_of
 from ich_node.phantom import write_series
 from ich_node.pipeline import Model
 from ich_node.records import Destination, EarlierStudies, InstanceState, PatientMarks, ReadInstance, Triage
-from tests.alert_peers import Peer, listener, mail_server
-from tests.alerting import FINDING, QUICK, AlertingSite, alerting_site, ris
+from tests.alert_peers import Peer, listener
+from tests.alerting import FINDING, QUICK, AlertingSite, alerting_site, ris, site_with_every_channel
 from tests.earlier import of_patient
-from tests.integration.test_alerts import mail, webhook
 from tests.integration.test_early_alerts import enter_early
 from tests.integration.test_viewer_objects_sent import with_thresholds
 from tests.integration.test_worker import HEAD, open_site
@@ -95,18 +94,8 @@ def test_what_is_told_early_follows_the_same_rules(tmp_path: Path, patient_id: s
 
 @pytest.mark.parametrize("phi", [True, False])
 def test_every_channel_says_what_is_known_and_dates_only_to_who_gets_patient_data(tmp_path: Path, phi: bool) -> None:
-    with (
-        listener("mllp", tmp_path, "AA") as worklist,
-        listener("web", tmp_path, "200") as service,
-        mail_server() as (port, mailbox),
-        alerting_site(
-            tmp_path / "state",
-            alert_hl7=[ris(worklist.port)],
-            alert_webhook=[webhook(tmp_path, service.port, phi=phi)],
-            alert_mail=[mail(port) | {"phi": phi}],
-            alert_rule=[{"tell": ["ris", "service", "mail"], "known_bleed": True}],
-        ) as site,
-    ):
+    rule = {"tell": ["ris", "service", "mail"], "known_bleed": True}
+    with site_with_every_channel(tmp_path, phi=phi, alert_rule=[rule]) as (site, worklist, service, mailbox):
         add(site, "4711", YESTERDAY)
         uid = add(site, "4711", NOW)
         site.tell()

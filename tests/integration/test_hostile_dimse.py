@@ -48,8 +48,8 @@ def node(tmp_path: Path) -> Iterator[NodeProcesses]:
     """A receiver process; in the end it answers an echo, keeps no file and no thread, and met no error of its own."""
     with node_to_fuzz(tmp_path) as running:
         process = psutil.Process(running.processes["receive"].pid)
+        threads = process.num_threads()
         assert echo(running.port) == 0
-        threads = wait_for(process.num_threads, "it runs")
         yield running
         assert echo(running.port) == 0
         wait_for(lambda: process.num_threads() <= threads, "no thread is left", HANG_S)

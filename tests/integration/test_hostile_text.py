@@ -26,10 +26,9 @@ from ich_node.decode import DecoderPool
 from ich_node.log import _JsonLines
 from ich_node.pipeline import Model
 from tests.alert_peers import mail_server
-from tests.alerting import FINDING, AlertingSite, alerting_site
+from tests.alerting import FINDING, AlertingSite, alerting_site, mail
 from tests.corruption import NASTY
 from tests.integration.test_alert_links import PUBLIC_URL, sections_of, web
-from tests.integration.test_alerts import mail
 from tests.integration.test_worker import open_site
 from tests.running import NodeProcesses
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from pydicom import dcmread
 from pydicom.uid import generate_uid
 from sqlalchemy import update
 
@@ -52,8 +53,6 @@ def head(tmp_path: Path) -> list[Path]:
 @pytest.fixture
 def localizer(tmp_path: Path) -> list[Path]:
     """One slice that no report is expected for."""
-    from pydicom import dcmread
-
     (path,) = write_series(tmp_path / "other", PhantomSettings(slices=1, rows=64))
     header = dcmread(path)
     header.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]

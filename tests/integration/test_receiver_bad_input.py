@@ -8,7 +8,6 @@ import resource
 import shutil
 import socket
 import sqlite3
-import struct
 import subprocess
 import sys
 import tempfile
@@ -27,6 +26,7 @@ from ich_node.errors import StartError
 from ich_node.receive import Receiver
 from ich_node.receive.spool import split_file
 from tests.ct_series import as_file, ct_slice
+from tests.fuzz.wire import ASSOCIATE_RQ, P_DATA, pdu
 from tests.integration.receiving import (
     CT,
     Running,
@@ -174,8 +174,8 @@ def test_other_faults_of_form_are_accepted(node: Running) -> None:
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\0" * 200,  # TLS ClientHello
         os.urandom(500),
         b"\x01\x00\xff\xff\xff\xff" + b"\0" * 100,  # A-ASSOCIATE-RQ of 4 GiB
-        b"\x04\x00" + struct.pack(">I", 10) + b"\0" * 10,  # P-DATA without an association
-        b"\x01\x00" + struct.pack(">I", 4) + b"\0\1\0\0",  # A-ASSOCIATE-RQ that ends too soon
+        pdu(P_DATA, bytes(10)),  # P-DATA without an association
+        pdu(ASSOCIATE_RQ, b"\0\1\0\0"),  # A-ASSOCIATE-RQ that ends too soon
     ],
 )
 def test_a_connection_that_speaks_no_dicom_disturbs_nobody(node: Running, sent: bytes) -> None:
@@ -188,7 +188,7 @@ def test_an_association_cut_inside_an_object_leaves_nothing(tmp_path: Path) -> N
         with association(node.port) as to:
             wait_for(lambda: node.receiver._active_associations(), "the association is open")
             connection = to.dul.socket.socket
-            connection.sendall(b"\x04\x00" + struct.pack(">I", 100_000) + b"\0" * 1000)
+            connection.sendall(pdu(P_DATA, bytes(1000), 100_000))
             connection.shutdown(socket.SHUT_RDWR)
             to.kill()
             connection.close()

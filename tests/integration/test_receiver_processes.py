@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import socket
-import struct
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -14,22 +13,23 @@ from pathlib import Path
 
 import psutil
 import pytest
-from pynetdicom import build_context
-from pynetdicom.pdu import A_ASSOCIATE_RQ, A_RELEASE_RQ
-from pynetdicom.pdu_primitives import A_ASSOCIATE, ImplementationClassUIDNotification, MaximumLengthNotification
-from pynetdicom.sop_class import CTImageStorage, Verification
+from pydicom.uid import ExplicitVRLittleEndian
+from pynetdicom.sop_class import Verification
 
+from ich_node.config import parse_config
 from ich_node.database import InstanceRow, open_database, prepare_database
+from ich_node.receive.processes import MOST_BY_ITSELF, number_of_processes
 from ich_node.receive.spool import file_head
 from tests.ct_series import ct_slice
+from tests.fuzz.wire import ASSOCIATE_AC, ASSOCIATE_RJ, P_DATA, RELEASE_RP, RELEASE_RQ, associate_rq, pdu
 from tests.integration.receiving import CT, association, encoded, store_bytes
 from tests.running import NodeProcesses, settings, wait_for
 from tests.unit.queueing import rows
 
 PROCESSES, MOST = 3, 32
-ACCEPTED, REJECTED = 2, 3
-REJECTED_FOR_NOW = struct.pack(">BBLBBBB", REJECTED, 0, 4, 0, 2, 3, 2)
-HALF_A_MESSAGE = struct.pack(">BBL", 4, 0, 16_000) + bytes(1000)
+REQUEST = associate_rq((CT, str(ExplicitVRLittleEndian)), calling=b"SCANNER1")
+REJECTED_FOR_NOW = pdu(ASSOCIATE_RJ, bytes([0, 2, 3, 2]))
+HALF_A_MESSAGE = pdu(P_DATA, bytes(1000), 16_000)
 
 
 def receiver_in(folder: Path, **changes: object) -> NodeProcesses:
@@ -53,25 +53,10 @@ def events(node: NodeProcesses, event: str) -> list[dict[str, object]]:
     return [line for line in lines if line["event"] == event]
 
 
-def request() -> bytes:
-    primitive = A_ASSOCIATE()
-    primitive.application_context_name = "1.2.840.10008.3.1.1.1"
-    primitive.calling_ae_title, primitive.called_ae_title = "SCANNER1", "ICH_NODE"
-    context = build_context(CTImageStorage)
-    context.context_id = 1
-    primitive.presentation_context_definition_list = [context]
-    longest, implementation = MaximumLengthNotification(), ImplementationClassUIDNotification()
-    longest.maximum_length_received, implementation.implementation_class_uid = 16384, "1.2.3"
-    primitive.user_information = [longest, implementation]
-    asked = A_ASSOCIATE_RQ()
-    asked.from_primitive(primitive)
-    return asked.encode()
-
-
 def ask(node: NodeProcesses, address: str = "127.0.0.1") -> tuple[socket.socket, bytes]:
     """Ask for an association; give the connection and the answer."""
     peer = socket.create_connection(("127.0.0.1", node.port), 60, (address, 0))
-    peer.sendall(request())
+    peer.sendall(REQUEST)
     return peer, peer.recv(4096)
 
 
@@ -81,7 +66,7 @@ def hold(node: NodeProcesses, stack: ExitStack, number: int, address: str = "127
     for _ in range(number):
         peer, answer = ask(node, address)
         stack.enter_context(peer)
-        assert answer[0] == ACCEPTED
+        assert answer[0] == ASSOCIATE_AC
         held.append(peer)
     return held
 
@@ -89,14 +74,14 @@ def hold(node: NodeProcesses, stack: ExitStack, number: int, address: str = "127
 def is_served(node: NodeProcesses) -> bool:
     peer, answer = ask(node)
     peer.close()
-    return answer[:1] == bytes([ACCEPTED])
+    return answer[:1] == bytes([ASSOCIATE_AC])
 
 
 def is_released(peer: socket.socket) -> bool:
     """Release an association; say whether somebody answered."""
     try:
-        peer.sendall(A_RELEASE_RQ().encode())
-        return peer.recv(1024)[:1] == b"\6"
+        peer.sendall(pdu(RELEASE_RQ, bytes(4)))
+        return peer.recv(1024)[:1] == bytes([RELEASE_RP])
     except OSError:
         return False
 
@@ -165,7 +150,7 @@ def test_a_process_that_is_killed_takes_only_its_own_and_gives_its_places_back(n
 
 def served_again(node: NodeProcesses) -> socket.socket | None:
     peer, answer = ask(node)
-    if answer[:1] == bytes([ACCEPTED]):
+    if answer[:1] == bytes([ASSOCIATE_AC]):
         return peer
     peer.close()
     return None
@@ -272,9 +257,6 @@ def read_now(told: socket.socket) -> bytes:
 def test_the_number_of_processes_is_that_of_the_cores_where_the_site_does_not_say(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from ich_node.config import parse_config
-    from ich_node.receive.processes import MOST_BY_ITSELF, number_of_processes
-
     def with_cores(cores: int, processes: int = 0) -> int:
         monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
         return number_of_processes(parse_config(settings(tmp_path, tmp_path, receiver={"processes": processes})))

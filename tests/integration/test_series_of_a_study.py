@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ from pydicom.uid import generate_uid
 from sqlalchemy import update
 
 from ich_node.database import SeriesRow
-from ich_node.decode import DecoderPool
+from ich_node.decode import DecodeLimits, DecoderPool
+from ich_node.eligibility import slice_ineligibility
 from ich_node.pipeline import Model
 from ich_node.queries import SeriesStatus, StudyStatus
+from ich_node.records import EligibilityRules
 from ich_node.worker import Worker
 from tests.integration.test_worker import CONCLUSION, Site, _spoil_pixels, open_site, text
 
@@ -94,12 +97,6 @@ def test_values_that_mean_no_contrast_are_none(site: Site, agent: str) -> None:
 def test_what_means_no_contrast_and_who_is_too_young_is_for_the_site_to_say(
     tmp_path: Path, tiny_model: Model, decoder: DecoderPool
 ) -> None:
-    from functools import partial
-
-    from ich_node.decode import DecodeLimits
-    from ich_node.eligibility import slice_ineligibility
-    from ich_node.records import EligibilityRules
-
     rules = EligibilityRules(minimum_age_years=10, no_contrast_values=("KEINS",))
     settings = {"minimum_age_years": 10, "no_contrast_values": ["keins"]}
     with (

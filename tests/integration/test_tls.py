@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import socket
 import ssl
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +31,11 @@ from ich_node.repeats import Repeats
 from ich_node.routing import destinations_for, secured
 from tests.auditing import recorded_in
 from tests.certificates import CLIENT_ALONE, SERVER_ALONE, Authority, Issued
-from tests.integration.receiving import Running, needs_dcmtk, running
+from tests.integration.receiving import Running, dcmtk, needs_dcmtk, running
 from tests.outbox import outbox, peer
-from tests.running import as_toml, free_port, leaks_a_socket, settings, storescu, wait_for
+from tests.running import as_toml, free_port, leaks_a_socket, settings, storescp_in, storescu, wait_for
 
-STORESCP = "/usr/bin/storescp"
 OPENSSL = shutil.which("openssl")
-ORTHANC = shutil.which("Orthanc") or shutil.which("Orthanc", path="/usr/sbin")
 needs_openssl = pytest.mark.skipif(OPENSSL is None, reason="openssl is absent")
 pytestmark = pytest.mark.usefixtures("logging_put_back")
 TLS_1_2, TLS_1_3 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
@@ -177,17 +174,15 @@ def test_dcmtk_sends_images_by_tls(tmp_path: Path, authority: Authority) -> None
     peers = [{"ae_title": "STORESCU", "address": "127.0.0.1", "certificate": "ct-rsa.hospital.example"}]
     closed = {"allow_any": False, "reserve_mib": 0}
     with running(tmp_path / "state", tls=tls_section(authority, node), peer=peers, receiver=closed) as receiving:
-        done = storescu(images, receiving.port, "+tls", scanner.pair[1], scanner.pair[0], "+cf", str(authority.file))
+        done = storescu(images, receiving.port, *dcmtk_by_tls(authority, scanner))
         assert done.returncode == 0, done.stderr
         assert len(receiving.instances()) == 4
         assert len(receiving.files()) == 4
 
 
 def echoscu(port: int, authority: Authority, shows: Issued, *options: str) -> subprocess.CompletedProcess[str]:
-    by_tls = ["+tls", shows.pair[1], shows.pair[0], "+cf", str(authority.file)]
-    command = ["/usr/bin/echoscu", "-to", "30", "-aec", "ICH_NODE", *by_tls, *options, "127.0.0.1", str(port)]
-    environment = os.environ | {"TCP_NODELAY": "1"}
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=environment)
+    by_tls = dcmtk_by_tls(authority, shows)
+    return dcmtk("echoscu", "-to", "30", "-aec", "ICH_NODE", *by_tls, *options, "127.0.0.1", str(port))
 
 
 # ------------------------------------------------------------------------------------ what is refused
@@ -517,27 +512,9 @@ def test_a_new_authority_is_trusted_without_a_restart(
 # ---------------------------------------------------------------------------------------------- out
 
 
-@contextmanager
-def storescp(folder: Path, authority: Authority, shows: Issued, *options: str) -> Iterator[int]:
-    """Run dcmtk's storescp with TLS; give its port."""
-    folder.mkdir(parents=True, exist_ok=True)
-    port = free_port()
-    by_tls = ["+tls", shows.pair[1], shows.pair[0], "+cf", str(authority.file)]
-    command = [STORESCP, "--fork", *by_tls, *options, "-od", str(folder), str(port)]
-    environment = os.environ | {"TCP_NODELAY": "1"}
-    with (folder.parent / "storescp.log").open("ab") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
-    try:
-        wait_for(lambda: listens(port), "storescp listens", 30)
-        yield port
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def listens(port: int) -> bool:
-    with closing(socket.socket()) as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+def dcmtk_by_tls(authority: Authority, shows: Issued) -> list[str]:
+    """Options of dcmtk's programs."""
+    return ["+tls", shows.pair[1], shows.pair[0], "+cf", str(authority.file)]
 
 
 def by_tls(*ports: int, **more: Any) -> list[dict[str, Any]]:
@@ -559,7 +536,7 @@ def by_tls(*ports: int, **more: Any) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("profile", ["+py", "+pz"], ids=["BCP 195 ND", "BCP 195 extended"])
 def test_reports_go_to_dcmtk_by_tls(tmp_path: Path, authority: Authority, node: Issued, profile: str) -> None:
     pacs = authority.issue("pacs", kind="rsa")
-    with storescp(tmp_path / "pacs", authority, pacs, profile) as port:
+    with storescp_in(tmp_path / "pacs", "--fork", *dcmtk_by_tls(authority, pacs), profile) as port:
         sections = {"tls": tls_section(authority, node), "destination": by_tls(port)}
         with outbox(tmp_path / "state", **sections) as box:
             box.add_study()
