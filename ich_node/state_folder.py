@@ -15,6 +15,8 @@ _OF_OTHERS_TOO: Final = stat.S_ISVTX | stat.S_ISGID
 """What a folder has that many share, such as /tmp."""
 _OURS: Final = ("ich-node.sqlite", "installation.json", "migrate.lock", "spool", "results")
 
+_LOCK: Final = ".lock"
+
 log = EventLog("state")
 
 
@@ -45,4 +47,5 @@ def _may_be_narrowed(path: Path, about: os.stat_result) -> bool:
     if about.st_uid != os.geteuid() or about.st_mode & _OF_OTHERS_TOO:
         return False
     names = {one.name for one in path.iterdir()}
-    return not names or any(name in names for name in _OURS)
+    fresh = all(name.endswith(_LOCK) for name in names)  # a role's own lock is in it before anything else
+    return fresh or any(name in names for name in _OURS)

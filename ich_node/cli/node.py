@@ -70,9 +70,11 @@ def audit_command(config: Config, command: str, uid: str | None = None, **detail
 
 
 def _start(config: Config, role: str) -> None:
-    from ich_node.service import keep_to_ourselves
+    from ich_node.service import keep_to_ourselves, share_memory_among_threads
 
     keep_to_ourselves()
+    if role != "work":  # whose threads compute, and keep their memory
+        share_memory_among_threads()
     start_logging(config.node.log_level, role)
 
 

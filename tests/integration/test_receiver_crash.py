@@ -43,6 +43,12 @@ def node(tmp_path: Path) -> Iterator[NodeProcesses]:
         yield node
 
 
+def test_a_role_starts_in_an_empty_folder_that_was_made_by_hand(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir(mode=0o755)
+    with NodeProcesses(tmp_path, settings(tmp_path / "state", tmp_path), roles=("receive",)):
+        assert (tmp_path / "state").stat().st_mode & 0o777 == 0o700
+
+
 def stored_hashes(node: NodeProcesses) -> list[str]:
     return sorted(sha256(data_set_of(path)) for path in files_in(node.config.state_directory))
 

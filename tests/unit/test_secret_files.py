@@ -198,7 +198,7 @@ def test_a_new_state_folder_is_the_nodes_alone_whatever_the_umask(tmp_path: Path
     assert mode_of(tmp_path / "state") == 0o700
 
 
-@pytest.mark.parametrize("name", ["", "ich-node.sqlite", "spool"])
+@pytest.mark.parametrize("name", ["", "receive.lock", "ich-node.sqlite", "spool"])
 def test_a_state_folder_that_was_open_is_closed(tmp_path: Path, name: str) -> None:
     state = tmp_path / "state"
     state.mkdir()
