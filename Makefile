@@ -5,7 +5,8 @@ PY := .venv/bin/python
 NODE := .venv/bin/ich-node
 MODEL := models/ich-irv2
 PIN := --python-version 3.11 --quiet --no-header --no-emit-index-url --no-annotate
-PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
+# One more than there are cores: tests of processes wait much of their time.
+PARALLEL := --numprocesses $(shell n=$$(($$(nproc) + 1)); echo $$((n < 4 ? n : 4))) --dist loadfile
 DATA ?=
 HOURS ?= 1
 DESTDIR ?=
