@@ -168,7 +168,18 @@ def print_report(samples: Samples) -> int:
     hours = samples.whole[-1]["seconds"] / 3600
     missed = print_table(
         f"Soak, {hours:.2f} h: processes, after the first {_WARM_UP:.0%}",
-        ("role", "processes", "PSS MiB first", "last", "most", "slope MiB/h", "target", "descriptors", "threads"),
+        (
+            "role",
+            "processes",
+            "RSS MiB first",
+            "last",
+            "most",
+            "slope MiB/h",
+            "target",
+            "PSS MiB most",
+            "descriptors",
+            "threads",
+        ),
         [_role_row(samples, role, hours) for role in dict.fromkeys(one["role"] for one in samples.roles)],
     )
     last, most_wal = samples.whole[-1], max(one["wal_mib"] for one in samples.whole)
@@ -191,11 +202,13 @@ def print_report(samples: Samples) -> int:
 def _role_row(samples: Samples, role: str, hours: float) -> tuple[object, ...]:
     all_of_it = [one for one in samples.roles if one["role"] == role]
     warm = [one for one in all_of_it if one["seconds"] >= _WARM_UP * 3600 * hours] or all_of_it
-    slope = slope_per_h([one["seconds"] for one in warm], [one["pss_mib"] for one in warm])
+    # by resident size: the proportional one also rises where another process ends that shared a library
+    slope = slope_per_h([one["seconds"] for one in warm], [one["rss_mib"] for one in warm])
     judged = at_most(slope, TARGET_MIB_PER_H, "") if hours >= _JUDGED_FROM_H else "too short to judge"
     return (
-        role, f"{warm[-1]['processes']:.0f}", f"{warm[0]['pss_mib']:.0f}", f"{warm[-1]['pss_mib']:.0f}",
-        f"{max(one['pss_mib'] for one in all_of_it):.0f}", f"{slope:+.2f}", judged,
+        role, f"{warm[-1]['processes']:.0f}", f"{warm[0]['rss_mib']:.0f}", f"{warm[-1]['rss_mib']:.0f}",
+        f"{max(one['rss_mib'] for one in all_of_it):.0f}", f"{slope:+.2f}", judged,
+        f"{max(one['pss_mib'] for one in all_of_it):.0f}",
         _range(warm, "descriptors"), _range(warm, "threads"),
     )  # fmt: skip
 

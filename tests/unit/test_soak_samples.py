@@ -26,7 +26,7 @@ def written(folder: Path, mib_per_h: float, wal_mib: float = 1.0, **end: object)
         with (folder / "samples.csv").open("a") as file:
             file.write(f"{s},{wal_mib},1,1,0,0,100,10,100,10\n")
         with (folder / "roles.csv").open("a") as file:
-            file.write(f"{s},receive,100,{100 + mib_per_h * s / HOUR},20,9,3\n")
+            file.write(f"{s},receive,{100 + mib_per_h * s / HOUR},100,20,9,3\n")
     whole = {"studies": 10, "answered": 100, "rows": 100, "delivered": 10, "in_pacs": 10, "answers": {"0x0000": 100}}
     (folder / "end.json").write_text(json.dumps(whole | end))
     return Samples(folder)
