@@ -136,6 +136,8 @@ def store_bytes(
         _, response = to.dimse.get_msg(block=True)
     finally:
         to._reactor_checkpoint.set()
+        while to.is_established and to._is_paused:  # or the next call takes this pause for its own
+            time.sleep(0.0001)
     return None if response is None else int(response.Status)
 
 
