@@ -5,8 +5,7 @@ PY := .venv/bin/python
 NODE := .venv/bin/ich-node
 MODEL := models/ich-irv2
 PIN := --python-version 3.11 --quiet --no-header --no-emit-index-url --no-annotate
-# One more than there are cores: tests of processes wait much of their time.
-PARALLEL := --numprocesses $(shell n=$$(($$(nproc) + 1)); echo $$((n < 4 ? n : 4))) --dist loadfile
+PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 DATA ?=
 HOURS ?= 1
 DESTDIR ?=
