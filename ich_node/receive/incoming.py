@@ -214,10 +214,17 @@ class BoundedMessages(DIMSEServiceProvider):
 class GuardedReactor(DULServiceProvider):
     """The thread that reads an association's PDUs; it ends with its connection, whatever comes."""
 
+    _at_end: Callable[[], None]
+
     @classmethod
-    def of(cls, reactor: DULServiceProvider) -> None:
-        """Change the one of an association before it begins."""
+    def of(cls, reactor: DULServiceProvider, at_end: Callable[[], None]) -> None:
+        """Change the one of an association before it begins.
+
+        Args:
+            at_end: called when the thread ends, in whatever way.
+        """
         reactor.__class__ = cls
+        cast(GuardedReactor, reactor)._at_end = at_end
 
     def run(self) -> None:
         """Run; where PDUs come that its state machine has no answer to, close the connection and say so in one line."""
@@ -231,3 +238,5 @@ class GuardedReactor(DULServiceProvider):
             if self.socket is not None:
                 self.socket.close()
             trigger(self.assoc, EVT_CONN_CLOSE, {"address": whose})
+        finally:
+            self._at_end()

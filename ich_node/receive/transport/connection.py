@@ -87,7 +87,7 @@ class ConnectionHandler(RequestHandler):
         association = self._create_association()
         reading = WholeReads.of(association, asked, self.server.longest_object)
         BoundedMessages.of(association.dimse, *self.server.incoming)
-        GuardedReactor.of(association.dul)
+        GuardedReactor.of(association.dul, reading.let_go)
         answer_stores_at_once(association)
         trigger(association, EVT_CONN_OPEN, {"address": self.client_address})
         association.start()

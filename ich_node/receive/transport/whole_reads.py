@@ -113,6 +113,10 @@ class WholeReads(AssociationSocket):
         super().close()
         self._alarm.close()
 
+    def let_go(self) -> None:
+        """Give the alarm's descriptor back: pynetdicom does not close every connection, and the collector is late."""
+        self._alarm.close()
+
     def recv(self, nr_bytes: int) -> bytearray:
         """Read ``nr_bytes``, a PDU's header or its rest; fewer where the connection ends before.
 
