@@ -73,8 +73,11 @@ class Outcome:
     @property
     def is_good(self) -> bool:
         bad = self.hangs or self.successes or self.crashes or self.unexpected or self.left_behind or self.failed_echoes
-        return not bad and self.peak_mib <= 256
+        return not bad and self.peak_mib <= 256 and self.files[1] <= self.files[0] + _MOST_NEW_FILES
 
+
+_MOST_NEW_FILES = 64
+"""Descriptors: connections to the database, and what the system is about to close."""
 
 Case = Callable[[random.Random], tuple[bool, list[bytes]]]
 """Gives whether an association comes first, and what is sent."""
