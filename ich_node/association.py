@@ -24,6 +24,8 @@ from ich_node.errors import ClassNotTaken, DestinationRefuses, DestinationUnavai
 from ich_node.records import Destination
 from ich_node.tls import client_context, reason, why_it_failed
 
+VERIFICATION: Final = "1.2.840.10008.1.1"
+"""SOP Class of C-ECHO (PS3.4 A.4)."""
 UNCOMPRESSED: Final = ("1.2.840.10008.1.2.1", "1.2.840.10008.1.2")
 """Transfer syntaxes that are proposed for every class."""
 
@@ -71,7 +73,8 @@ def measure_by_no_clock() -> None:
     pynetdicom 3.0.4 takes the wall clock (``timer.Timer``): set forward it would end every association, set back it
     would keep those that are idle for as long.
     """
-    pynetdicom_timer.time = SimpleNamespace(time=time.monotonic)  # type: ignore[assignment, attr-defined]  # in its module alone
+    # another clock for this one module; to mypy the name is the module `time`, and none that it exports
+    pynetdicom_timer.time = SimpleNamespace(time=time.monotonic)  # type: ignore[assignment, attr-defined]
 
 
 def _application_entity(ae_title: str, patience: Patience) -> AE:

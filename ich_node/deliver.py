@@ -8,9 +8,8 @@ from enum import Enum
 from typing import Final
 
 from pynetdicom.association import Association
-from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at run time
 
-from ich_node.association import Patience, associate
+from ich_node.association import VERIFICATION, Patience, associate
 from ich_node.errors import ClassNotTaken, DestinationUnavailable
 from ich_node.records import DeliveryObject, Destination
 
@@ -81,7 +80,7 @@ def echo(destination: Destination, ae_title: str, patience: Patience) -> None:
         DestinationUnavailable: no connection or no answer.
         DestinationRefuses: the association was rejected.
     """
-    with associate(destination, ae_title, [Verification], patience) as association:
+    with associate(destination, ae_title, [VERIFICATION], patience) as association:
         answer = association.send_c_echo()
     if answer.get("Status") != 0x0000:
         raise DestinationUnavailable("no answer to C-ECHO")

@@ -82,22 +82,18 @@ def save_holds(database: Database, state_directory: Path) -> bool:
     which nothing was left, and the study may come again. Then it is held again.
 
     Raises:
+        OSError: the file cannot be read.
         StorageUnavailable: nothing can be written.
     """
     path = state_directory / HOLDS
-    try:
-        written = _read(path)
-    except (OSError, ValueError, TypeError) as error:
-        log.error("the holds beside the database cannot be read, and are written anew from it", error)
-        written = []
+    written = _read_or_put_aside(path)
     _enter(database, written)
     held = list_holds(database, lifted_too=True)
     known = {hold.study_instance_uid for hold in held}
-    others = [hold for hold in written if hold.study_instance_uid not in known]
-    content = json.dumps([asdict(hold) for hold in (*others, *held)], indent=1) + "\n"
-    if (path.read_text() if path.exists() else "[]\n") == content:
+    holds = [*(hold for hold in written if hold.study_instance_uid not in known), *held]
+    if holds == written:
         return False
-    replace_durably(path, [content.encode()])
+    replace_durably(path, [json.dumps([asdict(hold) for hold in holds], indent=1).encode() + b"\n"])
     return True
 
 
@@ -109,6 +105,16 @@ def restore_holds(database: Database, state_directory: Path) -> int:
         ValueError: it is damaged; so of TypeError.
     """
     return _enter(database, _read(state_directory / HOLDS))
+
+
+def _read_or_put_aside(path: Path) -> list[LegalHold]:
+    try:
+        return _read(path)
+    except (ValueError, TypeError) as error:
+        aside = path.with_suffix(".damaged")
+        path.replace(aside)
+        log.error("the holds beside the database are damaged, and written anew from it", error, kept_as=aside.name)
+        return []
 
 
 def _read(path: Path) -> list[LegalHold]:

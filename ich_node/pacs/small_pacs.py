@@ -45,7 +45,7 @@ from pynetdicom.service_class import ServiceClass, StorageServiceClass
 from pynetdicom.sop_class import uid_to_service_class
 from pynetdicom.transport import ThreadedAssociationServer
 
-from ich_node.association import keep_answers
+from ich_node.association import VERIFICATION, keep_answers
 from ich_node.pacs.finding import STUDY_ROOT_FIND, find_matches, is_answerable
 
 LOG: Final = logging.getLogger(__name__)
@@ -60,7 +60,6 @@ IDENTIFIER_DOES_NOT_MATCH_SOP_CLASS: Final = 0xA900
 CANCELLED: Final = 0xFE00
 PENDING: Final = 0xFF00
 
-VERIFICATION_UID: Final = "1.2.840.10008.1.1"
 STORAGE_SERVICE_CLASS_UID: Final = "1.2.840.10008.4.2"
 UID_FORM: Final = re.compile(r"[0-9.]{1,64}")
 TRANSFER_SYNTAXES: Final = (
@@ -129,7 +128,7 @@ class SmallPacs:
         ae = AE(ae_title=self.ae_title)
         ae.maximum_pdu_size = MAXIMUM_PDU_BYTES
         ae.maximum_associations = 64
-        ae.add_supported_context(VERIFICATION_UID)
+        ae.add_supported_context(VERIFICATION)
         ae.add_supported_context(STUDY_ROOT_FIND)
         handlers: list[EventHandlerType] = [
             (evt.EVT_CONN_OPEN, send_without_delay),

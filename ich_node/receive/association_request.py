@@ -10,7 +10,8 @@ from typing import Final
 
 from pynetdicom.pdu import A_ASSOCIATE_RQ
 from pynetdicom.pdu_primitives import A_ASSOCIATE
-from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at run time
+
+from ich_node.association import VERIFICATION
 
 _FIXED_BYTES: Final = 74
 _PRESENTATION_CONTEXT: Final = 0x20
@@ -54,7 +55,7 @@ def read_association_request(pdu: bytes) -> AssociationRequest:
         raise ValueError("its request is of another protocol")
     proposed = {str(one.abstract_syntax) for one in request.presentation_context_definition_list or ()}
     return AssociationRequest(
-        pdu, request.calling_ae_title.strip(), request.called_ae_title.strip(), proposed == {str(Verification)}
+        pdu, request.calling_ae_title.strip(), request.called_ae_title.strip(), proposed == {VERIFICATION}
     )
 
 

@@ -11,8 +11,9 @@ from pynetdicom.events import Event
 from pynetdicom.pdu_primitives import SOPClassCommonExtendedNegotiation
 from pynetdicom.presentation import AllStoragePresentationContexts, PresentationContext
 from pynetdicom.service_class import ServiceClass, StorageServiceClass
-from pynetdicom.sop_class import Verification, uid_to_service_class  # type: ignore[attr-defined]  # made at run time
+from pynetdicom.sop_class import uid_to_service_class
 
+from ich_node.association import VERIFICATION
 from ich_node.config import PeerSettings
 from ich_node.records import ANALYSED_SOP_CLASSES, PeerCertificate
 
@@ -76,7 +77,7 @@ class Negotiation:
     def contexts_for(self, proposed: Sequence[str]) -> list[PresentationContext]:
         """List the contexts to accept from what a peer proposes, with our transfer syntaxes only."""
         wanted = dict.fromkeys(uid for uid in proposed if self._is_accepted_storage(uid))
-        return [_context_of(str(Verification)), *map(_context_of, wanted)]
+        return [_context_of(VERIFICATION), *map(_context_of, wanted)]
 
     def _is_accepted_storage(self, uid: str) -> bool:
         return uid in ANALYSED_SOP_CLASSES if self._accept == "ct" else is_storage(uid)
@@ -88,7 +89,7 @@ def _context_of(uid: str) -> PresentationContext:
 
     pynetdicom only reads it.
     """
-    return build_context(uid, _ONLY_UNCOMPRESSED if uid == Verification else list(TRANSFER_SYNTAXES))
+    return build_context(uid, _ONLY_UNCOMPRESSED if uid == VERIFICATION else list(TRANSFER_SYNTAXES))
 
 
 def is_storage(uid: str) -> bool:

@@ -36,14 +36,10 @@ OUT_OF_ORDER, UNREADABLE = "association cut: what it sent is out of order", "its
 def test_messages_that_are_almost_right_cost_the_others_nothing(tmp_path: Path) -> None:
     with node_to_fuzz(tmp_path) as node:
         outcome = fuzz(node, seed=1, cases=6 * len(CASES))
-        open_files = Path(f"/proc/{node.processes['receive'].pid}/fd")
-        alarms = [one for one in open_files.iterdir() if "eventfd" in str(one.readlink())]
-        assert not alarms, "each has a descriptor, and a receiver has 900"
     assert set(outcome.cases) == set(CASES)
     assert outcome.is_good, outcome
     assert outcome.threads[1] <= outcome.threads[0]
-    # the pool keeps five connections to the database, with three files each, and the audit trail opened its own
-    assert outcome.files[1] <= outcome.files[0] + 24
+    assert outcome.files[1] <= outcome.files[0]
 
 
 @pytest.fixture

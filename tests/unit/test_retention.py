@@ -210,8 +210,9 @@ def test_a_damaged_file_of_holds_is_written_anew_from_the_database(
 ) -> None:
     conclude(database, Triage.NEGATIVE, study=1)
     assert place_hold(database, "1.2.1", "claim 4711", "legal")
-    (tmp_path / HOLDS).write_text("[{")
+    (tmp_path / HOLDS).write_bytes(b"[{\xff")
     assert save_holds(database, tmp_path)
+    assert (tmp_path / "legal-holds.damaged").read_bytes() == b"[{\xff"
     assert "written anew" in caplog.text
     assert "claim 4711" in (tmp_path / HOLDS).read_text()
 

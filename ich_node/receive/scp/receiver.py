@@ -13,10 +13,9 @@ from pydicom.uid import UID
 from pynetdicom import AE, evt
 from pynetdicom import _config as pynetdicom_config
 from pynetdicom.association import Association
-from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at run time
 
 from ich_node import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from ich_node.association import measure_by_no_clock
+from ich_node.association import VERIFICATION, measure_by_no_clock
 from ich_node.audit import AuditTrail, open_trail
 from ich_node.config import Config
 from ich_node.database import Database
@@ -227,5 +226,5 @@ class Receiver:
         entity.acse_timeout = ASSOCIATION_TIMEOUT_S
         entity.network_timeout = self._config.receiver.idle_timeout_s
         entity.dimse_timeout = self._config.receiver.idle_timeout_s
-        entity.add_supported_context(Verification)  # the others are decided per association, in on_requested
+        entity.add_supported_context(VERIFICATION)  # the others are decided per association, in on_requested
         return entity

@@ -108,13 +108,8 @@ class WholeReads(AssociationSocket):
             connection.settimeout(timeout)
         return True
 
-    def close(self) -> None:
-        """Close the connection."""
-        super().close()
-        self._alarm.close()
-
     def let_go(self) -> None:
-        """Give the alarm's descriptor back: pynetdicom does not close every connection, and the collector is late."""
+        """Give the alarm's descriptor back, which only who waits for it may do: pynetdicom does not always close."""
         self._alarm.close()
 
     def recv(self, nr_bytes: int) -> bytearray:

@@ -1,0 +1,37 @@
+"""What long-running roles set of their own process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+_THREADS = """
+import ctypes, sys, threading
+from ich_node.service import share_memory_among_threads
+if sys.argv[2] == "shared":
+    share_memory_among_threads()
+together = threading.Barrier(8)
+def work():
+    together.wait()
+    kept = bytearray(4096)
+    together.wait()
+threads = [threading.Thread(target=work) for _ in range(8)]
+[one.start() for one in threads]
+[one.join() for one in threads]
+libc = ctypes.CDLL(None)
+libc.fopen.restype = ctypes.c_void_p
+file = ctypes.c_void_p(libc.fopen(sys.argv[1].encode(), b"w"))
+libc.malloc_info(0, file)
+libc.fclose(file)
+"""
+
+
+@pytest.mark.parametrize("how", ["shared", "as the library has it"])
+def test_threads_of_a_role_share_two_arenas_of_memory(tmp_path: Path, how: str) -> None:
+    told = tmp_path / "arenas.xml"
+    subprocess.run([sys.executable, "-c", _THREADS, str(told), how], check=True, timeout=60)
+    arenas = told.read_text().count("<heap nr=")
+    assert (arenas <= 2) == (how == "shared"), arenas
