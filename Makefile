@@ -5,7 +5,8 @@ PY := .venv/bin/python
 NODE := .venv/bin/ich-node
 MODEL := models/ich-irv2
 PIN := --python-version 3.11 --quiet --no-header --no-emit-index-url --no-annotate
-PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
+# Files in their order, the long ones of tests/acceptance first: at the end no process waits for another.
+PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 DATA ?=
 HOURS ?= 1
 DESTDIR ?=
@@ -65,7 +66,7 @@ docs: setup  ## write the conformance statement's tables anew from the code
 	@$(PY) -m docs.generate
 
 requirements:  ## pin the newest versions that fit pyproject.toml: for a site, and with the tools of development
-	uv pip compile pyproject.toml --extra dev --extra train --upgrade $(PIN) -o requirements-dev.txt
+	uv pip compile pyproject.toml --extra dev --extra train --extra scale --upgrade $(PIN) -o requirements-dev.txt
 	uv pip compile pyproject.toml --constraint requirements-dev.txt $(PIN) -o requirements.txt
 
 install:  ## as root: user, folders, configuration and systemd units (DESTDIR=folder to look at it first)

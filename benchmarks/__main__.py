@@ -1,4 +1,4 @@
-"""``python -m benchmarks [receive|attacks|latency|decode|report|large|prepare ...]``."""
+"""``python -m benchmarks [NAME ...]``: all of them, or those that are named."""
 
 from __future__ import annotations
 
@@ -9,7 +9,20 @@ from importlib import import_module
 
 from benchmarks.tables import machine
 
-NAMES = ("receive", "attacks", "latency", "decode", "report", "large", "prepare")
+NAMES = (
+    "receive",
+    "attacks",
+    "latency",
+    "decode",
+    "report",
+    "large",
+    "early",
+    "prepare",
+    "worklist",
+    "claims",
+    "viewer",
+    "browsers",
+)
 
 
 def main() -> None:

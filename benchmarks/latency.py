@@ -20,6 +20,7 @@ from pydicom import dcmread
 from pynetdicom import AE, evt
 
 from benchmarks.processes import (
+    NODE,
     TreeMemory,
     free_port,
     running,
@@ -47,13 +48,9 @@ _QUIET_S = 3.0
 _LONGEST_S = 120.0
 _IDLE_S = 5.0
 
-CONFIG = """\
-[node]
-bind = "127.0.0.1"
-port = {port}
-state_directory = "{state}"
-[receiver]
-allow_any = true
+CONFIG = (
+    NODE
+    + """\
 [model]
 directory = "{model}"
 [[destination]]
@@ -62,6 +59,7 @@ ae_title = "PACS"
 host = "127.0.0.1"
 port = {pacs_port}
 """
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,12 +13,23 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import psutil
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 MEBIBYTE = 1024 * 1024
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+
+NODE: Final = """\
+[node]
+bind = "127.0.0.1"
+port = {port}
+state_directory = "{state}"
+[receiver]
+allow_any = true
+"""
+"""What the configuration of every node here begins with."""
 
 
 def free_port() -> int:
@@ -53,7 +64,7 @@ def running(command: Sequence[str | Path], log: Path, environment: dict[str, str
 def running_role(role: str, config: Path, log: Path) -> Iterator[int]:
     """Run a command of the node and wait until its log says that it is ready."""
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    words = {"receive": "receiver ready", "work": "model ready", "deliver": "deliverer ready"}[role]
+    words = {"receive": "receiver ready", "work": "model ready", "deliver": "deliverer ready", "web": "web ready"}[role]
     with running([sys.executable, "-m", "ich_node", role, "--config", config], log, environment) as pid:
         wait_for_words(log, words, pid)
         yield pid

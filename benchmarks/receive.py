@@ -23,6 +23,7 @@ from pydicom import dcmread
 from pydicom.uid import generate_uid
 
 from benchmarks.processes import (
+    NODE,
     MemoryWatch,
     dcmtk_environment,
     free_port,
@@ -46,15 +47,12 @@ _STORESCU = "/usr/bin/storescu"  # pynetdicom's script of the same name shadows 
 STORESCP = "/usr/bin/storescp"
 ORTHANC = "/usr/sbin/Orthanc"
 
-_CONFIG = """\
-[node]
-bind = "127.0.0.1"
-port = {port}
-state_directory = "{state}"
-[receiver]
-allow_any = true
+_CONFIG = (
+    NODE
+    + """\
 processes = {processes}
 """
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ import time
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from statistics import mode
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -21,6 +22,8 @@ TARGET_MIB_PER_H: Final = 1.0
 TARGET_WAL_MIB: Final = 64.0
 _WARM_UP: Final = 0.2
 """Part of the run before which nothing is judged."""
+_LAST: Final = 2 / 3
+"""Where the last third of the run begins: its slope is not judged, but tells a leak from what warms up for longer."""
 _JUDGED_FROM_H: Final = 0.5
 """A slope over less is noise."""
 
@@ -176,6 +179,7 @@ def print_report(samples: Samples) -> int:
             "most",
             "slope MiB/h",
             "target",
+            "last third MiB/h",
             "PSS MiB most",
             "descriptors",
             "threads",
@@ -202,15 +206,25 @@ def print_report(samples: Samples) -> int:
 def _role_row(samples: Samples, role: str, hours: float) -> tuple[object, ...]:
     all_of_it = [one for one in samples.roles if one["role"] == role]
     warm = [one for one in all_of_it if one["seconds"] >= _WARM_UP * 3600 * hours] or all_of_it
-    # by resident size: the proportional one also rises where another process ends that shared a library
-    slope = slope_per_h([one["seconds"] for one in warm], [one["rss_mib"] for one in warm])
+    last = [one for one in all_of_it if one["seconds"] >= _LAST * 3600 * hours] or all_of_it
+    slope = _growth(warm)
     judged = at_most(slope, TARGET_MIB_PER_H, "") if hours >= _JUDGED_FROM_H else "too short to judge"
     return (
-        role, f"{warm[-1]['processes']:.0f}", f"{warm[0]['rss_mib']:.0f}", f"{warm[-1]['rss_mib']:.0f}",
-        f"{max(one['rss_mib'] for one in all_of_it):.0f}", f"{slope:+.2f}", judged,
+        role, _range(warm, "processes"), f"{warm[0]['rss_mib']:.0f}", f"{warm[-1]['rss_mib']:.0f}",
+        f"{max(one['rss_mib'] for one in all_of_it):.0f}", f"{slope:+.2f}", judged, f"{_growth(last):+.2f}",
         f"{max(one['pss_mib'] for one in all_of_it):.0f}",
         _range(warm, "descriptors"), _range(warm, "threads"),
     )  # fmt: skip
+
+
+def _growth(samples: list[dict[str, Any]]) -> float:
+    """By resident size: the proportional one also rises where another process ends that shared a library.
+
+    Of samples with the usual number of processes: a child of seconds is no growth (a look for drift, a self-test).
+    """
+    usual = mode(one["processes"] for one in samples)
+    alike = [one for one in samples if one["processes"] == usual]
+    return slope_per_h([one["seconds"] for one in alike], [one["rss_mib"] for one in alike])
 
 
 def _range(samples: list[dict[str, Any]], key: str) -> str:

@@ -67,6 +67,7 @@ class Alerter:
         self._watchers = [known[name] for name in config.watchdog.tell]
         self._tells_of_node = config.node.mode != "shadow"
         self._watch_at = 0.0
+        self._began = time.monotonic()
         settings = config.alert
         self._rules = DeliveryRules(
             first_retry_s=settings.first_retry_s,
@@ -106,14 +107,17 @@ class Alerter:
         return alert is not None
 
     def _watch(self) -> None:
-        """Look after the node itself, now and then, where somebody is to be told."""
-        if not self._watchers or time.monotonic() < self._watch_at:
+        """Look after the node itself, now and then; pages and status show it also where nobody is to be told."""
+        if time.monotonic() < self._watch_at:
             return
         self._watch_at = time.monotonic() + _WATCH_S
         settings = self._config.watchdog
+        watching_since = time.time() - (time.monotonic() - self._began)
+        silence_s = self._config.self_test.silence_s if self._config.self_test.enabled else None
         rules = WatchRules(
-            settings.no_result_s, settings.destination_down_s, settings.queue_wait_s, self._config.retention_rules
-        )
+            settings.no_result_s, settings.destination_down_s, settings.queue_wait_s, self._config.retention_rules,
+            silence_s, watching_since, drift=self._config.drift.enabled,
+        )  # fmt: skip
         found = find_conditions(self._database, rules)
         for name in note_conditions(self._database, found, self._watchers if self._tells_of_node else ()):
             if name in found:

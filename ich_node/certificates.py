@@ -82,6 +82,37 @@ def read_own_certificate(files: TlsFiles) -> OwnCertificate:
     )
 
 
+def names_of(files: TlsFiles) -> list[str]:
+    """Give names under which our certificate can be checked, a host's before an address; of a wildcard one that fits.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it holds no certificate, or one without a name.
+    """
+    from cryptography import x509
+
+    first = x509.load_pem_x509_certificates(files.certificate.read_bytes())[0]
+    try:
+        names = first.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        raise ValueError("our certificate has no SubjectAlternativeName, so that nobody can check it") from None
+    hosts = [one.replace("*", "node") for one in names.get_values_for_type(x509.DNSName)]
+    found = hosts + [str(one) for one in names.get_values_for_type(x509.IPAddress)]
+    if not found:
+        raise ValueError("our certificate names neither a host nor an address, so that nobody can check it")
+    return found
+
+
+def certificate_ends_at(path: Path) -> datetime | None:
+    """Say until when a certificate is good; None where it cannot be read."""
+    from cryptography import x509
+
+    try:
+        return x509.load_pem_x509_certificates(path.read_bytes())[0].not_valid_after_utc
+    except (OSError, ValueError):
+        return None
+
+
 def faults_of(files: TlsFiles) -> list[str]:
     """Name everything for which these files cannot be used, each with its key in the configuration."""
     from cryptography import x509

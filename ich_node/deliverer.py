@@ -41,6 +41,7 @@ from ich_node.records import REPORT_KIND, Delivery, DeliveryState
 from ich_node.resting import Resting
 from ich_node.role_lock import holding_role
 from ich_node.routing import pacs_to_ask, secured
+from ich_node.self_test import testing_itself
 from ich_node.service import SystemdNotifier, stop_on_signals
 from ich_node.timekeeping import keep_time
 
@@ -233,6 +234,7 @@ def run_deliverer(config: Config) -> None:
             sending_audit(config, stop),
             start_housekeeping(config, database) as scheduler,
             taking_answers(config, database, stop, trail),
+            testing_itself(config, database, stop, trail),
             ThreadPoolExecutor(1, "alerts") as beside,
         ):
             start_asking(config, database, stop, trail)
@@ -271,6 +273,7 @@ def _patience(config: Config) -> Patience:
 def _fields(delivery: Delivery) -> dict[str, Any]:
     return {
         "delivery": delivery.id,
+        "study": delivery.study_id,
         "destination": delivery.destination.name,
         "revision": delivery.revision,
         "attempt": delivery.attempts,

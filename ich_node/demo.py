@@ -25,7 +25,7 @@ from ich_node.errors import StartError, TransientError
 from ich_node.pacs import SmallPacs, send_study
 from ich_node.phantom import PhantomSettings, write_series
 from ich_node.queries import StudyStatus, node_status
-from ich_node.records import Destination, SeriesState
+from ich_node.records import OPEN_SERIES, Destination, SeriesState
 
 _LONGEST_S: Final = 300.0
 _WIDTH: Final = 26
@@ -43,6 +43,9 @@ reserve_mib = 64
 [model]
 directory = "{model}"
 show_findings_of_untrained_model = {test_model}
+[web]
+enabled = true
+port = {web_port}
 [[destination]]
 name = "pacs"
 ae_title = "PACS"
@@ -80,7 +83,7 @@ def run_demo(settings: DemoSettings, console: Console) -> int:
         with _running_node(settings, config_path, config):
             sent_at = _send(files, config, console)
             study = _wait(config, files, console)
-    _show(study, sent_at, settings, pacs, console)
+    _show(study, sent_at, settings, pacs, config, config_path, console)
     return 0 if study.deliveries and all(one.state in ("DELIVERED", "COMMITTED") for one in study.deliveries) else 1
 
 
@@ -126,6 +129,7 @@ def _write_config(settings: DemoSettings, pacs_port: int) -> Path:
         state=(settings.folder / "state").resolve(),
         model=settings.model.resolve(),
         pacs_port=pacs_port,
+        web_port=_free_port(),
         test_model=str(settings.test_model).lower(),
     )
     path.write_text(text)
@@ -205,14 +209,16 @@ def _study_uid(files: list[Path]) -> str:
 
 
 def _is_settled(study: StudyStatus) -> bool:
-    open_states = (SeriesState.RECEIVING, SeriesState.COMPLETE)
-    still_open = any(one.state in open_states for one in study.series)
+    still_open = any(one.state in OPEN_SERIES for one in study.series)
     unsent = any(one.state in ("PENDING", "SENDING") for one in study.deliveries)
     expects_report = study.revision > 0 or not any(one.state == SeriesState.CONCLUDED for one in study.series)
     return not still_open and not unsent and expects_report and (bool(study.deliveries) or study.reason is None)
 
 
-def _show(study: StudyStatus, sent_at: float, settings: DemoSettings, pacs: SmallPacs, console: Console) -> None:
+def _show(
+    study: StudyStatus, sent_at: float, settings: DemoSettings, pacs: SmallPacs, config: Config, config_path: Path,
+    console: Console,
+) -> None:  # fmt: skip
     console.rule("answer")
     console.print(f"[bold]{study.outcome}[/bold]")
     for series in study.series:
@@ -231,7 +237,19 @@ def _show(study: StudyStatus, sent_at: float, settings: DemoSettings, pacs: Smal
             console.print(f"  in the PACS: {stored}", soft_wrap=True)
             _show_object(stored, console)
     console.print(f"state of the node: {settings.folder / 'state'}; its log: {_log(settings)}")
+    _name_the_page(study, config, config_path, console)
     console.print("research software, not a medical device")
+
+
+def _name_the_page(study: StudyStatus, config: Config, config_path: Path, console: Console) -> None:
+    """Say where the study is shown. The node has ended by now, and nobody has an account: both take a command."""
+    console.print("its page, with images and scores, once somebody may log in and the pages are served again:")
+    for line in (
+        f"ich-node user add NAME --role reader --config {config_path}",
+        f"ich-node web --config {config_path}",
+        f"http://127.0.0.1:{config.web.port}/studies/{study.study_instance_uid}",
+    ):
+        console.print(f"  {line}", soft_wrap=True, highlight=False)
 
 
 def _show_steps(study: StudyStatus, sent_at: float, console: Console) -> None:

@@ -2,179 +2,43 @@
 
 from __future__ import annotations
 
-import shutil
-import socket
-import stat
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import partial
-from pathlib import Path
+from collections.abc import Iterator
 
-from ich_node.alert_channels import channel_places
-from ich_node.association import Patience
-from ich_node.audit.sender import server_of
-from ich_node.audit.stored import FOLDER, count_unsent
-from ich_node.audit.syslog import SyslogConnection, SyslogServer
-from ich_node.certificates import faults_of, read_own_certificate
 from ich_node.config import Config
-from ich_node.credentials import is_credential
 from ich_node.database import open_database, prepare_database
-from ich_node.deliver import echo
-from ich_node.durable import write_durably
-from ich_node.errors import ConfigError, IchNodeError, StartError
+from ich_node.examination import Finding, examine_node, examine_peers, look
 from ich_node.model.memory import demand_not_older
-from ich_node.pipeline import open_model
-from ich_node.records import Destination, TlsFiles
-from ich_node.routing import calls_by_tls, configured_destinations, pacs_to_ask
-from ich_node.secret_files import check_private
-from ich_node.state_folder import make_state_folder
-from ich_node.storage_commitment import check_commitment
-
-_MEBIBYTE = 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What one look showed."""
-
-    what: str
-    well: bool
-    says: str
+from ich_node.models_in_use import active_choice, open_chosen_model, open_configured_model
+from ich_node.pipeline import Model
 
 
 def examine(config: Config) -> Iterator[Finding]:
     """Look at disk, database, model, device, certificate, every destination and alert channel, one after the other."""
-    yield _look("disk", lambda: _disk(config))
-    yield _look("state folder", lambda: _state_folder(config))
-    yield _look("secrets", lambda: _secrets(config))
-    yield _look("database", lambda: _database(config))
-    yield _look("model", lambda: _model(config))
-    if (files := config.tls.files) is not None:
-        yield _look("certificate", lambda: _certificate(config, files))
-    for destination in configured_destinations(config):
-        yield _look(f"destination {destination.name}", partial(_destination, config, destination))
-        if any(one.name == destination.name and one.commitment for one in config.destination):
-            yield _look(f"storage commitment of {destination.name}", partial(_commitment, config, destination))
-    if (pacs := pacs_to_ask(config)) is not None and pacs.tls is not None:
-        yield _look("the PACS of [query]", partial(_destination, config, pacs))
-    for name, host, port in channel_places(config):
-        yield _look(f"alert channel {name}", partial(_channel, config, host, port))
-    if (server := server_of(config)) is not None:
-        yield _look("audit server", partial(_audit, config, server))
-
-
-def _look(what: str, see: Callable[[], str]) -> Finding:
-    try:
-        return Finding(what, True, see())
-    except (IchNodeError, OSError) as error:
-        return Finding(what, False, str(error))
-
-
-def _disk(config: Config) -> str:
-    state = config.state_directory
-    make_state_folder(state)
-    probe = state / "doctor.probe"
-    write_durably(probe, [b"x"])
-    probe.unlink()
-    free_mib = shutil.disk_usage(state).free // _MEBIBYTE
-    text = f"{free_mib} MiB free in {state}, reserve {config.receiver.reserve_mib} MiB"
-    if free_mib < config.receiver.reserve_mib:
-        raise StartError(f"{text}: senders are answered 0xA700")
-    return text
-
-
-def _state_folder(config: Config) -> str:
-    """Look for what others could read, were the folder itself ever opened."""
-    state = config.state_directory
-    places = [state, *(state / name for name in ("spool", "results", "cache"))]
-    modes = {path: stat.S_IMODE(path.stat().st_mode) for path in (*places, *state.glob("*.*")) if path.exists()}
-    wide = sorted(str(path) for path, mode in modes.items() if mode & 0o077)
-    within = f"; made before with wider rights, shielded by the folder: {', '.join(wide)}" if wide else ""
-    return f"{state} is the node's alone (mode {modes[state]:04o}){within}"
-
-
-def _secrets(config: Config) -> str:
-    files = [one.secret_file for one in config.alert_webhook]
-    files += [one.client_key for one in config.alert_webhook if one.client_key is not None]
-    files += [one.password_file for one in config.alert_mail if one.password_file is not None]
-    files += [Path(config.web.key)] if config.web.key else []
-    files += [server.client_key] if (server := server_of(config)) is not None and server.client_key is not None else []
-    files += [config.tls.files.key] if config.tls.files is not None and not config.tls.is_elsewhere else []
-    here = [one for one in files if not is_credential(one)]
-    for one in here:
-        check_private(one)
-    text = f"{len(here)} files, read by nobody else"
-    return f"{text}; {len(files) - len(here)} credentials of units" if len(files) > len(here) else text
-
-
-def _database(config: Config) -> str:
-    database = open_database(config.database_url, config.database.busy_timeout_s)
-    installation_uid = prepare_database(database, config.state_directory)
-    with database.writing():
-        pass
-    database.close()
-    return f"whole and writable, installation {installation_uid}"
+    yield from examine_node(config)
+    yield look("model", lambda: _model(config))
+    yield from examine_peers(config)
 
 
 def _model(config: Config) -> str:
-    settings = config.model
-    model = open_model(settings.directory, settings.engine, threads=settings.threads,
-                       cache=config.state_directory / "cache", public_key=settings.public_key_file)  # fmt: skip
+    """Look at the model that answers, be it the configuration's or one that a person chose."""
+    database = open_database(config.database_url, config.database.busy_timeout_s)
+    prepare_database(database, config.state_directory)
+    chosen = active_choice(config, database)
+    database.close()
+    if chosen is not None:
+        return f"{_in_words(config, open_chosen_model(config, chosen))}; {chosen.chosen_by} chose it"
+    model = open_configured_model(config)
+    said = demand_not_older(config.state_directory, model.identity, allow_older=config.model.allow_older)
+    return _in_words(config, model) + (f"; {said}" if said else "")
+
+
+def _in_words(config: Config, model: Model) -> str:
     identity = model.identity
-    said = demand_not_older(config.state_directory, identity, allow_older=settings.allow_older)
-    untrained = "its findings are shown, as TEST MODEL" if settings.show_findings_of_untrained_model else "no finding"
+    shown = config.model.show_findings_of_untrained_model
+    untrained = "its findings are shown, as TEST MODEL" if shown else "no finding"
     trained = "trained" if identity.trained else f"UNTRAINED: {untrained}"
     return (
         f"{identity.name} {identity.version} ({identity.sha256[:12]}), {trained}, {identity.signature}; "
-        f"engine {model.engine.name} on {model.engine.device}" + (f"; {said}" if said else "")
+        f"engine {model.engine.name} on {model.engine.device}"
+        + (f"; thresholds of the site, {identity.site_thresholds}" if identity.site_thresholds else "")
     )
-
-
-def _certificate(config: Config, files: TlsFiles) -> str:
-    """Look at our certificate; one that others refuse is ill, one that soon expires is not yet.
-
-    Raises:
-        ConfigError: the files cannot be used.
-        StartError: who checks the certificate refuses it.
-    """
-    if faults := faults_of(files):
-        raise ConfigError("[tls]", faults)
-    own = read_own_certificate(files)
-    now = datetime.now(UTC)
-    if refusals := own.refusals(now, serves=bool(config.tls.port), calls=calls_by_tls(config)):
-        raise StartError(f"{files.certificate} {'; '.join(refusals)}")
-    return f"{files.certificate} {own.reminder(now) or f'is good until {own.ends_at:%Y-%m-%d}'}"
-
-
-def _destination(config: Config, destination: Destination) -> str:
-    echo(destination, config.node.ae_title, _patience(config))
-    by = " by TLS" if destination.tls is not None else ""
-    return f"{destination.ae_title} at {destination.host}:{destination.port} answers C-ECHO{by}"
-
-
-def _audit(config: Config, server: SyslogServer) -> str:
-    SyslogConnection(server, config.alert.connect_timeout_s).close()
-    waiting = count_unsent(config.state_directory / FOLDER)
-    return (
-        f"{server.host}:{server.port} takes connections over TLS; {waiting} messages are not sent yet, or not for sure"
-    )
-
-
-def _commitment(config: Config, destination: Destination) -> str:
-    check_commitment(destination, config.node.ae_title, _patience(config))
-    title = destination.ae_title
-    if not config.receiver.allow_any and all(peer.ae_title != title for peer in config.peer):
-        raise StartError(
-            f"{title} takes requests, and is no [[peer]]: an answer on an association of its own is refused"
-        )
-    return f"{title} takes requests, and may answer on an association of its own"
-
-
-def _patience(config: Config) -> Patience:
-    return Patience(config.delivery.connect_timeout_s, config.delivery.response_timeout_s)
-
-
-def _channel(config: Config, host: str, port: int) -> str:
-    with socket.create_connection((host, port), config.alert.connect_timeout_s):
-        return f"{host}:{port} takes connections; `ich-node alert test` says whether it takes alerts"

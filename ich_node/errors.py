@@ -6,6 +6,7 @@
     ├── ConfigError             the configuration has faults; all of them are listed
     ├── StartError              this process cannot run here: port, folder, database, schema
     │   ├── SecretFileError     a secret or key cannot be read, or others can; ``path`` and ``why``
+    │   ├── DamagedTable        a table of scores is damaged, or of another version; ``path`` and ``why``
     │   └── AlreadyRunning      another node or role works on the state folder
     ├── SeriesNotAnalysed       expected and final; ``reason`` says why
     │   ├── Ineligible          not an axial non-contrast head CT
@@ -18,6 +19,10 @@
     ├── AlertRefused            an alert cannot be told as it is: the receiver refuses it, or its template has a fault
     ├── AnswerNotUnderstood     an answer to an alert is no HL7 message
     ├── EventReportNotUnderstood  an answer of storage commitment cannot be read
+    ├── AccountError            an account or a token cannot be made or changed so
+    ├── TableFaults             a table of labels or scores has faults; all of them are listed
+    ├── ZipRefused              a zip file, or a member of it, is damaged or beyond the limits
+    ├── BulkScoringStopped      series after series of an archive cannot be scored; what was, is kept
     ├── TrainingError           data, settings or a run of the training module cannot be used; says what to change
     └── TransientError          worth another try, with back-off
         ├── DestinationUnavailable   no connection, an abort or a time-out
@@ -28,7 +33,8 @@
         └── StorageUnavailable       nothing can be written now; no fault of the job
             ├── SpoolFull            no room, or below the reserve
             ├── SpoolReadOnly        the disk is mounted read-only
-            └── DatabaseBusy         the database stayed locked
+            ├── DatabaseBusy         the database stayed locked
+            └── DatabaseAway         the database server does not answer
 
 Errors carry fields, never patient data: their texts may reach a log.
 """
@@ -66,6 +72,18 @@ class SecretFileError(StartError):
         super().__init__(f"{path}: {why}")
 
     def __reduce__(self) -> tuple[type["SecretFileError"], tuple[Path | str, str]]:
+        return type(self), (self.path, self.why)
+
+
+class DamagedTable(StartError):
+    """A table of scores, or a part of one, is damaged or of another version."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        self.path = path
+        self.why = why
+        super().__init__(f"{path}: {why}")
+
+    def __reduce__(self) -> tuple[type["DamagedTable"], tuple[Path, str]]:
         return type(self), (self.path, self.why)
 
 
@@ -133,6 +151,28 @@ class EventReportNotUnderstood(IchNodeError):
     """An answer of storage commitment cannot be read, or contradicts itself."""
 
 
+class AccountError(IchNodeError):
+    """An account or a token cannot be made or changed so; the text says why."""
+
+
+class TableFaults(IchNodeError):
+    """A table of labels or scores has faults."""
+
+    def __init__(self, source: Path | str, faults: list[str]) -> None:
+        self.source = source
+        self.faults = faults
+        count = f"{len(faults)} fault" + ("s" if len(faults) != 1 else "")
+        super().__init__(f"{source}: {count}\n" + "\n".join(f"  - {fault}" for fault in faults))
+
+
+class ZipRefused(IchNodeError):
+    """A zip file, or a member of it, is damaged or beyond the limits."""
+
+
+class BulkScoringStopped(IchNodeError):
+    """Series after series of an archive cannot be scored: it is no fault of theirs."""
+
+
 class TrainingError(IchNodeError):
     """Data, settings or a run of the training module cannot be used as they are; the text says what to change."""
 
@@ -179,3 +219,7 @@ class SpoolReadOnly(StorageUnavailable):
 
 class DatabaseBusy(StorageUnavailable):
     """The database stayed locked longer than we may wait."""
+
+
+class DatabaseAway(StorageUnavailable):
+    """The database server does not answer; nothing was written."""

@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_MISSED, JobExecutionEvent
+from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_EXECUTED, EVENT_JOB_MISSED, JobExecutionEvent
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 
@@ -19,25 +18,27 @@ from ich_node.audit import open_trail
 from ich_node.audit.stored import FOLDER, delete_old_files
 from ich_node.config import Config
 from ich_node.database import Database
+from ich_node.drift_watch import look_for_drift
 from ich_node.durable import PART_SUFFIX
 from ich_node.failpoint import reach
+from ich_node.forgotten_files import size_of, unlink_forgotten
 from ich_node.job_queue import (
     free_leases_of_the_dead,
-    known_paths,
+    known_reports,
     quiet_studies,
     rescue_expired_leases,
 )
 from ich_node.job_queue.legal_holds import save_holds
 from ich_node.job_queue.retention import (
     Deletion,
-    files_to_delete,
     forget_expired_images,
     forget_expired_results,
-    note_deleted,
     what_stays,
 )
 from ich_node.log import EventLog
 from ich_node.routing import calls_by_tls
+from ich_node.saved_maps import MAPS_SUFFIX, report_beside
+from ich_node.service import give_memory_back
 from ich_node.tls import log_state
 
 _STRAY_AGE_S = 3600.0
@@ -58,6 +59,7 @@ def start_housekeeping(config: Config, database: Database) -> Iterator[Backgroun
         job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": 3600},
     )
     scheduler.add_listener(_on_trouble, EVENT_JOB_ERROR | EVENT_JOB_MISSED)
+    scheduler.add_listener(lambda _: give_memory_back(), EVENT_JOB_EXECUTED)
     jobs: list[tuple[Callable[[Config, Database], object], int]] = [
         (rescue_leases, 30),
         (watch_disk, 60),
@@ -67,6 +69,7 @@ def start_housekeeping(config: Config, database: Database) -> Iterator[Backgroun
         (remove_strays, 3600),
         (watch_certificate, 6 * 3600),
         (delete_old_audit, 3600),
+        (watch_drift, 3600),
     ]
     for job, seconds in jobs:
         scheduler.add_job(job, "interval", seconds=seconds, args=(config, database), id=job.__name__)
@@ -98,7 +101,7 @@ def delete_expired(config: Config, database: Database) -> int:
     while gone := forget_expired_images(database, rules):
         reach("images-forgotten")
         count += _delete(config, database, gone)
-    while gone := forget_expired_results(database, rules, lambda path: _size(state / path)):
+    while gone := forget_expired_results(database, rules, lambda path: size_of(state / path)):
         reach("results-forgotten")
         count += _delete(config, database, gone)
     if count:
@@ -113,33 +116,10 @@ def _delete(config: Config, database: Database, gone: list[Deletion]) -> int:
 
 
 def _unlink_listed(config: Config, database: Database) -> int:
-    count = 0
     trail = open_trail(config, "housekeeping")
-    while paths := files_to_delete(database):
-        images = [path for path in paths if path.startswith("spool/")]
-        results = [path for path in paths if path not in images]
-        for some, are_images in ((images, True), (results, False)):
-            trail.files_deleted([config.state_directory / path for path in some], images=are_images)
-        gone = [path for path in paths if _unlink(config.state_directory / path)]
-        note_deleted(database, gone)
-        count += len(gone)
-        if len(gone) < len(paths):  # they stay on the list, and are tried again
-            break
+    count = unlink_forgotten(config.state_directory, database, trail)
     trail.close()
     return count
-
-
-def _unlink(path: Path) -> bool:
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        log.error("a file past its days cannot be deleted; it is tried again", error, errno=error.errno)
-        return False
-    return True
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
 
 
 def watch_retention(config: Config, database: Database) -> int:
@@ -152,18 +132,20 @@ def watch_retention(config: Config, database: Database) -> int:
 
 
 def remove_strays(config: Config, database: Database) -> int:
-    """Delete half-written files, and reports that no row speaks of: their conclusion was never saved.
+    """Delete half-written files, and reports that no row speaks of, with their maps: no conclusion was saved.
 
     Image files without a row are not strays: the receiver adopts them when it starts.
     """
     before = time.time() - _STRAY_AGE_S
     state = config.state_directory
-    known = known_paths(database)
+    known = known_reports(database)
     strays = [path for path in state.glob(f"*/**/*{PART_SUFFIX}") if path.stat().st_mtime < before]
+    reports = {path: path for path in state.glob("results/*.dcm")}
+    maps = {path: report_beside(path) for path in state.glob(f"results/*{MAPS_SUFFIX}")}
     strays += [
         path
-        for path in state.glob("results/*.dcm")
-        if path.stat().st_mtime < before and str(path.relative_to(state)) not in known
+        for path, report in (reports | maps).items()
+        if path.stat().st_mtime < before and str(report.relative_to(state)) not in known
     ]
     for path in strays:
         reach("stray-before-unlink")
@@ -201,6 +183,17 @@ def delete_old_audit(config: Config, _database: Database) -> int:
     """Delete what is past its days of the audit trail, once the server has it; return how many files went."""
     audit = config.audit
     return delete_old_files(config.state_directory / FOLDER, audit.keep_days, must_be_sent=bool(audit.host))
+
+
+def watch_drift(config: Config, database: Database) -> int:
+    """Look once a day whether series differ from those of the reference; return how many things do."""
+    look = look_for_drift(config, database) if config.drift.enabled else None
+    if look is None:
+        return 0
+    for finding in look.found:
+        log.warning("drift found", what=finding.text)
+    log.info("looked for drift", comparisons=look.tests, found=len(look.found))
+    return len(look.found)
 
 
 def _on_trouble(event: Any) -> None:

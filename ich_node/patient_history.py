@@ -8,11 +8,10 @@ from typing import Any, Final
 from sqlalchemy import Connection, select
 
 from ich_node.database import SeriesRow, StudyRow
-from ich_node.records import EarlierBleed, EarlierStudies, PatientHistory, SeriesState, Triage
+from ich_node.records import OPEN_SERIES, EarlierBleed, EarlierStudies, PatientHistory, Triage
 
 _MOST_SERIES: Final = 500
 """That are looked at, the newest: a test object has thousands."""
-_STILL_COMING: Final = (SeriesState.RECEIVING, SeriesState.COMPLETE)
 
 
 def history_of(connection: Connection, study: Any) -> PatientHistory:
@@ -68,7 +67,7 @@ def _studies_of(connection: Connection, study_id: int, patient_mark: str) -> Seq
         .order_by(SeriesRow.id.desc())
         .limit(_MOST_SERIES)
     ).all()  # fmt: skip
-    wanted = [row for row in rows if row.revision or row.head_expected or row.state in _STILL_COMING]
+    wanted = [row for row in rows if row.revision or row.head_expected or row.state in OPEN_SERIES]
     basis_last = sorted(wanted, key=lambda row: row.series_id == row.rests_on_series_id)
     return list({row.id: row for row in basis_last}.values())
 

@@ -14,10 +14,12 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from enum import Enum
 from pathlib import Path
 from typing import Final
 
 import pydicom
+from pydicom.errors import InvalidDicomError
 
 from ich_node.config import Config
 from ich_node.database import (
@@ -50,9 +52,11 @@ from ich_node.receive.entry import READ_SOP_CLASSES, describe_file
 from ich_node.receive.spool import Spool
 from ich_node.receive.statuses import RefusedDataSet
 from ich_node.records import REPORT_KIND, Destination, StudySent
+from ich_node.records.self_tests import SELF_TEST_AE_TITLE, is_self_test_patient
 from ich_node.report.saved_results import SavedResult, read_result
 from ich_node.role_lock import holding_the_folder
 from ich_node.routing import destinations_for
+from ich_node.saved_maps import maps_beside
 
 _IMAGES_A_TRANSACTION: Final = 500
 _ALERT_AGAIN_S: Final = 86400.0
@@ -64,6 +68,10 @@ LOST: Final = (
     "UIDs and hashes of images that were deleted after their days, and the record of that",
     "what destinations had committed to keep (they are asked again)",
     "addresses of senders",
+    "which models people chose (the configured one answers), and what a silent one said",
+    "how self-tests went",
+    "measures of series, their references and looks for drift (series that are analysed again are measured again)",
+    "accounts, sessions, tokens of programs, and what readers said of findings",
 )
 """What no file tells of."""
 
@@ -86,6 +94,8 @@ class Rebuilt:
     """False: who this installation was is not known, and new results carry UIDs of another."""
     unreadable: list[str] = field(default_factory=list)
     """Files that are kept and not entered, relative to the state folder."""
+    of_self_tests: int = 0
+    """Files that a self-test left which did not get to its end: they are deleted."""
 
 
 def rebuild(config: Config, *, hold: bool = False) -> Rebuilt:
@@ -99,6 +109,8 @@ def rebuild(config: Config, *, hold: bool = False) -> Rebuilt:
         StartError: the database is sound, or the new one cannot be written.
     """
     state, place = config.state_directory, database_file(config.database_url)
+    if place is None:
+        raise StartError("the database is on a PostgreSQL server: restore a backup of it, see docs/operation.md")
     with holding_the_folder(state):
         _refuse_where_it_is_sound(config, place)
         fresh = place.with_name(f"{place.name}.new")
@@ -165,6 +177,10 @@ def _read_results(state: Path, done: Rebuilt) -> list[SavedResult]:
         if result is None:
             aside = path.rename(path.with_suffix(".unreadable"))
             done.unreadable.append(str(aside.relative_to(state)))
+        elif result.of_self_test:
+            maps_beside(path).unlink(missing_ok=True)
+            path.unlink()
+            done.of_self_tests += 1
         else:
             results.append(result)
     return results
@@ -179,21 +195,44 @@ def _enter_images(config: Config, database: Database, done: Rebuilt) -> None:
         for start in range(0, len(paths), _IMAGES_A_TRANSACTION):
             chunk = paths[start : start + _IMAGES_A_TRANSACTION]
             read = list(threads.map(lambda path: _read_image(config, path), chunk))
-            found = [one for one in read if one is not None]
+            found = [one for one in read if isinstance(one, FoundImage)]
             enter_found_images(database, found, max_wait_s=config.series.max_wait_s)
             done.images += len(found)
-            done.unreadable += [path for path, one in zip(chunk, read, strict=True) if one is None]
+            done.of_self_tests += read.count(_NotEntered.OF_SELF_TEST)
+            done.unreadable += [path for path, one in zip(chunk, read, strict=True) if one is _NotEntered.KEPT]
     done.seconds = time.monotonic() - began
 
 
-def _read_image(config: Config, path: str) -> FoundImage | None:
-    """Read one file of the spool; None where it is damaged."""
+class _NotEntered(Enum):
+    """Why a file of the spool is none of a patient's images."""
+
+    KEPT = "it is damaged, or came as a self-test and is none"
+    OF_SELF_TEST = "a self-test left it, and it is deleted"
+
+
+def _read_image(config: Config, path: str) -> FoundImage | _NotEntered:
+    """Read one file of the spool; delete it where a self-test left it that did not get to its end."""
     try:
         received = describe_file(config, path)
         received_at = _received_at(config.state_directory / path)
+        if received.calling_ae_title == SELF_TEST_AE_TITLE:
+            return _drop_of_self_test(config.state_directory / path)
     except (RefusedDataSet, OSError):
-        return None
+        return _NotEntered.KEPT
     return FoundImage(received, received_at, received.sop_class_uid in READ_SOP_CLASSES)
+
+
+def _drop_of_self_test(path: Path) -> _NotEntered:
+    """Delete an image of the reserved patient; the receiver itself wrote into it that it came from this node."""
+    try:
+        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["PatientID", "IssuerOfPatientID"])
+        of_test = is_self_test_patient(str(header.get("PatientID")), str(header.get("IssuerOfPatientID")))
+    except (ValueError, KeyError, AttributeError, InvalidDicomError):
+        of_test = False
+    if not of_test:
+        return _NotEntered.KEPT
+    path.unlink()
+    return _NotEntered.OF_SELF_TEST
 
 
 def _received_at(path: Path) -> float:

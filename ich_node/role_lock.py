@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,6 +18,9 @@ _ANYBODY: Final = "node"
 _LEAVING_S: Final = 10.0
 """So long a role waits for the one before it: what that started may end a moment after it."""
 _LOOK_EVERY_S: Final = 0.1
+
+
+_asking = threading.Lock()
 
 
 @contextmanager
@@ -60,6 +64,26 @@ def refuse_where_it_runs(state_directory: Path, roles: Iterable[str]) -> None:
     for role in roles:
         with holding_role(state_directory, role, wait_s=0.0):
             pass
+
+
+def role_is_held(state_directory: Path, role: str) -> bool:
+    """Say whether a process has this role now. A process that begins in this very moment waits for us, unharmed."""
+    with _asking:  # or two who ask at once would each take the other for the role
+        return _is_locked(state_directory, role)
+
+
+def _is_locked(state_directory: Path, role: str) -> bool:
+    try:
+        descriptor = os.open(state_directory / f"{role}.lock", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 @contextmanager

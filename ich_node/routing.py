@@ -8,8 +8,10 @@ from typing import Final
 
 from ich_node.config import Config, DestinationSettings, Mode, PeerSettings, PrioritySettings
 from ich_node.records import USUAL_OBJECTS, Destination, StudySent
+from ich_node.records.self_tests import SELF_TEST_AE_TITLE
 
 SHADOW_MODE: Final = "shadow mode: nothing leaves the node"
+_ANYWHERE: Final = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where to reach ourselves
 _SECONDS_PER_HOUR = 3600.0
 _FINGERPRINT_DIGITS: Final = 64
 
@@ -18,8 +20,11 @@ def destinations_for(config: Config, study: StudySent) -> list[Destination]:
     """List where the results of a study go: all destinations that are configured, or the sender's own choice of them.
 
     A peer with ``return_port`` gets its results back, at the address it sent from. Results of an old study go to no
-    destination with ``skip_old``, and only those with its ``triage`` to one that names some.
+    destination with ``skip_old``, and only those with its ``triage`` to one that names some. The node's own test goes
+    nowhere.
     """
+    if study.calling_ae_title == SELF_TEST_AE_TITLE:
+        return []
     peer = peer_of(config, study.calling_ae_title, study.remote_address)
     chosen = None if peer is None else peer.destinations
     wanted = [one for one in config.destination if chosen is None or one.name in chosen]
@@ -83,6 +88,11 @@ def pacs_to_ask(config: Config) -> Destination | None:
     query = config.query
     files = config.tls.files if query.tls else None
     return Destination("query", query.ae_title, query.host, query.port, tls=files, tls_name=query.tls_name or "")
+
+
+def own_host(bind: str) -> str:
+    """Say where a process of this machine reaches what listens on an address or on all of them."""
+    return _ANYWHERE.get(bind, bind)
 
 
 def calls_by_tls(config: Config) -> bool:

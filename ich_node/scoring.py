@@ -95,15 +95,17 @@ def score_paths(
     decoder: DecoderPool,
     progress: Callable[[int, int], None],
     rules: EligibilityRules | None = None,
+    lost: Mapping[tuple[str, str], int] | None = None,
 ) -> Scores:
     """Analyse every series found under some paths.
 
     Args:
         progress: called with the number of files done and of all.
+        lost: how many more files a series has, by the UIDs of study and series, that nobody can read.
     """
     files = list(_files(paths))
     reader = PlaneReader(decoder)
-    series: dict[tuple[str, str], ScoredSeries] = {}
+    series = {key: ScoredSeries(*key, unreadable=count) for key, count in (lost or {}).items()}
     unread: list[UnreadFile] = []
     for number, (path, decoded) in enumerate(_decode_ahead(files, decoder), start=1):
         began = time.perf_counter()
@@ -142,6 +144,7 @@ def as_json(scored: ScoredSeries, model: Model) -> dict[str, Any]:
         "thresholds": {name: {"low": one.low, "high": one.high} for name, one in finding.thresholds.items()} or None,
         "slices": _slices(finding),
         "model": {"name": identity.name, "version": identity.version, "sha256": identity.sha256},
+        "test_model": finding.test_model,
         "seconds": round(scored.seconds, 3),
     }
 

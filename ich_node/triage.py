@@ -60,8 +60,8 @@ def triage_series(
         probabilities = _pool(slices)
     else:
         probabilities = _by_class(calibrate(np.asarray(study_logits, dtype=np.float64).reshape(1, -1), temperature)[0])
-    triage = _decide(probabilities["any"], thresholds["any"], completeness)
-    presence = _presence(probabilities, thresholds, triage, completeness)
+    triage = _decide(probabilities["any"], thresholds["any"], complete=completeness.complete)
+    presence = presence_of(probabilities, thresholds, triage, complete=completeness.complete)
     return TriageFinding(
         triage=triage,
         presence=presence,
@@ -192,25 +192,26 @@ def _smooth(planes: NDArray[np.float64]) -> NDArray[np.float64]:
     return smoothed
 
 
-def _decide(probability: float, thresholds: ClassThresholds, completeness: Completeness) -> Triage:
+def _decide(probability: float, thresholds: ClassThresholds, *, complete: bool) -> Triage:
     """Two thresholds; what was not seen cannot be negative."""
     if probability >= thresholds.high:
         return Triage.POSITIVE
-    if probability >= thresholds.low or not completeness.complete:
+    if probability >= thresholds.low or not complete:
         return Triage.INDETERMINATE
     return Triage.NEGATIVE
 
 
-def _presence(
+def presence_of(
     probabilities: Mapping[str, float],
     thresholds: Mapping[str, ClassThresholds],
     triage: Triage,
-    completeness: Completeness,
+    *,
+    complete: bool,
 ) -> dict[str, Presence]:
     """A subtype is present only where hemorrhage as such is not negative; a contradiction is indeterminate."""
     presence = {"any": _PRESENCE_OF[triage]}
     for name in HEMORRHAGE_CLASSES[1:]:
-        found = _PRESENCE_OF[_decide(probabilities[name], thresholds[name], completeness)]
+        found = _PRESENCE_OF[_decide(probabilities[name], thresholds[name], complete=complete)]
         contradicts = found is Presence.PRESENT and triage is Triage.NEGATIVE
         presence[name] = Presence.INDETERMINATE if contradicts else found
     return presence

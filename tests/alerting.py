@@ -20,6 +20,9 @@ from tests.outbox import Outbox, outbox
 from tests.running import free_port, wait_for
 
 FINDING: dict[str, Any] = {
+    "gaps_mm": [],
+    "unreadable": [],
+    "thresholds": {},
     "probabilities": {"any": 0.97, "subdural": 0.91, "epidural": 0.02},
     "presence": {"any": "present", "subdural": "present", "epidural": "absent"},
     "test_model": False,

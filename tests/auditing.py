@@ -80,6 +80,11 @@ class Recorded:
         found = self.root.findall(".//ParticipantObjectDetail")
         return {one.get("type"): base64.b64decode(one.get("value")).decode() for one in found}
 
+    @property
+    def things(self) -> list[str]:
+        """Every participant object, whatever it is."""
+        return [one.get("ParticipantObjectID") for one in self.root.findall("ParticipantObjectIdentification")]
+
     def _identifiers(self, code: str, scheme: str) -> list[str]:
         return [
             one.get("ParticipantObjectID")

@@ -16,7 +16,7 @@ from pynetdicom import AE, evt
 from sqlalchemy import update
 
 from ich_node.config import Config, parse_config
-from ich_node.database import Database, DeliveryRow, open_database, prepare_database
+from ich_node.database import Database, DeliveryRow, SeriesRow, open_database, prepare_database
 from ich_node.deliverer import Deliverer
 from ich_node.job_queue import (
     Conclusion,
@@ -30,7 +30,15 @@ from ich_node.job_queue import (
     register_instance,
 )
 from ich_node.queries import DeliveryStatus, NodeStatus, node_status
-from ich_node.records import Destination, ReceivedInstance, ReportIdentity, SeriesState, StudyContext, Triage
+from ich_node.records import (
+    OPEN_SERIES,
+    Destination,
+    ReceivedInstance,
+    ReportIdentity,
+    SeriesState,
+    StudyContext,
+    Triage,
+)
 from ich_node.report.structured_report import ENCODINGS, build_reports
 from ich_node.routing import configured_destinations
 from tests.ct_series import headers, make_request, positive
@@ -78,6 +86,12 @@ class Outbox:
         )
         assert conclude_series(self.database, job, owner, conclusion)
         return uid
+
+    def rest(self) -> None:
+        """Conclude what is open: nobody works here, and what a test had analysed again would be claimed next."""
+        with self.database.writing() as connection:
+            waiting = update(SeriesRow).where(SeriesRow.state.in_(OPEN_SERIES))
+            connection.execute(waiting.values(state=SeriesState.CONCLUDED))
 
     def deliveries(self, uid: str | None = None) -> list[DeliveryStatus]:
         """Outbox rows, of one study or of all, the oldest first."""

@@ -28,10 +28,13 @@ EXPORT: Final = _dcm("110106", "Export")
 PROCEDURE_RECORD: Final = _dcm("110111", "Procedure Record")
 QUERY: Final = _dcm("110112", "Query")
 SECURITY_ALERT: Final = _dcm("110113", "Security Alert")
+USER_AUTHENTICATION: Final = _dcm("110114", "User Authentication")
 
 # CID 401, 403: of which kind
 APPLICATION_START: Final = _dcm("110120", "Application Start")
 APPLICATION_STOP: Final = _dcm("110121", "Application Stop")
+LOGIN: Final = _dcm("110122", "Login")
+LOGOUT: Final = _dcm("110123", "Logout")
 NODE_AUTHENTICATION: Final = _dcm("110126", "Node Authentication")
 SOFTWARE_CONFIGURATION: Final = _dcm("110131", "Software Configuration")
 RESTRICTED_FUNCTION: Final = _dcm("110132", "Use of Restricted Function")

@@ -24,13 +24,26 @@ from ich_node.audit.message import (
 TRIGGERS: Final[tuple[tuple[codes.Code, codes.Code | None, str], ...]] = (
     (codes.APPLICATION_ACTIVITY, codes.APPLICATION_START, "a role is ready"),
     (codes.APPLICATION_ACTIVITY, codes.APPLICATION_STOP, "a role ends in order"),
-    (codes.AUDIT_LOG_USED, None, "`ich-node audit show`, `ich-node audit export`"),
+    (codes.AUDIT_LOG_USED, None, "`ich-node audit show`, `ich-node audit export`, the page of the trail"),
     (codes.BEGIN_TRANSFERRING, None, "before the first object of a study in an association: received, or sent"),
     (codes.INSTANCES_TRANSFERRED, None, "an association ends: one message per patient, outcome and reason"),
-    (codes.INSTANCES_ACCESSED, None, "the page of an alert is looked at (R); reports past their days are deleted (D)"),
-    (codes.STUDY_DELETED, None, "images past their days are deleted"),
-    (codes.EXPORT, None, "an alert of a study is told or cannot be; `ich-node score --output` of a node"),
-    (codes.PROCEDURE_RECORD, None, "an alert is acknowledged, by link, HL7 or command"),
+    (
+        codes.INSTANCES_ACCESSED,
+        None,
+        "the page of an alert or of a study is looked at, or a patient is listed (R); reports past their days, or "
+        "by a person, are deleted (D)",
+    ),
+    (codes.STUDY_DELETED, None, "images past their days are deleted, or by a person"),
+    (
+        codes.EXPORT,
+        None,
+        "an alert of a study is told or cannot be; `ich-node score --output` of a node; labels are written out",
+    ),
+    (
+        codes.PROCEDURE_RECORD,
+        None,
+        "an alert is acknowledged, by link, page, API, HL7 or command; a reader says whether a finding is right",
+    ),
     (codes.QUERY, None, "a C-FIND is sent"),
     (
         codes.SECURITY_ALERT,
@@ -41,9 +54,15 @@ TRIGGERS: Final[tuple[tuple[codes.Code, codes.Code | None, str], ...]] = (
     (
         codes.SECURITY_ALERT,
         codes.RESTRICTED_FUNCTION,
-        "`ich-node requeue`, `release`, `reject`, `resend` ...",
+        "`ich-node requeue`, `release`, `reject`, `resend` ..., or the same by a page or the API",
     ),
     (codes.SECURITY_ALERT, codes.RECORDING_STOPPED, "records were lost, since the disk took none"),
+    (
+        codes.USER_AUTHENTICATION,
+        codes.LOGIN,
+        "somebody logs in to the pages, or tries to; a program shows no token of this node",
+    ),
+    (codes.USER_AUTHENTICATION, codes.LOGOUT, "somebody logs out"),
 )
 """Which event makes which message; for the conformance statement."""
 
@@ -168,6 +187,13 @@ def security_alert(
     """Something that whoever looks after security wants to know (A.5.3.11)."""
     acting = () if performing is None else (replace(performing, is_requestor=False),)
     return AuditMessage(codes.SECURITY_ALERT, Action.EXECUTE, (*reporting, *acting), (subject,), (kind,), outcome, why)
+
+
+def authenticated(
+    kind: codes.Code, process: Participant, person: Participant, outcome: Outcome = Outcome.SUCCESS, why: str = ""
+) -> AuditMessage:
+    """Somebody logged in or out, or was not let in (A.5.3.12)."""
+    return AuditMessage(codes.USER_AUTHENTICATION, Action.EXECUTE, (person, process), (), (kind,), outcome, why)
 
 
 def node(address: str, **details: str) -> Thing:

@@ -6,6 +6,7 @@ import heapq
 from base64 import b64decode
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Final
 from xml.etree.ElementTree import Element, ParseError, fromstring
@@ -16,6 +17,8 @@ from ich_node.audit.syslog import time_of, xml_of
 
 _OUTCOMES: Final = {"0": "success", "4": "minor failure", "8": "serious failure", "12": "major failure"}
 _CODE: Final = "originalText"
+_AT_ONCE: Final = 64 * 1024
+"""Bytes of a file, read from its end."""
 
 
 def read_messages(directory: Path, since: datetime | None = None) -> Iterator[bytes]:
@@ -23,6 +26,43 @@ def read_messages(directory: Path, since: datetime | None = None) -> Iterator[by
     start = "" if since is None else utc(since.astimezone(UTC).timestamp())
     files = ((record.message for record in read_records(path)) for path in audit_files(directory))
     return (message for message in heapq.merge(*files, key=time_of) if time_of(message) >= start)
+
+
+def newest_messages(directory: Path, before: str = "") -> Iterator[bytes]:
+    """Give the syslog messages of a trail the newest first, from before a time on (as `time_of` writes it).
+
+    Files are read from their ends, as far as somebody asks.
+    """
+    files = (_backward(path) for path in audit_files(directory))
+    every = heapq.merge(*files, key=time_of, reverse=True)
+    return (message for message in every if not before or time_of(message) < before)
+
+
+def _backward(path: Path) -> Iterator[bytes]:
+    """Give the messages of one file, the last first."""
+    end = path.stat().st_size
+    size = _AT_ONCE
+    while end > 0:
+        start = _line_after(path, max(0, end - size))
+        if start >= end:  # a record longer than that
+            size *= 2
+            continue
+        yield from reversed(_messages_between(path, start, end))
+        end, size = start, _AT_ONCE
+
+
+def _messages_between(path: Path, start: int, end: int) -> list[bytes]:
+    return [one.message for one in takewhile(lambda one: one.end <= end, read_records(path, start))]
+
+
+def _line_after(path: Path, place: int) -> int:
+    """Give where the first line begins at or after a place."""
+    if place == 0:
+        return 0
+    with path.open("rb") as file:
+        file.seek(place - 1)
+        file.readline()
+        return file.tell()
 
 
 def as_words(message: bytes) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from ich_node.audit.syslog import format_message
 from ich_node.config import Config
 from ich_node.repeats import Kind, Repeats
 
+_STUDIES_A_MESSAGE: Final = 200
 _FAILURES: Final = (Outcome.MINOR, Outcome.SERIOUS, Outcome.MAJOR)
 
 
@@ -41,6 +42,7 @@ class AuditTrail:
         self._host = socket.gethostname()
         self._refusals = Repeats()
         self._views = Repeats()
+        self._logins = Repeats()
 
     def record(self, message: AuditMessage, *, durable: bool = False) -> None:
         """Write a message.
@@ -119,6 +121,8 @@ class AuditTrail:
     def _record_refusals_left(self) -> None:
         for kind, times in self._refusals.left():
             self._record_refusal(kind, times)
+        for kind, times in self._logins.left():
+            self._record_login_refused(kind, times)
 
     def _record_refusal(self, kind: Kind, times: int) -> None:
         why, address, calling, called = kind
@@ -141,8 +145,8 @@ class AuditTrail:
         Args:
             to: where it went.
         """
-        medium = codes.EMAIL if by_mail else codes.URI_MEDIUM
         outcome = Outcome.MINOR if why_not else Outcome.SUCCESS
+        medium = codes.EMAIL if by_mail else codes.URI_MEDIUM
         studies = {subject.patient_id: [subject.study_instance_uid]}
         self.record(events.exported((self.process,), to, medium, studies, outcome, why_not, **details))
 
@@ -158,8 +162,48 @@ class AuditTrail:
             who = Participant("somebody with the link", True, address=address)
             self.record(events.instances_accessed(Action.READ, (who, self.process), subject, Alert=alert))
 
+    def study_viewed(self, by: str, subject: Subject, address: str, what: str) -> None:
+        """Somebody who is logged in saw whose study it is, or its images.
+
+        Args:
+            what: which page showed it.
+        """
+        who = Participant(by, True, address=address)
+        self.record(events.instances_accessed(Action.READ, (who, self.process), subject, Shown=what))
+
+    def feedback_given(self, by: str, subject: Subject, address: str, **details: str) -> None:
+        """A reader said what a study shows."""
+        who = Participant(by, True, address=address)
+        self.record(events.procedure_updated((who, self.process), subject, **details))
+
+    def authenticated(self, by: str, address: str, *, login: bool, why_not: str = "") -> None:
+        """Somebody logged in or out, or was not let in; wrong passwords that come fast are counted."""
+        who = Participant(by or NONE, True, address=address)
+        kind = codes.LOGIN if login else codes.LOGOUT
+        if not why_not:
+            self.record(events.authenticated(kind, self.process, who), durable=True)
+        elif times := self._logins.count(why_not, address, by):
+            self._record_login_refused((why_not, address, by), times)
+
+    def _record_login_refused(self, kind: Kind, times: int) -> None:
+        why, address, by = kind
+        who = Participant(by or NONE, True, address=address)
+        said = why if times == 1 else f"{why}, {times} times"
+        self.record(events.authenticated(codes.LOGIN, self.process, who, Outcome.MINOR, said), durable=True)
+
+    def operated(self, by: str, address: str, command: str, studies: Sequence[str] = (), **details: str) -> None:
+        """Somebody who is logged in did by a page what a command does."""
+        details = {"By": by, "Address": address} | details
+        who = Participant(by, True, address=address)
+        self._record_command(command, who, studies, details)
+
     def commanded(self, command: str, studies: Sequence[str] = (), **details: str) -> None:
         """A person gave a command that changes what the node does: requeue, release, reject, resend ..."""
+        self._record_command(command, self.person, studies, details)
+
+    def _record_command(
+        self, command: str, by: Participant, studies: Sequence[str], details: Mapping[str, str]
+    ) -> None:
         done = Thing(
             f"ich-node:{command}",
             codes.URI,
@@ -167,8 +211,7 @@ class AuditTrail:
             details=tuple((name, text) for name, text in details.items() if text),
             contains_studies=tuple(studies),
         )
-        performing = self.person
-        message = events.security_alert(codes.RESTRICTED_FUNCTION, (self.process,), performing, done)
+        message = events.security_alert(codes.RESTRICTED_FUNCTION, (self.process,), by, done)
         self.record(message, durable=True)
 
     def files_exported(self, directory: Path, studies: Mapping[str, Sequence[str]]) -> None:
@@ -177,8 +220,31 @@ class AuditTrail:
             by, to = (self.person, self.process), directory.absolute().as_uri()
             self.record(events.exported(by, to, codes.URI_MEDIUM, studies), durable=True)
 
+    def labels_exported(self, to: str, studies: Sequence[str], by: str = "", address: str = "") -> None:
+        """What readers say of studies was written out as a table, by a command or by who is logged in.
+
+        Args:
+            to: a file's URI, or the address of a browser.
+        """
+        who = Participant(by, True, address=address) if by else self.person
+        self._record_table(who, to, studies, "feedback of readers")
+
+    def table_exported(self, to: str, studies: Sequence[str], table: str) -> None:
+        """What the node knows of studies was written out by a command.
+
+        Args:
+            table: what it is.
+        """
+        self._record_table(self.person, to, studies, table)
+
+    def _record_table(self, who: Participant, to: str, studies: Sequence[str], table: str) -> None:
+        for start in range(0, max(len(studies), 1), _STUDIES_A_MESSAGE):
+            some = {"": studies[start : start + _STUDIES_A_MESSAGE]}
+            message = events.exported((who, self.process), to, codes.URI_MEDIUM, some, Table=table)
+            self.record(message, durable=True)
+
     def files_deleted(self, paths: Sequence[Path], *, images: bool) -> None:
-        """Files past their days are about to be deleted: what they are is read from them."""
+        """Files are about to be deleted, past their days or by a person: what they are is read from them."""
         if self._journal is None:
             return
         found: dict[str, dict[str, dict[str, int]]] = {}
@@ -189,10 +255,15 @@ class AuditTrail:
         for patient_id, studies in found.items():
             self.record(make(self.process, studies, patient_id))
 
-    def log_used(self, command: str) -> None:
-        """Somebody read the trail."""
+    def log_used(self, command: str, by: str = "", address: str = "") -> None:
+        """Somebody read the trail.
+
+        Args:
+            by: who is logged in to the pages; empty for whose command it is.
+        """
         uri = (self._state / FOLDER).absolute().as_uri()
-        self.record(events.log_used(self.process, self.person, uri, command), durable=True)
+        person = Participant(by, True, address=address) if by else self.person
+        self.record(events.log_used(self.process, person, uri, command), durable=True)
 
     def close(self) -> None:
         """Let go of the file, where no stop is to be recorded."""

@@ -7,7 +7,24 @@ import sys
 from collections.abc import Sequence
 
 from ich_node import __version__
-from ich_node.cli import alerts, audit, installation, legal_hold, node, operate, status, study
+from ich_node.cli import (
+    accounts,
+    alerts,
+    archive,
+    audit,
+    drift,
+    feedback,
+    installation,
+    legal_hold,
+    models,
+    node,
+    operate,
+    self_test,
+    status,
+    study,
+    thresholds,
+    validate,
+)
 from ich_node.errors import AlreadyRunning, ConfigError, IchNodeError, ModelError
 from ich_node.log import silence_libraries
 
@@ -43,10 +60,18 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     node.add_commands(commands)
     status.add_command(commands)
+    drift.add_command(commands)
     operate.add_commands(commands)
+    self_test.add_command(commands)
     alerts.add_commands(commands)
     installation.add_commands(commands)
     audit.add_commands(commands)
+    accounts.add_commands(commands)
     legal_hold.add_commands(commands)
+    feedback.add_commands(commands)
+    models.add_commands(commands)
+    validate.add_command(commands)
+    thresholds.add_commands(commands)
     study.add_commands(commands)
+    archive.add_command(commands)
     return parser

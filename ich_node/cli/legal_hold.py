@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import getpass
 import sys
 from datetime import datetime
 
 from ich_node.cli.node import Commands, audit_command, open_queue, read_config, with_config
-from ich_node.cli.terminal import printable
-
-_LONGEST_NAME = 64
+from ich_node.cli.terminal import printable, who_says_so
 
 
 def add_commands(commands: Commands) -> None:
@@ -38,32 +35,28 @@ def add_commands(commands: Commands) -> None:
 
 
 def _set(options: argparse.Namespace) -> int:
-    from ich_node.job_queue.legal_holds import place_hold, save_holds
+    from ich_node.operating import hold_study
 
     if not options.reason.strip():
         sys.stderr.write("ich-node legal-hold set: the reason is empty\n")
         return 2
     reason = printable(" ".join(options.reason.split()))
     config = read_config(options)
-    database = open_queue(config)
-    placed = place_hold(database, options.uid, reason, _who(options))
+    placed = hold_study(config, open_queue(config), options.uid, reason, who_says_so(options.by))
     if placed:
-        save_holds(database, config.state_directory)
-        audit_command(config, "legal-hold-set", options.uid, Reason=reason, By=_who(options))
+        audit_command(config, "legal-hold-set", options.uid, Reason=reason, By=who_says_so(options.by))
     nothing = "no such study here, or it is held already: ich-node legal-hold list"
     sys.stdout.write("held: nothing of it is deleted\n" if placed else f"{nothing}\n")
     return 0 if placed else 1
 
 
 def _lift(options: argparse.Namespace) -> int:
-    from ich_node.job_queue.legal_holds import lift_hold, save_holds
+    from ich_node.operating import lift_study
 
     config = read_config(options)
-    database = open_queue(config)
-    lifted = lift_hold(database, options.uid, _who(options))
+    lifted = lift_study(config, open_queue(config), options.uid, who_says_so(options.by))
     if lifted:
-        save_holds(database, config.state_directory)
-        audit_command(config, "legal-hold-lift", options.uid, By=_who(options))
+        audit_command(config, "legal-hold-lift", options.uid, By=who_says_so(options.by))
     sys.stdout.write("lifted: its days count again\n" if lifted else "this study is not held\n")
     return 0 if lifted else 1
 
@@ -76,10 +69,6 @@ def _list(options: argparse.Namespace) -> int:
         since = f"since {_day(hold.placed_at)} by {hold.placed_by}"
         sys.stdout.write(f"{hold.study_instance_uid}  {since}: {hold.reason}{lifted}\n")
     return 0
-
-
-def _who(options: argparse.Namespace) -> str:
-    return printable(" ".join((options.by or getpass.getuser()).split()))[:_LONGEST_NAME]
 
 
 def _day(at: float) -> str:

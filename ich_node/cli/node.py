@@ -116,7 +116,6 @@ def _deliver(options: argparse.Namespace) -> int:
 
 
 def _web(options: argparse.Namespace) -> int:
-    _decode_nothing()
     from ich_node.web.server import run_web
 
     config = read_config(options)

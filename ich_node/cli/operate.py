@@ -7,7 +7,6 @@ import sys
 
 from ich_node.cli.node import Commands, audit_command, open_queue, read_config, with_config
 from ich_node.cli.terminal import deliveries_in_words
-from ich_node.records import Destination, StudySent
 
 
 def add_commands(commands: Commands) -> None:
@@ -80,24 +79,16 @@ def _say_of_quarantined(count: int, what: str) -> int:
 
 
 def _resend(options: argparse.Namespace) -> int:
-    from ich_node.job_queue import resend
-    from ich_node.routing import destinations_for
+    from ich_node.operating import resend_results
 
     if not (options.uid or options.dead or options.destination):
         sys.stderr.write("ich-node resend: name a Study Instance UID, --dead or --destination\n")
         return 2
     config = read_config(options)
-
-    def places(study: StudySent) -> list[Destination]:
-        return [one for one in destinations_for(config, study) if options.destination in (None, one.name)]
-
-    count = resend(
-        open_queue(config),
-        places,
-        study_instance_uid=options.uid,
-        dead_only=options.dead,
+    count = resend_results(
+        config, open_queue(config), study_instance_uid=options.uid, dead_only=options.dead,
         destination=options.destination,
-    )
+    )  # fmt: skip
     audit_command(
         config, "resend", options.uid, Deliveries=str(count), Dead=str(options.dead), To=options.destination or ""
     )

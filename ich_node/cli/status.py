@@ -20,6 +20,7 @@ from ich_node.records import REPORT_KIND
 
 if TYPE_CHECKING:
     from ich_node.queries import AlertStatus, DeletionStatus, DeliveryStatus, NodeStatus, SeriesStatus, StudyStatus
+    from ich_node.records.self_tests import SelfTestStatus
 
 _SHORT_UID = 12
 _WIDTH_OF_A_FILE = 200
@@ -84,6 +85,8 @@ def show_status(status: NodeStatus, console: Console, *, full: bool = False) -> 
         console.print(f"alerts      {_counts(status.alerts)}")
     if status.legal_holds:
         console.print(f"legal holds {status.legal_holds}: ich-node legal-hold list")
+    if status.self_test is not None:
+        console.print(_self_test(status.self_test))
     for line in _what_needs_a_person(status):
         console.print(line)
     if status.own_objects_returned:
@@ -93,6 +96,12 @@ def show_status(status: NodeStatus, console: Console, *, full: bool = False) -> 
         console.print(_study_table(status.studies, full=full))
     for study in status.studies if full else ():
         _show_study(study, console)
+
+
+def _self_test(test: SelfTestStatus) -> str:
+    when = datetime.fromtimestamp(test.finished_at or test.asked_at).astimezone()
+    says = plain(test.says) if test.passed else f"[red]{plain(test.says)}[/red]"
+    return f"self-test   {when:%d %b %H:%M} {says}"
 
 
 def _what_needs_a_person(status: NodeStatus) -> Iterator[str]:

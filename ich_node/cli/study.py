@@ -1,17 +1,17 @@
-"""Commands for images and models: score, model, phantom, and the small PACS."""
+"""Commands for images: score, phantom, and the small PACS."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from ich_node.cli.models import DEFAULT_BUNDLE
 from ich_node.cli.node import Commands, with_config
 from ich_node.cli.terminal import printable
 from ich_node.config import DEFAULT_PATHS, Config, find_config, load_config
@@ -20,13 +20,11 @@ if TYPE_CHECKING:
     from ich_node.scoring import ScoredSeries, Scores
 
 _LESIONS = ("none", "epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural")
-DEFAULT_BUNDLE = Path("models/ich-irv2")
 
 
 def add_commands(commands: Commands) -> None:
-    """Add score, model, phantom, pacs and demo."""
+    """Add score, phantom, pacs and demo."""
     _add_score(commands)
-    _add_model(commands)
     phantom = commands.add_parser("phantom", help="write a synthetic head CT as DICOM files")
     phantom.add_argument("directory", type=Path, help="folder to write to")
     phantom.add_argument("--lesion", choices=_LESIONS, default="none", help="default none")
@@ -54,38 +52,18 @@ def _add_score(commands: Commands) -> None:
     score.add_argument("paths", type=Path, nargs="+", metavar="PATH", help="DICOM files, or folders of them")
     score.add_argument("--json", action="store_true", help="print a list with one entry per series")
     score.add_argument("--output", type=Path, metavar="DIR", help="write the result objects there")
-    score.add_argument("--model", type=Path, metavar="DIR", help="model bundle (default: of the configuration)")
-    score.add_argument("--engine", choices=("auto", "cuda", "openvino", "torch"), help="default: of the configuration")
-    score.add_argument(
-        "--test-model", action="store_true", help="show findings of an untrained model, marked TEST MODEL"
-    )
+    with_model(score)
     with_config(score)
     score.set_defaults(run=_score)
 
 
-def _add_model(commands: Commands) -> None:
-    model = commands.add_parser("model", help="list, verify and make model bundles")
-    actions = model.add_subparsers(title="actions", metavar="ACTION", required=True)
-    listing = actions.add_parser("list", help="list the bundles in a folder")
-    listing.add_argument("directory", type=Path, nargs="?", default=Path("models"), help="default models")
-    listing.set_defaults(run=_model_list)
-    verify = actions.add_parser("verify", help="check every file of a bundle against its hash")
-    verify.add_argument("directory", type=Path, nargs="?", default=DEFAULT_BUNDLE, help=f"default {DEFAULT_BUNDLE}")
-    verify.add_argument("--public-key", type=Path, metavar="FILE", help="it must be signed with this key (Ed25519)")
-    verify.set_defaults(run=_model_verify)
-    sign = actions.add_parser("sign", help="sign the manifest of a bundle that is whole (Ed25519)")
-    sign.add_argument("directory", type=Path, help="the bundle")
-    sign.add_argument("--key", type=Path, required=True, metavar="FILE", help="private key (Ed25519, PEM)")
-    sign.set_defaults(run=_model_sign)
-    make = actions.add_parser("init-untrained", help="make a bundle with random weights, until there is a trained one")
-    make.add_argument("directory", type=Path, nargs="?", default=DEFAULT_BUNDLE, help=f"default {DEFAULT_BUNDLE}")
-    make.add_argument(
-        "--backbone", default="inception_resnet_v2", help="as timm names it (default inception_resnet_v2)"
+def with_model(parser: argparse.ArgumentParser) -> None:
+    """Give a command the options that say which model scores, and on what."""
+    parser.add_argument("--model", type=Path, metavar="DIR", help="model bundle (default: of the configuration)")
+    parser.add_argument("--engine", choices=("auto", "cuda", "openvino", "torch"), help="default: of the configuration")
+    parser.add_argument(
+        "--test-model", action="store_true", help="show findings of an untrained model, marked TEST MODEL"
     )
-    make.add_argument("--size", type=int, default=299, metavar="PX", help="input size (default 299)")
-    make.add_argument("--sequence-head", action="store_true", help="with a sequence head")
-    make.add_argument("--seed", type=int, default=0, metavar="N")
-    make.set_defaults(run=_model_init_untrained)
 
 
 # --------------------------------------------------------------------------------------------- score
@@ -93,15 +71,16 @@ def _add_model(commands: Commands) -> None:
 
 def _score(options: argparse.Namespace) -> int:
     from ich_node.decode import DecoderPool
+    from ich_node.decoding_rules import decline_by, decode_limits, eligibility_rules
+    from ich_node.model.site_thresholds import signed_thresholds
     from ich_node.pipeline import open_model
     from ich_node.scoring import score_paths
-    from ich_node.worker import decline_by, decode_limits, eligibility_rules
 
     missing = [path for path in options.paths if not path.exists()]
     if missing:
         sys.stderr.write("".join(f"ich-node score: {path}: no such file or folder\n" for path in missing))
         return 2
-    config = _config_or_defaults(options)
+    config = config_or_defaults(options)
     console = Console(stderr=True)
     with DecoderPool(decode_limits(config), decline_by(config), config.decode.processes) as decoder:
         model = open_model(
@@ -110,6 +89,7 @@ def _score(options: argparse.Namespace) -> int:
             threads=config.model.threads,
             show_untrained=options.test_model or config.model.show_findings_of_untrained_model,
             public_key=config.model.public_key_file,
+            site_thresholds=signed_thresholds(config.state_directory),
         )
         with _progress(console) as bar:
             task = bar.add_task("scoring", total=None)
@@ -128,7 +108,7 @@ def _score(options: argparse.Namespace) -> int:
     return 1 if scores.unread else 0
 
 
-def _config_or_defaults(options: argparse.Namespace) -> Config:
+def config_or_defaults(options: argparse.Namespace) -> Config:
     """Scoring needs no configuration, as long as nobody names one."""
     found = find_config(options.config)
     return Config() if found in DEFAULT_PATHS and not found.exists() else load_config(found)
@@ -195,73 +175,6 @@ def _in_words(series: ScoredSeries) -> str:
     mark = "TEST MODEL " if finding.test_model else ""
     whole = "" if finding.completeness.complete else ", INCOMPLETE"
     return f"{series.series_instance_uid}: {mark}{finding.triage}{whole}: {numbers} ({series.seconds:.1f} s)"
-
-
-# --------------------------------------------------------------------------------------------- model
-
-
-def _model_list(options: argparse.Namespace) -> int:
-    from ich_node.model.bundle import MANIFEST, load_bundle
-
-    bundles = sorted(path.parent for path in options.directory.glob(f"*/{MANIFEST}"))
-    for directory in bundles:
-        identity = load_bundle(directory).identity
-        trained, signed = "trained" if identity.trained else "UNTRAINED", identity.signature
-        sys.stdout.write(f"{directory}  {identity.name} {identity.version}  {identity.backbone}  {trained}  {signed}\n")
-        sys.stdout.write("".join(f"    {line}\n" for line in identity.operating_points.values()))
-    if not bundles:
-        sys.stderr.write(f"ich-node: no model bundle in {options.directory}; make one: ich-node model init-untrained\n")
-    return 0 if bundles else 1
-
-
-def _model_verify(options: argparse.Namespace) -> int:
-    from ich_node.model.bundle import verify_bundle
-
-    faults = verify_bundle(options.directory, options.public_key)
-    for fault in faults:
-        sys.stderr.write(f"ich-node: {fault}\n")
-    if not faults:
-        signed = ", and the signature with the key" if options.public_key else ""
-        sys.stdout.write(f"{options.directory}: every file agrees with its hash{signed}\n")
-    return 1 if faults else 0
-
-
-def _model_sign(options: argparse.Namespace) -> int:
-    from ich_node.model.bundle import sign_bundle
-    from ich_node.model.signature import SIGNATURE
-
-    sign_bundle(options.directory, options.key)
-    sys.stdout.write(f"{options.directory / SIGNATURE} written\n")
-    return 0
-
-
-def _model_init_untrained(options: argparse.Namespace) -> int:
-    from ich_node.model.bundle import MANIFEST
-    from ich_node.model.untrained import make_untrained_bundle
-    from ich_node.phantom import LESIONS, PhantomSettings, draw_volume
-
-    if (options.directory / MANIFEST).exists():
-        sys.stderr.write(f"ich-node: {options.directory} already holds a model bundle; nothing was changed\n")
-        return 1
-    began = time.perf_counter()
-    volumes = [
-        draw_volume(PhantomSettings(lesion=lesion, slices=8, rows=256, seed=seed, slice_spacing_mm=16))
-        for seed, lesion in enumerate((None, *LESIONS))
-    ]
-    make_untrained_bundle(
-        options.directory,
-        volumes,
-        backbone=options.backbone,
-        size_px=options.size,
-        sequence_head=options.sequence_head,
-        seed=options.seed,
-        name=options.directory.name,
-    )
-    seconds = time.perf_counter() - began
-    sys.stdout.write(
-        f"{options.directory}: untrained {options.backbone} at {options.size} px made in {seconds:.0f} s\n"
-    )
-    return 0
 
 
 # ------------------------------------------------------------------------------------- phantom, PACS

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import getpass
+from typing import Final
+
 from rich.markup import escape
+
+_LONGEST_NAME: Final = 64
 
 
 def printable(text: str) -> str:
@@ -22,3 +27,8 @@ def plain(text: str) -> str:
 def deliveries_in_words(count: int) -> str:
     """Count deliveries."""
     return "1 delivery" if count == 1 else f"{count} deliveries"
+
+
+def who_says_so(named: str | None) -> str:
+    """Name who gives a command: as it says itself, or the user of the system."""
+    return printable(" ".join((named or "").split()) or getpass.getuser())[:_LONGEST_NAME]

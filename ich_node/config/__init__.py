@@ -18,6 +18,7 @@ from ich_node.config.sections import (
     QuerySettings,
     ViewerSettings,
 )
+from ich_node.config.self_test_section import SelfTestSettings
 from ich_node.config.tls_section import TlsSettings
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "PeerSettings",
     "PrioritySettings",
     "QuerySettings",
+    "SelfTestSettings",
     "TlsSettings",
     "ViewerSettings",
     "WatchdogSettings",

@@ -53,6 +53,7 @@ class AlertSettings(Section):
     """``[alert]``: patience with channels, and what alerts nobody."""
 
     early: bool = True
+    fast_pass: bool = True
     maximum_age_h: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 24
     first_retry_s: PositiveSeconds = 5
     longest_retry_s: PositiveSeconds = 300

@@ -8,9 +8,11 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, model_validator
 
-from ich_node.config.values import Address, Host, Port, PositiveSeconds, Section, is_in_network
+from ich_node.config.values import Address, Host, Port, PositiveSeconds, Section, is_in_any
 
 _PUBLIC_URL = re.compile(r"https?://[A-Za-z0-9.:\[\]_-]+(/[A-Za-z0-9._/-]*)?")
+_VIEWER_URL = re.compile(r"https?://[!-~]{1,500}")
+_VIEWER_NAMES = {"study_instance_uid", "accession_number", "patient_id"}
 _LONGEST_PUBLIC_URL = 100
 """Characters: an HL7 ST holds 199, and path and token of a link take 80."""
 
@@ -23,6 +25,14 @@ def _public_url(value: str) -> str:
     return value.rstrip("/")
 
 
+def _viewer_url(value: str) -> str:
+    names = set(re.findall(r"{([^{}]*)}", value))
+    if value and not (_VIEWER_URL.fullmatch(value) and names and names <= _VIEWER_NAMES):
+        known = ", ".join(f"{{{name}}}" for name in sorted(_VIEWER_NAMES))
+        raise ValueError(f"must be http:// or https:// with one of {known}")
+    return value
+
+
 class WebSettings(Section):
     """``[web]``: the pages of the node."""
 
@@ -32,6 +42,11 @@ class WebSettings(Section):
     public_url: Annotated[str, AfterValidator(_public_url)] = ""
     certificate: str = ""
     key: str = ""
+    trusted_proxies: Annotated[tuple[Address, ...], Field(strict=False)] = ()
+    session_idle_min: Annotated[float, Field(ge=1, le=1440)] = 60
+    session_h: Annotated[float, Field(gt=0, le=168)] = 12
+    viewer_url: Annotated[str, AfterValidator(_viewer_url)] = ""
+    metrics_from: Annotated[tuple[Address, ...], Field(strict=False)] = ("127.0.0.1", "::1")
 
     @model_validator(mode="after")
     def _has_both_halves(self) -> WebSettings:
@@ -43,6 +58,14 @@ class WebSettings(Section):
     def certificate_files(self) -> tuple[Path, Path] | None:
         """Certificate and key; None without TLS of our own."""
         return (Path(self.certificate), Path(self.key)) if self.certificate else None
+
+    def lets_measure(self, remote_address: str) -> bool:
+        """Say whether the metrics may be read from there without a token."""
+        return is_in_any(remote_address, self.metrics_from)
+
+    def trusts_proxy(self, remote_address: str) -> bool:
+        """Say whether what comes from there says truly for whom it asks."""
+        return is_in_any(remote_address, self.trusted_proxies)
 
 
 class AlertAnswersSettings(Section):
@@ -62,4 +85,4 @@ class AlertAnswersSettings(Section):
 
     def allows(self, remote_address: str) -> bool:
         """Say whether answers are taken from there."""
-        return any(is_in_network(remote_address, one) for one in self.addresses)
+        return is_in_any(remote_address, self.addresses)

@@ -21,8 +21,9 @@ from ich_node.config.alert_sections import (
 )
 from ich_node.config.answer_sections import AlertAnswersSettings, WebSettings
 from ich_node.config.audit_section import AuditSettings
+from ich_node.config.database_section import DatabaseSettings
+from ich_node.config.drift_section import DriftSettings
 from ich_node.config.sections import (
-    DatabaseSettings,
     DecodeSettings,
     DeliverySettings,
     DestinationSettings,
@@ -38,6 +39,7 @@ from ich_node.config.sections import (
     SeriesSettings,
     ViewerSettings,
 )
+from ich_node.config.self_test_section import SelfTestSettings, faults_of_reserved_ae_title
 from ich_node.config.tls_section import TlsSettings, faults_without_tls
 from ich_node.config.values import Section
 from ich_node.errors import ConfigError
@@ -47,7 +49,7 @@ DEFAULT_PATHS: Final = (Path("config/ich-node.toml"), Path("/etc/ich-node/ich-no
 
 CHANNELS: Final = ("alert_hl7", "alert_webhook", "alert_mail")
 
-_WITH_PASSWORD = re.compile(r"://[^/@]*@")
+_WITH_PASSWORD = re.compile(r"://[^/@]*@|password=[^&'\"]*")
 
 
 class Config(Section):
@@ -72,6 +74,8 @@ class Config(Section):
     viewer: ViewerSettings = ViewerSettings()
     alert: AlertSettings = AlertSettings()
     watchdog: WatchdogSettings = WatchdogSettings()
+    self_test: SelfTestSettings = SelfTestSettings()
+    drift: DriftSettings = DriftSettings()
     web: WebSettings = WebSettings()
     alert_answers: AlertAnswersSettings = AlertAnswersSettings()
     alert_rule: Annotated[tuple[AlertRuleSettings, ...], Field(strict=False)] = ()
@@ -85,7 +89,7 @@ class Config(Section):
 
     @property
     def database_url(self) -> str:
-        return self.database.url or f"sqlite:///{self.state_directory / 'ich-node.sqlite'}"
+        return self.database.location(self.state_directory)
 
     @property
     def retention_rules(self) -> RetentionRules:
@@ -145,6 +149,7 @@ def _faults_between_keys(values: dict[str, Any]) -> list[str]:
             faults.append(f"peer.{number}.destinations = {unknown}: unknown destination; known: {known}")
     faults += _faults_of_channels(values)
     faults += faults_without_tls(values)
+    faults += faults_of_reserved_ae_title(values)
     if _section(values, "history").get("query") is True and "query" not in values:
         faults.append("history.query = true: needs [query], the PACS that is asked")
     if not values.get("peer") and _section(values, "receiver").get("allow_any") in (None, False):
@@ -200,8 +205,12 @@ def _describe(details: ErrorDetails) -> str:
     if details["type"] == "missing":
         return f"{key}: missing"
     given = details["input"]
-    shown = "" if isinstance(given, dict | list | BaseModel) else f" = {_WITH_PASSWORD.sub('://***@', repr(given))}"
+    shown = "" if isinstance(given, dict | list | BaseModel) else f" = {_WITH_PASSWORD.sub(_masked, repr(given))}"
     return f"{key}{shown}: {_what_is_allowed(details)}"
+
+
+def _masked(found: re.Match[str]) -> str:
+    return "://***@" if found[0].startswith("://") else "password=***"
 
 
 def _what_is_allowed(details: ErrorDetails) -> str:

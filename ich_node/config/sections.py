@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from ich_node.config.values import (
     Address,
@@ -63,6 +63,7 @@ class SeriesSettings(Section):
 
     quiet_s: PositiveSeconds = 3
     max_wait_s: PositiveSeconds = 20
+    habits: bool = False
     routine_max_age_h: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 24
 
 
@@ -185,22 +186,6 @@ class DeliverySettings(Section):
     response_timeout_s: PositiveSeconds = 30
     commitment_wait_h: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 24
     commitment_stay_s: Annotated[float, Field(ge=0, le=60)] = 3
-
-
-class DatabaseSettings(Section):
-    """``[database]``: where the queue lives."""
-
-    url: str = ""
-    busy_timeout_s: PositiveSeconds = 30
-
-    @field_validator("url")
-    @classmethod
-    def _supported(cls, value: str) -> str:
-        if value and not value.startswith("sqlite:///"):
-            raise ValueError(
-                "must be empty (SQLite in the state folder) or sqlite:///PATH; other databases are not supported yet"
-            )
-        return value
 
 
 class RetentionSettings(Section):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -26,6 +27,14 @@ def _ae_title(value: str) -> str:
 def is_in_network(remote_address: str, network: str) -> bool:
     """Say whether an address is this one, or in this network."""
     return parse_ip(remote_address) in ipaddress.ip_network(network, strict=False)
+
+
+def is_in_any(remote_address: str, networks: Iterable[str]) -> bool:
+    """Say whether an address is one of these, or in one of these networks; what is no address is in none."""
+    try:
+        return any(is_in_network(remote_address, one) for one in networks)
+    except ValueError:
+        return False
 
 
 def is_host(value: str) -> bool:

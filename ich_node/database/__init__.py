@@ -1,5 +1,6 @@
-"""Tables, engine and migrations. Nothing outside this package, ``job_queue`` and ``queries`` speaks SQL."""
+"""Tables, engine and migrations. Few speak SQL outside: ``job_queue``, ``queries``, ``viewable``, ``accounts``."""
 
+from ich_node.database.changes import ChangeWatch
 from ich_node.database.engine import Database, database_file, open_database
 from ich_node.database.installation import Installation, read_installation
 from ich_node.database.keeping_tables import (
@@ -10,7 +11,9 @@ from ich_node.database.keeping_tables import (
     FileToDeleteRow,
     LegalHoldRow,
 )
+from ich_node.database.many_values import is_one_of
 from ich_node.database.migrate import check_integrity, prepare_database, settle_installation
+from ich_node.database.new_row import new_id
 from ich_node.database.tables import (
     AlertRow,
     Base,
@@ -26,10 +29,23 @@ from ich_node.database.tables import (
     SeriesRow,
     StudyRow,
 )
+from ich_node.database.watching_tables import (
+    DriftLookRow,
+    DriftReferenceRow,
+    ModelChoiceRow,
+    SecondOpinionRow,
+    SelfTestRow,
+    SeriesMeasureRow,
+    WorkerRow,
+)
+from ich_node.database.web_tables import AccountRow, ApiTokenRow, FeedbackRow, SessionRow
 
 __all__ = [
+    "AccountRow",
     "AlertRow",
+    "ApiTokenRow",
     "Base",
+    "ChangeWatch",
     "CommitmentItemRow",
     "CommitmentReportRow",
     "CommitmentRow",
@@ -38,19 +54,30 @@ __all__ = [
     "DeletionRow",
     "DeliveryRow",
     "DestinationRow",
+    "DriftLookRow",
+    "DriftReferenceRow",
+    "FeedbackRow",
     "FileToDeleteRow",
     "Installation",
     "InstallationRow",
     "InstanceRow",
     "LegalHoldRow",
+    "ModelChoiceRow",
     "OpenAssociationRow",
     "PlaneRow",
     "RejectionRow",
     "ResultRow",
+    "SecondOpinionRow",
+    "SelfTestRow",
+    "SeriesMeasureRow",
     "SeriesRow",
+    "SessionRow",
     "StudyRow",
+    "WorkerRow",
     "check_integrity",
     "database_file",
+    "is_one_of",
+    "new_id",
     "open_database",
     "prepare_database",
     "read_installation",

@@ -8,21 +8,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypeVar, cast
+from typing import Any, TypeVar, cast
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DatabaseError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolExhausted
 
-from ich_node.errors import DatabaseBusy, IchNodeError, SpoolFull, SpoolReadOnly, StorageFailed
+from ich_node.database.kind import Kind
+from ich_node.database.sqlite import open_sqlite
+from ich_node.errors import DatabaseAway, DatabaseBusy, StorageFailed
 from ich_node.failpoint import reach
-
-_LOCKED: Final = ("SQLITE_BUSY", "SQLITE_LOCKED")
-_FULL: Final = ("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE")
-"""A quota shows as a failed write: nothing of it was committed, and the next may succeed."""
-_READ_ONLY: Final = ("SQLITE_READONLY", "SQLITE_CANTOPEN")
-"""On a disk that became read-only, a new connection cannot even open the file."""
-_FAILED: Final = ("SQLITE_IOERR", "SQLITE_CORRUPT", "SQLITE_NOTADB")
 
 Result = TypeVar("Result")
 
@@ -34,7 +30,7 @@ class _Piece:
     work: Callable[[Connection], Any]
     result: Any = None
     committed: bool = False
-    busy: DatabaseBusy | None = None
+    trouble: DatabaseBusy | DatabaseAway | None = None
     settled: threading.Event = field(default_factory=threading.Event)
 
 
@@ -42,12 +38,16 @@ class Database:
     """A database that hands out short transactions.
 
     Attributes:
-        engine: the SQLAlchemy engine, for migrations.
+        url: as it was opened.
+        engine: the SQLAlchemy engine.
+        file: None where the database is on a server.
     """
 
-    def __init__(self, engine: Engine, busy_timeout_s: float) -> None:
-        self.engine = engine
-        self.file = database_file(str(engine.url))
+    def __init__(self, url: str, kind: Kind, busy_timeout_s: float) -> None:
+        self.url = url
+        self.engine = kind.engine
+        self.file = kind.file
+        self.kind = kind
         self._inode: int | None = None
         self._failure: str | None = None
         self.before_transaction: Callable[[], None] = lambda: None
@@ -63,10 +63,11 @@ class Database:
         """Give a connection that sees one consistent state. Writing on it is a programmer's mistake.
 
         Raises:
+            DatabaseAway: the server does not answer.
             StorageFailed: the file is damaged, or is not the one that was opened.
         """
         self.before_transaction()
-        with self._troubles_are_named(), self.engine.begin() as connection:
+        with self._troubles_are_named(), self.kind.readers.begin() as connection:
             self._see_that_it_is_there()
             yield connection
 
@@ -76,24 +77,46 @@ class Database:
 
         Raises:
             DatabaseBusy: the database stayed locked for ``busy_timeout_s``.
+            DatabaseAway: the server does not answer; nothing was written.
             SpoolFull: there is no room for what was written.
             SpoolReadOnly: the disk is mounted read-only.
-            StorageFailed: the disk failed, or the file is damaged or gone. It is raised from then on: a commit that
-                comes after a failed fsync proves nothing.
+            StorageFailed: the disk failed, the file is damaged or gone, or the server was lost while it committed. It
+                is raised from then on: a commit that comes after a failed fsync proves nothing.
         """
         self.before_transaction()
         if not self._turn.acquire(timeout=self._busy_timeout_s):
             raise DatabaseBusy("other threads kept the database busy")
         try:
-            with self._troubles_are_named(), self.engine.connect() as connection:
-                self._see_that_it_is_there()
-                connection.execution_options(ich_writer=True)
-                with connection.begin():
-                    yield connection
-                    reach("commit-before")
-                reach("commit-after")
+            with self._transaction(self.kind.writers) as connection:
+                yield connection
         finally:
             self._turn.release()
+
+    @contextmanager
+    def claiming(self) -> Iterator[Connection]:
+        """Give a connection to take rows by ``SELECT ... FOR UPDATE SKIP LOCKED``, beside other claims and writers.
+
+        It must wait for nothing: lock the rows it changes, and change no others, or it could wait for a writer that
+        waits for it. Where the database has no locks of rows, it is as ``writing``; so are its errors.
+        """
+        if self.kind.claimers is None:
+            with self.writing() as connection:
+                yield connection
+            return
+        self.before_transaction()
+        with self._transaction(self.kind.claimers) as connection:
+            yield connection
+
+    @contextmanager
+    def _transaction(self, engine: Engine) -> Iterator[Connection]:
+        at_commit = threading.Event()
+        with self._troubles_are_named(at_commit), engine.connect() as connection:
+            self._see_that_it_is_there()
+            with connection.begin():
+                yield connection
+                reach("commit-before")
+                at_commit.set()
+            reach("commit-after")
 
     def write_together(self, work: Callable[[Connection], Result]) -> Result:
         """Write in one transaction with the threads that wait meanwhile, and return when it is committed.
@@ -102,7 +125,7 @@ class Database:
         tries its own alone; so it must do nothing but use the connection.
 
         Raises:
-            DatabaseBusy: the database stayed locked for ``busy_timeout_s``.
+            DatabaseBusy, DatabaseAway: as of ``writing``.
         """
         piece = _Piece(work)
         with self._pieces_lock:
@@ -113,8 +136,8 @@ class Database:
         piece.settled.wait()
         if piece.committed:
             return cast(Result, piece.result)
-        if piece.busy is not None:
-            raise DatabaseBusy("the database stayed locked") from piece.busy
+        if piece.trouble is not None:
+            raise type(piece.trouble)(str(piece.trouble)) from piece.trouble
         with self.writing() as connection:
             return work(connection)
 
@@ -128,10 +151,10 @@ class Database:
                     piece.result = piece.work(connection)
             for piece in pieces:
                 piece.committed = True
-        except DatabaseBusy as busy:
+        except (DatabaseBusy, DatabaseAway) as trouble:
             pieces = pieces or self._take_pieces()
             for piece in pieces:
-                piece.busy = busy
+                piece.trouble = trouble
         except SQLAlchemyError:
             pass  # undone: each thread tries alone, and the one whose work fails gets its own error
         finally:
@@ -155,6 +178,8 @@ class Database:
         """Refuse to write into a file that nobody will open again: it was deleted, or another lies in its place."""
         if self._failure is not None:
             raise StorageFailed(self._failure)
+        if self.file is None:
+            return
         try:
             inode = os.stat(self.file).st_ino  # noqa: PTH116 - runs for every transaction
         except OSError:
@@ -164,14 +189,16 @@ class Database:
             raise StorageFailed("the database was deleted or replaced while it was open; see `ich-node rebuild`")
 
     @contextmanager
-    def _troubles_are_named(self) -> Iterator[None]:
+    def _troubles_are_named(self, at_commit: threading.Event | None = None) -> Iterator[None]:
         try:
             yield
         except StorageFailed as error:
             self._failure = str(error)
             raise
-        except DatabaseError as error:
-            trouble = _name_trouble(error)
+        except PoolExhausted as error:
+            raise DatabaseBusy("all connections to the database are in use") from error
+        except DBAPIError as error:
+            trouble = self.kind.name_trouble(error, at_commit is not None and at_commit.is_set())
             if trouble is None:
                 raise
             if isinstance(trouble, StorageFailed):
@@ -179,49 +206,21 @@ class Database:
             raise trouble from error
 
 
-def database_file(url: str) -> Path:
-    """Give the file of a database."""
-    return Path(make_url(url).database or "")
+def database_file(url: str) -> Path | None:
+    """Give the file of a database; None where it is on a server."""
+    parts = make_url(url)
+    return Path(parts.database or "") if parts.get_backend_name() == "sqlite" else None
 
 
 def open_database(url: str, busy_timeout_s: float = 30.0) -> Database:
-    """Open a database. SQLite runs with a write-ahead log and ``synchronous=FULL``: a commit survives a power cut."""
-    engine = create_engine(
-        url,
-        connect_args={"timeout": busy_timeout_s, "check_same_thread": False},
-        hide_parameters=True,  # values must not reach a log by way of an error's text
-    )
-    event.listen(engine, "connect", _prepare_connection)
-    event.listen(engine, "begin", _begin)
-    return Database(engine, busy_timeout_s)
+    """Open a database: SQLite, or PostgreSQL with the parameter ``password_file`` where it needs a password.
 
+    Raises:
+        StartError: the driver of PostgreSQL is not installed.
+    """
+    parts = make_url(url)
+    if parts.get_backend_name() == "sqlite":
+        return Database(url, open_sqlite(parts, busy_timeout_s), busy_timeout_s)
+    from ich_node.database.postgresql import open_postgresql  # a node on SQLite does without the driver
 
-def _prepare_connection(connection: Any, _record: Any) -> None:
-    # The driver's own transactions begin too late (deferred); with None, ours are the only ones.
-    connection.isolation_level = None
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA synchronous=FULL")
-    cursor.execute("PRAGMA foreign_keys=ON")
-    cursor.close()
-
-
-def _begin(connection: Connection) -> None:
-    writer = connection.get_execution_options().get("ich_writer", False)
-    # A deferred transaction that reads and then writes fails at once when another has written meanwhile;
-    # with IMMEDIATE it waits (https://www.sqlite.org/lang_transaction.html).
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writer else "BEGIN")
-
-
-def _name_trouble(error: DatabaseError) -> IchNodeError | None:
-    """Say what an error of SQLite means for whoever wrote (https://www.sqlite.org/rescode.html)."""
-    name = getattr(error.orig, "sqlite_errorname", "")
-    if name.startswith(_LOCKED):
-        return DatabaseBusy("the database stayed locked")
-    if name.startswith(_FULL):
-        return SpoolFull("no space left for the database")
-    if name.startswith(_READ_ONLY):
-        return SpoolReadOnly(f"the database cannot be written: {error.orig}; is the disk mounted read-only?")
-    if name.startswith(_FAILED):
-        return StorageFailed(f"the database failed: {error.orig}")
-    return None
+    return Database(url, open_postgresql(parts, busy_timeout_s), busy_timeout_s)

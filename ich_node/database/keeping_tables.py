@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from sqlalchemy import ForeignKey, Index, String, Text, UniqueConstraint, text
+from sqlalchemy import BigInteger, ForeignKey, Index, Integer, String, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from ich_node.database.tables import Base
+from ich_node.database.tables import Base, small_index
 
 UNSETTLED: Final = "settled_at IS NULL"
 
@@ -55,7 +55,7 @@ class CommitmentReportRow(Base):
     __tablename__ = "commitment_report"
     __table_args__ = (
         Index("commitment_report_by_commitment", "commitment_id"),
-        Index("commitment_report_unsettled", "id", sqlite_where=text(UNSETTLED)),
+        small_index("commitment_report_unsettled", "id", where=UNSETTLED),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -86,7 +86,7 @@ class LegalHoldRow(Base):
 
 
 class DeletionRow(Base):
-    """What retention deleted of a study, and by which rule."""
+    """What retention or a person deleted of a study, and by which rule, or why."""
 
     __tablename__ = "deletion"
     __table_args__ = (Index("deletion_by_study", "study_id"),)
@@ -95,8 +95,8 @@ class DeletionRow(Base):
     study_id: Mapped[int] = mapped_column(ForeignKey("study.id"))
     what: Mapped[str] = mapped_column(String(16))
     files: Mapped[int]
-    size_bytes: Mapped[int]
-    rule: Mapped[str] = mapped_column(String(64))
+    size_bytes: Mapped[int] = mapped_column(Integer().with_variant(BigInteger(), "postgresql"))
+    rule: Mapped[str] = mapped_column(String(300))
     deleted_at: Mapped[float]
 
 

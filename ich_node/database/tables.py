@@ -4,22 +4,46 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from sqlalchemy import JSON, ForeignKey, Index, LargeBinary, String, Text, UniqueConstraint, text
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    String,
+    Text,
+    TextClause,
+    UniqueConstraint,
+    text,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-SCHEMA: Final = "0005"
+SCHEMA: Final = "0008"
 """The newest migration: what these tables are."""
 
 # What is looked for ten times a second has an index of its own, which holds nothing else. SQLite uses such an index
-# only for a condition that it finds word for word.
+# only for a condition that it finds word for word; PostgreSQL takes no number for a boolean.
 TO_ALERT: Final = "revision > alerted_revision"
-EARLY: Final = "early_series_id IS NOT NULL AND early_decided = 0 AND revision = 0"
+EARLY: Final = "early_series_id IS NOT NULL AND NOT early_decided AND revision = 0"
 TOLD_EARLY: Final = "told = 'preliminary' AND revision = 0"
 AWAITED: Final = "state = 'SENT' AND answer_within_s IS NOT NULL"
+WITHDRAWN: Final = "withdrawn"
+SELF_TEST: Final = "self_test"
 TO_COMMIT: Final = "state = 'DELIVERED' AND commitment_ask_at IS NOT NULL"
+
+OPEN: Final = "(state IN ('RECEIVING', 'COMPLETE')) IS TRUE"
+"""So written, SQLite does not take the index by state for it, and sort all that are open."""
 
 _UID = String(64)
 _STATE = String(16)
+_BYTES = Integer().with_variant(BigInteger(), "postgresql")
+"""SQLite's integers have 8 bytes."""
+
+
+def small_index(name: str, *columns: str | TextClause, where: str) -> Index:
+    """Make an index of the few rows for which a condition holds."""
+    return Index(name, *columns, sqlite_where=text(where), postgresql_where=text(where))
 
 
 class Base(DeclarativeBase):
@@ -43,9 +67,12 @@ class StudyRow(Base):
 
     __tablename__ = "study"
     __table_args__ = (
-        Index("study_to_alert", "id", sqlite_where=text(TO_ALERT)),
-        Index("study_early", "early_series_id", sqlite_where=text(EARLY)),
-        Index("study_told_early", "id", sqlite_where=text(TOLD_EARLY)),
+        small_index("study_to_alert", "id", where=TO_ALERT),
+        small_index("study_early", "early_series_id", where=EARLY),
+        small_index("study_told_early", "id", where=TOLD_EARLY),
+        Index("study_by_triage", "triage", "id"),
+        small_index("study_withdrawn", "id", where=WITHDRAWN),
+        small_index("study_self_test", "id", where=SELF_TEST),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -79,6 +106,8 @@ class StudyRow(Base):
     """How many earlier CT studies the PACS said there are; None where it did not, or said too little."""
     pacs_newest: Mapped[str | None] = mapped_column(String(8))
     """StudyDate of the newest of them."""
+    self_test: Mapped[bool] = mapped_column(default=False)
+    """The node sent it to itself: it leaves the node nowhere, is counted nowhere, and goes when the test has ended."""
 
 
 class SeriesRow(Base):
@@ -88,10 +117,14 @@ class SeriesRow(Base):
     __table_args__ = (
         UniqueConstraint("study_id", "series_instance_uid"),
         Index("series_by_state", "state", "due_at"),
+        small_index("series_to_claim", "old", text("priority DESC"), "first_received_at", where=OPEN),
         Index("series_by_head_expected", "head_expected", "state"),
         Index("series_by_lease_owner", "lease_owner"),
+        Index("series_by_conclusion", "concluded_at"),
         Index("series_by_uid", "series_instance_uid"),
         Index("series_by_patient", "patient_mark"),
+        Index("series_by_station", "station_name", "study_id"),
+        Index("series_by_sender", "calling_ae_title", "study_id"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -162,7 +195,7 @@ class InstanceRow(Base):
     sop_class_uid: Mapped[str] = mapped_column(_UID)
     transfer_syntax_uid: Mapped[str] = mapped_column(_UID)
     sha256: Mapped[str] = mapped_column(String(64))
-    size_bytes: Mapped[int]
+    size_bytes: Mapped[int] = mapped_column(_BYTES)
     path: Mapped[str | None] = mapped_column(String(255))
     """Relative to the state folder; None once the file was deleted."""
     state: Mapped[str] = mapped_column(_STATE)
@@ -223,7 +256,7 @@ class DeliveryRow(Base):
     __table_args__ = (
         UniqueConstraint("study_id", "revision", "kind", "destination"),
         Index("delivery_by_state", "state", "destination", "next_attempt_at"),
-        Index("delivery_to_commit", "destination", "commitment_ask_at", sqlite_where=text(TO_COMMIT)),
+        small_index("delivery_to_commit", "destination", "commitment_ask_at", where=TO_COMMIT),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -298,7 +331,7 @@ class AlertRow(Base):
         UniqueConstraint("study_id", "revision", "kind", "channel", "step"),
         Index("alert_by_state", "state", "next_attempt_at"),
         Index("alert_by_time", "sent_at", "channel"),
-        Index("alert_awaited", "sent_at", sqlite_where=text(AWAITED)),
+        small_index("alert_awaited", "sent_at", where=AWAITED),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)

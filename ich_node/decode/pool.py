@@ -11,11 +11,12 @@ from typing import Self, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
 
+from ich_node.decode.archived import read_archived_header
 from ich_node.decode.instance import DeclineSlice, DecodedInstance, read_header_only, read_instance
 from ich_node.decode.limits import DecodeLimits
 from ich_node.decode.plane import DecodedPlane, MemberFile, UnreadableMember, read_plane
 from ich_node.decode.sandbox import limit_cpu_time, limit_this_process
-from ich_node.records import InstanceState, NotAnalysedReason
+from ich_node.records import ArchivedHeader, InstanceState, NotAnalysedReason
 
 _STOP_WAIT_S = 5.0
 _COMPARING = 6
@@ -50,6 +51,22 @@ class DecodeTask:
         except (TimeoutError, ProcessExpired):
             return DecodedInstance(InstanceState.UNREADABLE, reason=reason, detail=detail)
         return replace(header, state=InstanceState.UNREADABLE, reason=reason, detail=detail)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HeaderTask:
+    """A header that is being read by a child."""
+
+    future: "Future[ArchivedHeader]"
+
+    def result(self) -> ArchivedHeader:
+        """Wait for the child; its crash or time-out is why the file cannot be used."""
+        try:
+            return self.future.result()
+        except TimeoutError:
+            return ArchivedHeader(why=NotAnalysedReason.DECODE_TIMEOUT.text)
+        except ProcessExpired:
+            return ArchivedHeader(why=NotAnalysedReason.DECODE_CRASHED.text)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -121,6 +138,10 @@ class DecoderPool:
             self._schedule(read_instance, path, self._limits, self._decline, older, times=_COMPARING if older else 1),
             lambda: self._schedule(read_header_only, path, self._limits),
         )
+
+    def submit_header(self, path: Path, member: int | None = None) -> HeaderTask:
+        """Have a child read which series a file, or a member of a zip file, belongs to; no pixel is touched."""
+        return HeaderTask(self._schedule(read_archived_header, path, member))
 
     def submit_plane(self, members: Sequence[MemberFile]) -> PlaneTask:
         """Have a child decode the members of a plane and average them."""

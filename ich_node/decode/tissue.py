@@ -1,5 +1,7 @@
 """Measure what the Hounsfield values of a slice consist of."""
 
+from typing import Final
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -8,6 +10,12 @@ from ich_node.records import TissueMeasure
 _SAMPLED_ROWS = 128
 _BODY_HU = -300.0
 _BONE_HU = 300.0
+_PADDING_HU: Final = -1200.0
+"""Nothing is thinner than air: what lies below fills the corners around a round field of view (PS3.3 C.7.5.1.1.2)."""
+_FEWEST: Final = 50
+"""Pixels that a median is taken of."""
+_MEAN_OF_DIFFERENCES: Final = 0.5148 * 2**0.5
+"""Mean of the smaller three quarters of the absolute differences of normal values of standard deviation 1."""
 
 
 def measure_tissue(hu: NDArray[np.float32]) -> TissueMeasure:
@@ -28,6 +36,8 @@ def measure_tissue(hu: NDArray[np.float32]) -> TissueMeasure:
         lung_or_fat_fraction=float(light.sum() / max(1, int(outline.sum()))),
         brain_median_hu=_median_soft_tissue(sample, inside_bone),
         enclosed_brain_fraction=float((brain & inside_bone).mean()),
+        air_median_hu=_median(sample[~outline & (sample > _PADDING_HU)]),
+        noise_hu=_noise(hu, step, brain & inside_bone),
     )
 
 
@@ -46,3 +56,22 @@ def _median_soft_tissue(sample: NDArray[np.float32], inside_bone: NDArray[np.boo
     if not values.size:
         values = sample[soft]
     return float(np.median(values)) if values.size else float("nan")
+
+
+def _noise(hu: NDArray[np.float32], step: int, brain: NDArray[np.bool_]) -> float:
+    """Compare pixels of the grid with their right neighbours: the smaller differences know no edges and no slopes.
+
+    Their mean, and no median: Hounsfield units are mostly whole numbers, and a median of such moves in steps.
+    """
+    right = hu[::step, 1::step]
+    columns = min(right.shape[1], brain.shape[1])
+    here, right, brain = hu[::step, ::step][:, :columns], right[:, :columns], brain[:, :columns]
+    both = brain & (right >= 0.0) & (right <= 80.0)
+    apart = np.sort(np.abs(here[both] - right[both]))
+    if apart.size < _FEWEST:
+        return float("nan")
+    return float(apart[: 3 * apart.size // 4].mean()) / _MEAN_OF_DIFFERENCES
+
+
+def _median(values: NDArray[np.float32]) -> float:
+    return float(np.median(values)) if values.size >= _FEWEST else float("nan")

@@ -9,6 +9,7 @@ from ich_node.job_queue.checkpoints import (
 )
 from ich_node.job_queue.cleaning import (
     known_paths,
+    known_reports,
     quiet_studies,
     rescue_expired_leases,
 )
@@ -36,6 +37,7 @@ from ich_node.job_queue.quarantine import (
     release_quarantined,
 )
 from ich_node.job_queue.reception import (
+    Entered,
     SendingAssociation,
     forget_association,
     is_forgotten,
@@ -66,6 +68,7 @@ from ich_node.job_queue.work import (
 __all__ = [
     "Conclusion",
     "DeliveryRules",
+    "Entered",
     "LongestWaits",
     "ReportPlan",
     "SavedFinding",
@@ -89,6 +92,7 @@ __all__ = [
     "hurry_deliveries",
     "is_forgotten",
     "known_paths",
+    "known_reports",
     "load_content",
     "load_finding",
     "load_plan",

@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, insert, select, text, update
 
 from ich_node.database import AlertRow, Database, SeriesRow, StudyRow
+from ich_node.database.of_patients import studies_of_patients
 from ich_node.database.tables import EARLY, TO_ALERT
 from ich_node.job_queue.alert_early import studies_left_without_result
 from ich_node.patient_history import history_of
@@ -67,8 +68,9 @@ def enter_alerts(database: Database, plan: Callable[[StudyAnswer], AlertPlan]) -
 
 def _studies(connection: Connection) -> list[Any]:
     """Read the studies that say something new, the old ones last."""
-    newer = connection.execute(select(StudyRow).where(text(TO_ALERT)).limit(_AT_ONCE)).all()
-    early = connection.execute(select(StudyRow).where(text(EARLY)).limit(_AT_ONCE)).all()
+    of_patients = studies_of_patients()
+    newer = connection.execute(select(StudyRow).where(text(TO_ALERT), of_patients).limit(_AT_ONCE)).all()
+    early = connection.execute(select(StudyRow).where(text(EARLY), of_patients).limit(_AT_ONCE)).all()
     return sorted((*newer, *early), key=lambda study: (study.old, study.id))
 
 

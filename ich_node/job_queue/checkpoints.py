@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, insert, or_, select, update
 
-from ich_node.database import Database, InstanceRow, PlaneRow, SeriesRow
+from ich_node.database import Database, InstanceRow, PlaneRow, SeriesRow, is_one_of
 from ich_node.job_queue.facts import facts_from_json, facts_to_json, tissue_to_json
 from ich_node.job_queue.quarantine import quarantine
 from ich_node.job_queue.work import renew
@@ -26,8 +26,15 @@ from ich_node.records import (
 WhyUnreadable = tuple[NotAnalysedReason, str]
 
 
-def waiting_instances(database: Database, series_id: int, limit: int) -> list[StoredInstance]:
-    """List current instances that are to be read, in their order of arrival, with the version before them."""
+def waiting_instances(
+    database: Database, series_id: int, limit: int, among: Sequence[int] | None = None
+) -> list[StoredInstance]:
+    """List current instances that are to be read, in their order of arrival, with the version before them.
+
+    Args:
+        among: instances to choose from; None: all.
+    """
+    chosen = () if among is None else (is_one_of(InstanceRow.id, among),)
     with database.reading() as connection:
         rows = connection.execute(
             select(InstanceRow.id, InstanceRow.sop_instance_uid, InstanceRow.sop_class_uid, InstanceRow.path)
@@ -36,6 +43,7 @@ def waiting_instances(database: Database, series_id: int, limit: int) -> list[St
                 InstanceRow.state == InstanceState.RECEIVED,
                 InstanceRow.current,
                 InstanceRow.path.is_not(None),
+                *chosen,
             )
             .order_by(InstanceRow.id)
             .limit(limit)
@@ -131,7 +139,7 @@ def save_planes(
         if not renew(connection, job.id, owner, lease_s):
             return False
         if stale:
-            connection.execute(delete(PlaneRow).where(PlaneRow.series_id == job.id, PlaneRow.id.in_(stale)))
+            connection.execute(delete(PlaneRow).where(PlaneRow.series_id == job.id, is_one_of(PlaneRow.id, stale)))
         if planes:
             connection.execute(insert(PlaneRow), [_plane_values(job.id, plane, model_sha256) for plane in planes])
         connection.execute(update(SeriesRow).where(SeriesRow.id == job.id).values(planes_waiting=waiting))
@@ -157,7 +165,7 @@ def mark_unreadable(database: Database, series_id: int, slices: Mapping[SliceKey
             select(InstanceRow.id, InstanceRow.facts).where(
                 InstanceRow.series_id == series_id,
                 InstanceRow.current,
-                InstanceRow.sop_instance_uid.in_({uid for uid, _ in slices}),
+                is_one_of(InstanceRow.sop_instance_uid, {uid for uid, _ in slices}),
             )
         ).all()
         for row in rows:

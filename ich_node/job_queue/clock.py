@@ -20,20 +20,27 @@ from filelock import FileLock
 from sqlalchemy import Connection, and_, func, select, text, update
 
 from ich_node.database import (
+    AccountRow,
     AlertRow,
     ConditionRow,
     Database,
     DeliveryRow,
     DestinationRow,
+    DriftLookRow,
+    DriftReferenceRow,
     InstanceRow,
+    ModelChoiceRow,
     OpenAssociationRow,
     ResultRow,
+    SelfTestRow,
+    SeriesMeasureRow,
     SeriesRow,
+    SessionRow,
     StudyRow,
 )
 from ich_node.database.tables import AWAITED
 from ich_node.durable import replace_durably
-from ich_node.records import AlertState, DeliveryState, InstanceState, SeriesState
+from ich_node.records import OPEN_SERIES, AlertState, DeliveryState, InstanceState
 
 STEP_S: Final = 2.0
 """Less is a leap second, or a clock that is being slewed."""
@@ -43,7 +50,8 @@ _BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
 _UNKNOWN: Final = "unknown"
 _RECENT_S: Final = 86400.0
 _JITTER: Final = 1.2
-_OPEN: Final = (SeriesState.RECEIVING, SeriesState.COMPLETE)
+_LONGEST_LOCK_S: Final = 3600.0
+"""Of an account, as `accounts` locks it."""
 _UNSENT: Final = (DeliveryState.PENDING, DeliveryState.SENDING)
 _UNTOLD: Final = (AlertState.PENDING, AlertState.WAITING, AlertState.SENDING)
 
@@ -130,14 +138,19 @@ def shift_times(database: Database, step_s: float) -> None:
         _shift_outbox(connection, step_s)
         _shift_alerts(connection, step_s)
         connection.execute(update(ConditionRow).values(since=ConditionRow.since + step_s))
+        _shift(connection, AccountRow, AccountRow.locked_until.is_not(None), step_s, "locked_until")
+        _shift(connection, SessionRow, None, step_s, "created_at", "seen_at")
+        _shift_drift(connection, step_s)
+        _shift(connection, SelfTestRow, None, step_s, "asked_at", "started_at", "finished_at")
+        _shift(connection, ModelChoiceRow, None, step_s, "chosen_at", "settled_at")
 
 
 def _shift_series(connection: Connection, step_s: float) -> None:
-    opened = select(SeriesRow.id).where(SeriesRow.state.in_(_OPEN))
+    opened = select(SeriesRow.id).where(SeriesRow.state.in_(OPEN_SERIES))
     waiting = and_(InstanceRow.series_id.in_(opened), InstanceRow.state == InstanceState.RECEIVED)
     _shift(connection, InstanceRow, waiting, step_s, "received_at")
     open_times = ("due_at", "asked_at", "counted_at", "closed_at")
-    _shift(connection, SeriesRow, SeriesRow.state.in_(_OPEN), step_s, *open_times)
+    _shift(connection, SeriesRow, SeriesRow.state.in_(OPEN_SERIES), step_s, *open_times)
     _shift(connection, SeriesRow, SeriesRow.not_before > 0.0, step_s, "not_before")
     _shift(connection, SeriesRow, SeriesRow.lease_owner.is_not(None), step_s, "lease_expires_at")
     stored = SeriesRow.images_deleted_at.is_(None)
@@ -163,6 +176,13 @@ def _shift_alerts(connection: Connection, step_s: float) -> None:
     _shift(connection, AlertRow, text(AWAITED), step_s, "sent_at")
 
 
+def _shift_drift(connection: Connection, step_s: float) -> None:
+    """Move all that ages: what was measured stays as old as it is, and no day is looked at twice."""
+    _shift(connection, SeriesMeasureRow, None, step_s, "measured_at")
+    _shift(connection, DriftReferenceRow, DriftReferenceRow.since > 0.0, step_s, "since", "until", "set_at")
+    _shift(connection, DriftLookRow, None, step_s, "looked_at")
+
+
 def _shift(connection: Connection, table: Any, where: Any, step_s: float, *columns: str) -> None:
     moved = {name: getattr(table, name) + step_s for name in columns}  # where there is no time, none comes of it
     statement = update(table).values(moved)
@@ -180,6 +200,11 @@ def _bring_near(database: Database, waits: LongestWaits) -> None:
         (DeliveryRow, "next_attempt_at", retry_at), (DeliveryRow, "lease_expires_at", lease_until),
         (DeliveryRow, "commitment_ask_at", now + waits.commitment_s),
         (DestinationRow, "next_attempt_at", retry_at), (AlertRow, "lease_expires_at", lease_until),
+        (AccountRow, "locked_until", now + _LONGEST_LOCK_S),
+        (SessionRow, "created_at", now), (SessionRow, "seen_at", now),
+        (SeriesMeasureRow, "measured_at", now), (DriftLookRow, "looked_at", now),
+        (DriftReferenceRow, "since", now), (DriftReferenceRow, "until", now), (DriftReferenceRow, "set_at", now),
+        (SelfTestRow, "finished_at", now), (ModelChoiceRow, "chosen_at", now), (ModelChoiceRow, "settled_at", now),
     ]  # fmt: skip
     with database.reading() as connection:
         far = [

@@ -9,10 +9,22 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, func, insert, select
 
-from ich_node.database import AlertRow, ConditionRow, Database, DeliveryRow, DestinationRow, InstanceRow, SeriesRow
+from ich_node.database import (
+    AlertRow,
+    ConditionRow,
+    Database,
+    DeliveryRow,
+    DestinationRow,
+    InstanceRow,
+    SelfTestRow,
+    SeriesRow,
+)
+from ich_node.database.of_patients import series_of_patients
 from ich_node.job_queue.alert_entries import new_alert_identifier
+from ich_node.job_queue.drift import find_drift
 from ich_node.job_queue.retention import find_what_stays
 from ich_node.records import (
+    OPEN_SERIES,
     AlertChannel,
     AlertKind,
     AlertState,
@@ -22,8 +34,9 @@ from ich_node.records import (
     SeriesState,
 )
 
-_UNFINISHED = (SeriesState.RECEIVING, SeriesState.COMPLETE)
-_OF_TODAY = (SeriesRow.state.in_(_UNFINISHED), SeriesRow.modality == "CT", SeriesRow.old.is_(False))
+_OF_TODAY = (
+    SeriesRow.state.in_(OPEN_SERIES), SeriesRow.modality == "CT", SeriesRow.old.is_(False), series_of_patients()
+)  # fmt: skip
 """Old studies may wait: they go behind everything else."""
 _UNDELIVERED = (DeliveryState.PENDING, DeliveryState.SENDING)
 _THERE = (DeliveryState.DELIVERED, DeliveryState.COMMITTED)
@@ -37,6 +50,12 @@ class WatchRules:
     destination_down_s: float
     queue_wait_s: float
     retention: RetentionRules | None = None
+    self_test_silence_s: float | None = None
+    """After so long without a self-test that has ended; None where none is to be."""
+    watching_since: float = 0.0
+    """Nothing is missed of the time before (seconds since 1970): the node may have been stopped."""
+    drift: bool = True
+    """Somebody looks for it."""
 
 
 def find_conditions(database: Database, rules: WatchRules) -> dict[str, str]:
@@ -46,7 +65,8 @@ def find_conditions(database: Database, rules: WatchRules) -> dict[str, str]:
         return dict(
             (*_silence(connection, now - rules.no_result_s), *_backlog(connection, now - rules.queue_wait_s),
              *_failures(connection), *_destinations(connection, now - rules.destination_down_s),
-             *_channels(connection, now - rules.destination_down_s),
+             *_channels(connection, now - rules.destination_down_s), *_self_test(connection, rules, now),
+             *(find_drift(connection) if rules.drift else ()),
              *(() if rules.retention is None else find_what_stays(connection, rules.retention).items()))
         )  # fmt: skip
 
@@ -82,7 +102,9 @@ def _failures(connection: Connection) -> Iterator[tuple[str, str]]:
         (SeriesState.FAILED, "ich-node requeue --failed"),
         (SeriesState.QUARANTINED, "look at them: ich-node status"),
     ):
-        if count := connection.execute(select(func.count()).where(SeriesRow.state == state)).scalar_one():
+        if count := connection.execute(
+            select(func.count()).where(SeriesRow.state == state, series_of_patients())
+        ).scalar_one():
             yield f"series {state}", f"{count} series {state}: {todo}"
     dead = select(func.count()).where(DeliveryRow.state == DeliveryState.DEAD)
     if count := connection.execute(dead).scalar_one():
@@ -120,6 +142,18 @@ def _channels(connection: Connection, before: float) -> Iterator[tuple[str, str]
     )
     for row in connection.execute(waiting.group_by(AlertRow.channel)).all():
         yield f"channel {row.channel}", f"alert channel {row.channel} takes nothing: {row.alerts} alerts wait"
+
+
+def _self_test(connection: Connection, rules: WatchRules, now: float) -> Iterator[tuple[str, str]]:
+    """The node's own test: the last one failed, or none has ended for long."""
+    if rules.self_test_silence_s is None:
+        return
+    ended = select(SelfTestRow).where(SelfTestRow.finished_at.is_not(None), SelfTestRow.passed.is_not(None))
+    last = connection.execute(ended.order_by(SelfTestRow.id.desc()).limit(1)).first()
+    if last is not None and not last.passed:
+        yield "self-test", f"the self-test failed: {last.fault}; see docs/operation.md, The self-test"
+    elif now - max(rules.watching_since, 0.0 if last is None else last.finished_at) > rules.self_test_silence_s:
+        yield "self-test silence", "no self-test has ended for long: nobody knows whether studies get their results"
 
 
 def note_conditions(database: Database, found: Mapping[str, str], channels: Sequence[AlertChannel]) -> list[str]:

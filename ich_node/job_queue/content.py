@@ -58,7 +58,9 @@ def load_plan(database: Database, series_id: int, model_sha256: str) -> SeriesPl
             )
         ).all()
         planes = connection.execute(
-            select(PlaneRow.id, PlaneRow.members, PlaneRow.model_sha256).where(PlaneRow.series_id == series_id)
+            select(PlaneRow.id, PlaneRow.members, PlaneRow.logits, PlaneRow.model_sha256).where(
+                PlaneRow.series_id == series_id
+            )
         ).all()
         siblings = _siblings(connection, series_id)
         series = connection.execute(
@@ -68,7 +70,9 @@ def load_plan(database: Database, series_id: int, model_sha256: str) -> SeriesPl
     return SeriesPlan(
         facts=tuple(one for one in facts if one.reason is None),
         paths={row.sop_instance_uid: row.path for row in rows},
-        planes=tuple(StoredPlane(one.id, _members(one)) for one in planes if one.model_sha256 == model_sha256),
+        planes=tuple(
+            StoredPlane(one.id, _members(one), tuple(one.logits)) for one in planes if one.model_sha256 == model_sha256
+        ),
         of_other_models=tuple(one.id for one in planes if one.model_sha256 != model_sha256),
         siblings=siblings,
         concluded_before=series.concluded_at is not None,

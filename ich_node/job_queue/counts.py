@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from sqlalchemy import ColumnElement, Connection, ScalarSelect, and_, case, func, or_, select, update
 
 from ich_node.database import Database, InstanceRow, SeriesRow, StudyRow
-from ich_node.records import SeriesState
+from ich_node.database.of_patients import series_of_patients
+from ich_node.records import OPEN_SERIES
 
-_OPEN = (SeriesState.RECEIVING, SeriesState.COMPLETE)
 _QUIET_S = 0.5
 """In the middle of a transfer the PACS holds no more than the node does."""
 _ASK_AGAIN_S = 2.0
@@ -34,7 +34,12 @@ def series_to_ask(database: Database, limit: int) -> list[SeriesQuestion]:
     wanted = (
         select(SeriesRow.id, StudyRow.study_instance_uid, SeriesRow.series_instance_uid)
         .join(StudyRow, StudyRow.id == SeriesRow.study_id)
-        .where(SeriesRow.state.in_(_OPEN), SeriesRow.modality == "CT", SeriesRow.last_received_at <= now - _QUIET_S)
+        .where(
+            SeriesRow.state.in_(OPEN_SERIES),
+            SeriesRow.modality == "CT",
+            SeriesRow.last_received_at <= now - _QUIET_S,
+            series_of_patients(),
+        )
         .where(or_(_not_asked_since_the_last_slice(), _lacked_slices(now)))
         .order_by(SeriesRow.priority.desc(), func.coalesce(SeriesRow.asked_at, 0.0), SeriesRow.id)
         .limit(limit)
@@ -70,7 +75,7 @@ def _make_due(connection: Connection, series_id: int, asked_at: float) -> None:
     now = time.time()
     connection.execute(
         update(SeriesRow)
-        .where(SeriesRow.id == series_id, SeriesRow.state.in_(_OPEN), SeriesRow.last_received_at <= asked_at)
+        .where(SeriesRow.id == series_id, SeriesRow.state.in_(OPEN_SERIES), SeriesRow.last_received_at <= asked_at)
         .values(due_at=case((SeriesRow.due_at > now, now), else_=SeriesRow.due_at))
     )
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from sqlalchemy import or_, select, update
 
 from ich_node.database import Database, InstanceRow, SeriesRow, StudyRow
-from ich_node.records import EarlierStudies, InstanceState, SeriesState
+from ich_node.database.of_patients import series_of_patients
+from ich_node.records import OPEN_SERIES, EarlierStudies, InstanceState
 
-_OPEN = (SeriesState.RECEIVING, SeriesState.COMPLETE)
 _ASK_AGAIN_S = 10.0
 
 
@@ -41,7 +41,13 @@ def studies_to_ask_about(database: Database, limit: int) -> list[HistoryQuestion
         select(StudyRow.id, image.label("path"))
         .select_from(SeriesRow)
         .join(StudyRow, StudyRow.id == SeriesRow.study_id)
-        .where(SeriesRow.state.in_(_OPEN), SeriesRow.patient_mark.is_not(None), StudyRow.pacs_studies.is_(None), due)
+        .where(
+            SeriesRow.state.in_(OPEN_SERIES),
+            SeriesRow.patient_mark.is_not(None),
+            StudyRow.pacs_studies.is_(None),
+            due,
+            series_of_patients(),
+        )
         .order_by(SeriesRow.priority.desc(), SeriesRow.id)
         .limit(limit)
     )

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
+from filelock import FileLock
 from sqlalchemy import insert, select, update
 
 from ich_node.database import Database, LegalHoldRow, StudyRow
@@ -86,15 +87,16 @@ def save_holds(database: Database, state_directory: Path) -> bool:
         StorageUnavailable: nothing can be written.
     """
     path = state_directory / HOLDS
-    written = _read_or_put_aside(path)
-    _enter(database, written)
-    held = list_holds(database, lifted_too=True)
-    known = {hold.study_instance_uid for hold in held}
-    holds = [*(hold for hold in written if hold.study_instance_uid not in known), *held]
-    if holds == written:
-        return False
-    replace_durably(path, [json.dumps([asdict(hold) for hold in holds], indent=1).encode() + b"\n"])
-    return True
+    with FileLock(state_directory / "legal-holds.lock"):  # pages, commands and housekeeping write it
+        written = _read_or_put_aside(path)
+        _enter(database, written)
+        held = list_holds(database, lifted_too=True)
+        known = {hold.study_instance_uid for hold in held}
+        holds = [*(hold for hold in written if hold.study_instance_uid not in known), *held]
+        if holds == written:
+            return False
+        replace_durably(path, [json.dumps([asdict(hold) for hold in holds], indent=1).encode() + b"\n"])
+        return True
 
 
 def restore_holds(database: Database, state_directory: Path) -> int:

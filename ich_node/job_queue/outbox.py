@@ -171,6 +171,7 @@ def _delivery(connection: Connection, row: Any, state_directory: Path) -> Delive
     ).all()
     return Delivery(
         id=row.id,
+        study_id=row.study_id,
         study_instance_uid=row.study_instance_uid,
         revision=row.revision,
         kind=row.kind,

@@ -34,7 +34,7 @@ def quarantine_series(
     """Quarantine a series that we hold. False: it is no longer ours."""
     with database.writing() as connection:
         mine = select(SeriesRow.id).where(SeriesRow.id == series_id, SeriesRow.lease_owner == owner)
-        if not connection.execute(mine).first():
+        if not connection.execute(mine.with_for_update()).first():
             return False
         quarantine(connection, series_id, reason, detail)
         return True
@@ -118,6 +118,13 @@ def reject_quarantined(database: Database, uid: str) -> int:
         for series_id in ids:
             _reject_series(connection, series_id, reason)
         return len(ids)
+
+
+def reject_quarantined_of(connection: Connection, study_id: int) -> None:
+    """Give up the quarantined series of a study within a transaction."""
+    mine = select(SeriesRow.id).where(SeriesRow.study_id == study_id, SeriesRow.state == SeriesState.QUARANTINED)
+    for series_id in connection.execute(mine).scalars().all():
+        _reject_series(connection, series_id, NotAnalysedReason.REJECTED_BY_PERSON)
 
 
 def reject_instances(database: Database, note: RejectionNote) -> list[int]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, CursorResult, bindparam, case, delete, insert, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, case, delete, insert, select, update
 
 from ich_node.database import (
     Database,
@@ -17,9 +17,13 @@ from ich_node.database import (
     ResultRow,
     SeriesRow,
     StudyRow,
+    new_id,
 )
+from ich_node.job_queue.habits import has_as_many_as_ever
 from ich_node.job_queue.quarantine import quarantine, reject_if_empty
+from ich_node.job_queue.self_tests import is_reserved_within
 from ich_node.records import InstanceState, NotAnalysedReason, ReceivedInstance, Reception, SeriesState
+from ich_node.records.self_tests import SELF_TEST_AE_TITLE
 
 # Statements that run for every slice are built once: building one takes as long as running it.
 _LOOK_UP: Final = select(
@@ -30,10 +34,12 @@ _LOOK_UP: Final = select(
     select(ResultRow.id).where(ResultRow.sop_instance_uid == bindparam("uid")).scalar_subquery(),
 )
 _FIND_SERIES: Final = (
-    select(SeriesRow.id, SeriesRow.images_deleted_at, SeriesRow.old, SeriesRow.priority)
+    select(SeriesRow.id, SeriesRow.study_id, SeriesRow.images_deleted_at, SeriesRow.old, SeriesRow.priority)
+    .add_columns(StudyRow.self_test)
     .join(StudyRow, StudyRow.id == SeriesRow.study_id)
     .where(StudyRow.study_instance_uid == bindparam("study"), SeriesRow.series_instance_uid == bindparam("series"))
 )
+_FIND_STUDY: Final = select(StudyRow.self_test).where(StudyRow.study_instance_uid == bindparam("study"))
 _FIND_VERSIONS: Final = (
     select(
         InstanceRow.id,
@@ -81,6 +87,14 @@ class SendingAssociation:
     """The receiver: see `new_owner`."""
 
 
+class Entered(NamedTuple):
+    """What became of an instance, and where it belongs."""
+
+    reception: Reception
+    series_id: int
+    study_id: int
+
+
 def look_up(database: Database, sop_instance_uid: str, sha256: str) -> Reception | None:
     """Say whether an object needs no storing, because we made it or hold these very bytes; None where it does."""
     with database.reading() as connection:
@@ -111,8 +125,8 @@ def register_instance(
     max_wait_s: float,
     analysed: bool,
     association: SendingAssociation | None = None,
-) -> tuple[Reception, int]:
-    """Enter one instance whose bytes are safe; reopen its series; return what it meant and the series' id.
+) -> Entered:
+    """Enter one instance whose bytes are safe; reopen its series; return what it meant, and series and study.
 
     Args:
         max_wait_s: the series is due after this time, unless its association is released before.
@@ -131,24 +145,28 @@ def enter_instance(
     analysed: bool,
     association: SendingAssociation | None,
     now: float,
-) -> tuple[Reception, int]:
+) -> Entered:
     """Enter one instance as received at ``now``; see :func:`register_instance`."""
-    series_id, dormant = _series_of(connection, received, now, now + max_wait_s)
+    uids = {"study": received.study_instance_uid, "series": received.series_instance_uid}
+    found = connection.execute(_FIND_SERIES, uids).first()
+    if not _may_enter(connection, received, found):
+        return Entered(Reception.NO_SELF_TEST, 0, 0)
+    series_id, study_id, dormant = _series_of(connection, received, found, now, now + max_wait_s)
     versions = connection.execute(_FIND_VERSIONS, {"uid": received.sop_instance_uid}).all()
     known = next((one for one in versions if one.sha256 == received.sha256), None)
     if known is not None and known.path is not None:
-        return Reception.DUPLICATE, series_id
+        return Entered(Reception.DUPLICATE, series_id, study_id)
     if known is not None:
         _restore(connection, known.id, received)
         _touch(connection, series_id, now)
-        return Reception.KEPT_ONLY, series_id
+        return Entered(Reception.KEPT_ONLY, series_id, study_id)
     rejected = connection.execute(_FIND_REJECTION, {"uid": received.sop_instance_uid}).scalar() if analysed else None
     if dormant or rejected is not None:
         _add(connection, series_id, received, now, InstanceState.NOT_NEEDED, rejected)
         _touch(connection, series_id, now)
         if rejected is not None and not dormant:
             reject_if_empty(connection, series_id, NotAnalysedReason[rejected])
-        return Reception.KEPT_ONLY, series_id
+        return Entered(Reception.KEPT_ONLY, series_id, study_id)
     older = [one.id for one in versions if one.series_id == series_id and one.current]
     _supersede(connection, older)
     _add(connection, series_id, received, now, InstanceState.RECEIVED if analysed else InstanceState.NOT_NEEDED)
@@ -159,8 +177,8 @@ def enter_instance(
     if elsewhere and analysed:
         for one in (series_id, *elsewhere):
             quarantine(connection, one, NotAnalysedReason.UID_ELSEWHERE, "")
-        return Reception.QUARANTINED, series_id
-    return (Reception.VERSION if older else Reception.NEW), series_id
+        return Entered(Reception.QUARANTINED, series_id, study_id)
+    return Entered(Reception.VERSION if older else Reception.NEW, series_id, study_id)
 
 
 def _counts(version: Any) -> bool:
@@ -169,13 +187,19 @@ def _counts(version: Any) -> bool:
 
 
 def release_association(
-    database: Database, association: SendingAssociation, *, quiet_s: float, max_wait_s: float
-) -> None:
+    database: Database, association: SendingAssociation, *, quiet_s: float, max_wait_s: float, habits: bool = False
+) -> list[int]:
     """Note that an association was released: what it sent may close when it has been quiet for long enough.
 
     The quiet time of a series is the larger of ``quiet_s`` and twice the longest pause seen in it. A release only
     shortens the wait, and does nothing where another association still sends, or where the series was concluded
     before: late slices are collected for ``max_wait_s``.
+
+    Args:
+        habits: a series closes at once that has as many slices as those before it; see `habits`.
+
+    Returns:
+        The series that close at once.
     """
     now = time.time()
     with database.writing() as connection:
@@ -183,16 +207,30 @@ def release_association(
         _close_association(connection, association)
         live = OpenAssociationRow.lease_expires_at >= now
         held = _series_ids(connection, OpenAssociationRow.series_id.in_(mine), live)
+        closing = []
         for row in connection.execute(_may_close(set(mine) - set(held))).all():
             due_at = row.last_received_at + min(max_wait_s, max(quiet_s, 2 * row.longest_pause_s))
+            if habits and now < due_at and has_as_many_as_ever(connection, row.id):
+                due_at = now
+                closing.append(row.id)
             if due_at < row.due_at:
                 connection.execute(update(SeriesRow).where(SeriesRow.id == row.id).values(due_at=due_at))
+        return closing
 
 
 def forget_association(database: Database, association: SendingAssociation) -> None:
     """Note that an association was aborted or cut: its series close ``max_wait_s`` after their last slice."""
     with database.writing() as connection:
         _close_association(connection, association)
+
+
+def _may_enter(connection: Connection, received: ReceivedInstance, series: Any | None) -> bool:
+    """Keep self-tests and patients apart: a test enters what it has reserved, and nobody else enters that."""
+    uid = received.study_instance_uid
+    of_test = connection.execute(_FIND_STUDY, {"study": uid}).scalar() if series is None else series.self_test
+    if received.calling_ae_title != SELF_TEST_AE_TITLE:
+        return not of_test
+    return of_test is not False and is_reserved_within(connection, uid)
 
 
 def _series_ids(connection: Connection, *conditions: ColumnElement[bool]) -> Sequence[int]:
@@ -222,17 +260,21 @@ def _hold_open(connection: Connection, series_id: int, association: SendingAssoc
         )
 
 
-def _series_of(connection: Connection, received: ReceivedInstance, now: float, due_at: float) -> tuple[int, bool]:
-    """Find or make the series. The flag says that its images were deleted: new ones start nothing."""
-    uids = {"study": received.study_instance_uid, "series": received.series_instance_uid}
-    found = connection.execute(_FIND_SERIES, uids).first()
+def _series_of(
+    connection: Connection, received: ReceivedInstance, found: Any | None, now: float, due_at: float
+) -> tuple[int, int, bool]:
+    """Make the series where it was not found; give its number and its study's.
+
+    The flag says that its images were deleted: new ones start nothing.
+    """
     if found is not None:
         if received.priority > found.priority or (found.old and not received.old):
             _hurry(connection, found, received)
-        return found.id, found.images_deleted_at is not None
+        return found.id, found.study_id, found.images_deleted_at is not None
+    study_id = _study_of(connection, received, now)
     made = connection.execute(
         insert(SeriesRow).values(
-            study_id=_study_of(connection, received, now),
+            study_id=study_id,
             series_instance_uid=received.series_instance_uid,
             modality=received.modality,
             state=SeriesState.RECEIVING,
@@ -247,7 +289,7 @@ def _series_of(connection: Connection, received: ReceivedInstance, now: float, d
             station_name=received.station_name,
         )
     )
-    return _new_id(made), False
+    return new_id(made), study_id, False
 
 
 def _hurry(connection: Connection, found: Any, received: ReceivedInstance) -> None:
@@ -264,20 +306,15 @@ def _study_of(connection: Connection, received: ReceivedInstance, now: float) ->
         )
     ).first()
     if known is None:
-        values = {"created_at": now, "priority": received.priority, "old": received.old}
-        return _new_id(
+        values = {"created_at": now, "priority": received.priority, "old": received.old,
+                  "self_test": received.calling_ae_title == SELF_TEST_AE_TITLE}  # fmt: skip
+        return new_id(
             connection.execute(insert(StudyRow).values(values | {"study_instance_uid": received.study_instance_uid}))
         )
     if received.priority > known.priority or (known.old and not received.old):
         values = {"priority": max(known.priority, received.priority), "old": known.old and received.old}
         connection.execute(update(StudyRow).where(StudyRow.id == known.id).values(values))
     return int(known.id)
-
-
-def _new_id(made: CursorResult[Any]) -> int:
-    key = made.inserted_primary_key
-    assert key is not None, "an insert of one row has a key"
-    return int(key[0])
 
 
 def _supersede(connection: Connection, older: list[int]) -> None:

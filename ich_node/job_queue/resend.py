@@ -20,6 +20,7 @@ def resend(
     study_instance_uid: str | None = None,
     dead_only: bool = False,
     destination: str | None = None,
+    delivery_id: int | None = None,
 ) -> int:
     """Send current reports again, and to destinations that were added since. Return how many rows are to go out.
 
@@ -28,12 +29,18 @@ def resend(
         study_instance_uid: of one study only.
         dead_only: only what is DEAD.
         destination: to one destination only.
+        delivery_id: this row of the outbox only.
     """
     now = time.time()
     with database.writing() as connection:
-        studies = _reported(connection, study_instance_uid)
+        only = [] if study_instance_uid is None else [StudyRow.study_instance_uid == study_instance_uid]
+        if delivery_id is not None:
+            only.append(StudyRow.id.in_(select(DeliveryRow.study_id).where(DeliveryRow.id == delivery_id)))
+        elif dead_only:
+            only.append(StudyRow.id.in_(select(DeliveryRow.study_id).where(DeliveryRow.state == DeliveryState.DEAD)))
+        studies = _reported(connection, *only)
         places = {study.id: destinations(_sent(study)) for study in studies}
-        if not dead_only:
+        if not dead_only and delivery_id is None:
             for study in studies:
                 _add_missing(connection, study, places[study.id], now)
         held = {(study_id, one.name) for study_id, some in places.items() for one in some if one.held}
@@ -42,6 +49,8 @@ def resend(
             wanted.append(StudyRow.study_instance_uid == study_instance_uid)
         rows = select(DeliveryRow.id, DeliveryRow.study_id, DeliveryRow.destination).join(StudyRow, and_(*wanted))
         rows = rows.where(DeliveryRow.state != DeliveryState.SENDING, _report_is_there())
+        if delivery_id is not None:
+            rows = rows.where(DeliveryRow.id == delivery_id)
         if dead_only:
             rows = rows.where(DeliveryRow.state == DeliveryState.DEAD)
         if destination is not None:
@@ -58,16 +67,14 @@ def resend(
         return len(ids)
 
 
-def _reported(connection: Connection, study_instance_uid: str | None) -> Sequence[Any]:
+def _reported(connection: Connection, *only: ColumnElement[bool]) -> Sequence[Any]:
     """Read the studies whose current report can be sent, and who sent what it rests on."""
     studies = (
         select(StudyRow.id, StudyRow.revision, StudyRow.old, StudyRow.triage)
         .add_columns(SeriesRow.calling_ae_title, SeriesRow.remote_address)
         .outerjoin(SeriesRow, SeriesRow.id == StudyRow.rests_on_series_id)
-        .where(StudyRow.revision > 0, _report_is_there())
+        .where(StudyRow.revision > 0, _report_is_there(), *only)
     )
-    if study_instance_uid is not None:
-        studies = studies.where(StudyRow.study_instance_uid == study_instance_uid)
     return connection.execute(studies).all()
 
 

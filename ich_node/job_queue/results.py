@@ -12,6 +12,7 @@ from sqlalchemy import Connection, insert, select, update
 from ich_node.database import Database, DeliveryRow, InstanceRow, ResultRow, SeriesRow, StudyRow
 from ich_node.failpoint import reach
 from ich_node.job_queue.content import stamp_of
+from ich_node.job_queue.drift import keep_measure
 from ich_node.job_queue.quarantine import doubt_answer, supersede_unsent
 from ich_node.records import (
     REPORT_KIND,
@@ -23,6 +24,7 @@ from ich_node.records import (
     OtherSeriesFinding,
     ReportReference,
     SeriesJob,
+    SeriesMeasure,
     SeriesState,
     Triage,
 )
@@ -81,6 +83,8 @@ class Conclusion:
     """None where the series is not analysed."""
     objects: tuple[SavedObject, ...] = ()
     destinations: tuple[Destination, ...] = ()
+    measure: SeriesMeasure | None = None
+    """What is compared with other series over time."""
 
     @property
     def revision(self) -> int | None:
@@ -208,7 +212,7 @@ def _still_holds(connection: Connection, job: SeriesJob, owner: str, conclusion:
     mine = select(SeriesRow.id).where(
         SeriesRow.id == job.id, SeriesRow.lease_owner == owner, SeriesRow.state == SeriesState.COMPLETE
     )
-    if not connection.execute(mine).first():
+    if not connection.execute(mine.with_for_update()).first():  # nobody may claim it before this is committed
         return False
     rows = connection.execute(
         select(InstanceRow.id, InstanceRow.state).where(InstanceRow.series_id == job.id, InstanceRow.current)
@@ -237,6 +241,8 @@ def _settle(connection: Connection, series_id: int, conclusion: Conclusion, now:
         "lease_expires_at": None,
     }
     connection.execute(update(SeriesRow).where(SeriesRow.id == series_id).values(values))
+    if conclusion.measure is not None:
+        keep_measure(connection, series_id, conclusion.measure, conclusion.triage, conclusion.reason, now)
     if conclusion.state == SeriesState.NOT_ANALYSED:
         doubt_answer(connection, series_id)
     else:

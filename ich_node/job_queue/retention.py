@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, and_, case, delete, exists, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, case, delete, exists, func, insert, or_, select, text, update
 
 from ich_node.database import (
     Database,
@@ -25,17 +25,20 @@ from ich_node.database import (
     PlaneRow,
     ResultRow,
     SeriesRow,
+    is_one_of,
 )
 from ich_node.job_queue.commitments import overdue_commitments
 from ich_node.records import DeliveryState, InstanceState, NotAnalysedReason, RetentionRules, SeriesState
 
 REBUILT: Final = "rebuilt: "
 """With this begins why a delivery is HELD of which a rebuild does not know whether it arrived."""
+LIST_FILE: Final = text("INSERT INTO file_to_delete (path) VALUES (:path) ON CONFLICT DO NOTHING")
+"""Enters a file that is to go; one may be listed already."""
 _SECONDS_A_DAY: Final = 86400.0
 _SECONDS_AN_HOUR: Final = 3600.0
 _UNDELIVERED: Final = (DeliveryState.PENDING, DeliveryState.SENDING, DeliveryState.DEAD)
-_SETTLED: Final = (SeriesState.CONCLUDED, SeriesState.NOT_ANALYSED, SeriesState.FAILED, SeriesState.REJECTED)
-_UNFINISHED: Final = or_(
+SETTLED: Final = (SeriesState.CONCLUDED, SeriesState.NOT_ANALYSED, SeriesState.FAILED, SeriesState.REJECTED)
+UNFINISHED: Final = or_(
     DeliveryRow.state.in_(_UNDELIVERED),
     and_(DeliveryRow.state == DeliveryState.DELIVERED, DeliveryRow.commitment_ask_at.is_not(None)),
     and_(DeliveryRow.state == DeliveryState.HELD, DeliveryRow.error.startswith(REBUILT)),
@@ -71,8 +74,10 @@ def forget_expired_images(database: Database, rules: RetentionRules, limit: int 
             return []
     with database.writing() as connection:
         rows = connection.execute(expired).all()
-        _forget_images(connection, [row.id for row in rows], now)
-        return _record(connection, "images", [(row.study_id, row.rule, row.path, row.size_bytes) for row in rows], now)
+        forget_images(connection, [row.id for row in rows], now)
+        return record_deletion(
+            connection, "images", [(row.study_id, row.rule, row.path, row.size_bytes) for row in rows], now
+        )
 
 
 def _past_days(rules: RetentionRules, now: float) -> tuple[ColumnElement[bool], ...]:
@@ -82,24 +87,26 @@ def _past_days(rules: RetentionRules, now: float) -> tuple[ColumnElement[bool], 
         _IS_HEAD & (SeriesRow.last_received_at < images_before),
         ~_IS_HEAD & (SeriesRow.last_received_at < not_head_before),
     )
-    return SeriesRow.state.in_(_SETTLED), old
+    return SeriesRow.state.in_(SETTLED), old
 
 
 def _is_kept(study_id: Any) -> ColumnElement[bool]:
-    return or_(exists().where(DeliveryRow.study_id == study_id, _UNFINISHED), _is_held(study_id))
+    return or_(exists().where(DeliveryRow.study_id == study_id, UNFINISHED), is_held(study_id))
 
 
-def _is_held(study_id: Any) -> ColumnElement[bool]:
+def is_held(study_id: Any) -> ColumnElement[bool]:
+    """Tell studies under legal hold from others."""
     return exists().where(LegalHoldRow.study_id == study_id, LegalHoldRow.lifted_at.is_(None))
 
 
-def _forget_images(connection: Connection, ids: Sequence[int], now: float) -> None:
-    series = select(InstanceRow.series_id).where(InstanceRow.id.in_(ids))
+def forget_images(connection: Connection, ids: Sequence[int], now: float) -> None:
+    """Forget the files of images within a transaction; the planes of their series go with them."""
+    series = select(InstanceRow.series_id).where(is_one_of(InstanceRow.id, ids))
     connection.execute(delete(PlaneRow).where(PlaneRow.series_id.in_(series)))
     connection.execute(update(SeriesRow).where(SeriesRow.id.in_(series)).values(images_deleted_at=now))
-    connection.execute(update(InstanceRow).where(InstanceRow.id.in_(ids)).values(path=None))
+    connection.execute(update(InstanceRow).where(is_one_of(InstanceRow.id, ids)).values(path=None))
     # what still waited for a decoder (its series FAILED) will never get there
-    undecoded = update(InstanceRow).where(InstanceRow.id.in_(ids), InstanceRow.state == InstanceState.RECEIVED)
+    undecoded = update(InstanceRow).where(is_one_of(InstanceRow.id, ids), InstanceRow.state == InstanceState.RECEIVED)
     gone = {"state": InstanceState.NOT_NEEDED, "reason": NotAnalysedReason.IMAGES_DELETED.name}
     connection.execute(undecoded.values(gone))
 
@@ -128,12 +135,12 @@ def forget_expired_results(
     rule = f"results_days = {rules.results_days:g}"
     with database.writing() as connection:
         rows = connection.execute(expired).all()
-        connection.execute(update(ResultRow).where(ResultRow.id.in_([row.id for row in rows])).values(path=None))
+        connection.execute(update(ResultRow).where(is_one_of(ResultRow.id, [row.id for row in rows])).values(path=None))
         files = [(row.study_id, rule, row.path, size_of(row.path)) for row in rows]
-        return _record(connection, "reports", files, now)
+        return record_deletion(connection, "reports", files, now)
 
 
-def _record(
+def record_deletion(
     connection: Connection, what: str, files: Sequence[tuple[int, str, str, int]], now: float
 ) -> list[Deletion]:
     """Record what goes, by study and rule, and list the files."""
@@ -146,8 +153,7 @@ def _record(
                   "rule": one.rule, "deleted_at": now}  # fmt: skip
         connection.execute(insert(DeletionRow).values(values))
     if files:
-        listed = insert(FileToDeleteRow).prefix_with("OR IGNORE")
-        connection.execute(listed, [{"path": path} for _, _, path, _ in files])
+        connection.execute(LIST_FILE, [{"path": path} for _, _, path, _ in files])
     return gone
 
 
@@ -160,7 +166,7 @@ def files_to_delete(database: Database, limit: int = 500) -> list[str]:
 def note_deleted(database: Database, paths: Sequence[str]) -> None:
     """Note that files have gone from the disk."""
     with database.writing() as connection:
-        connection.execute(delete(FileToDeleteRow).where(FileToDeleteRow.path.in_(paths)))
+        connection.execute(delete(FileToDeleteRow).where(is_one_of(FileToDeleteRow.path, paths)))
 
 
 def what_stays(database: Database, rules: RetentionRules) -> dict[str, str]:
@@ -187,7 +193,7 @@ def find_what_stays(connection: Connection, rules: RetentionRules) -> dict[str, 
 
 def _studies_kept(connection: Connection, rules: RetentionRules, now: float) -> int:
     """Count from the few deliveries that are unfinished, not from the many images."""
-    unfinished = select(DeliveryRow.study_id).where(_UNFINISHED).distinct()
+    unfinished = select(DeliveryRow.study_id).where(UNFINISHED).distinct()
     has_files = exists().where(InstanceRow.series_id == SeriesRow.id, InstanceRow.path.is_not(None))
     kept = select(func.count(SeriesRow.study_id.distinct())).where(
         SeriesRow.study_id.in_(unfinished), *_past_days(rules, now), has_files

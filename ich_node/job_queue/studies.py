@@ -13,11 +13,10 @@ from sqlalchemy.orm import aliased
 from ich_node.database import Database, SeriesRow, StudyRow
 from ich_node.job_queue.quarantine import gives_a_result, wake_next_best
 from ich_node.job_queue.results import SavedObject, references_to, report_rows, save_report, set_answer
-from ich_node.records import Destination, NotAnalysedReason, ReportReference, SeriesState
+from ich_node.records import OPEN_SERIES, Destination, NotAnalysedReason, ReportReference, SeriesState
 
 _WITHOUT_RESULT = (SeriesState.NOT_ANALYSED, SeriesState.FAILED)
 _WITHOUT_TRUST = (SeriesState.QUARANTINED, SeriesState.REJECTED, SeriesState.NOT_ANALYSED, SeriesState.FAILED)
-_OPEN = (SeriesState.RECEIVING, SeriesState.COMPLETE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +50,7 @@ def unreported_studies(database: Database, limit: int = 10) -> list[StudyToTell]
     """List studies that end without a result although a head CT was to be expected, and that nobody was told of."""
     any_series = aliased(SeriesRow)
     unsettled = exists().where(
-        any_series.study_id == StudyRow.id, any_series.state.in_((*_OPEN, SeriesState.CONCLUDED))
+        any_series.study_id == StudyRow.id, any_series.state.in_((*OPEN_SERIES, SeriesState.CONCLUDED))
     )
     with database.reading() as connection:
         rows = connection.execute(
@@ -114,7 +113,9 @@ def report_not_analysed(
 
     Without objects (no header could be read to report on), the study only shows in the status.
     """
-    still_open = exists().where(SeriesRow.study_id == study.id, SeriesRow.state.in_((*_OPEN, SeriesState.CONCLUDED)))
+    still_open = exists().where(
+        SeriesRow.study_id == study.id, SeriesRow.state.in_((*OPEN_SERIES, SeriesState.CONCLUDED))
+    )
     with database.writing() as connection:
         current = connection.execute(select(StudyRow.revision).where(StudyRow.id == study.id, ~still_open)).scalar()
         return _tell(connection, study, current, objects, destinations, withdrawn=False)

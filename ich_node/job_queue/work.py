@@ -7,15 +7,16 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, case, exists, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, case, or_, select, text, update
 
 from ich_node.database import Database, InstanceRow, SeriesRow, StudyRow
+from ich_node.database.tables import OPEN
+from ich_node.job_queue.drift import keep_failure
 from ich_node.job_queue.quarantine import wake_next_best
-from ich_node.records import InstanceState, NotAnalysedReason, SeriesJob, SeriesState
+from ich_node.records import OPEN_SERIES, InstanceState, NotAnalysedReason, SeriesJob, SeriesState
 
 MAXIMUM_ATTEMPTS = 3
 _RECHECK_S = 0.5
-_OPEN = (SeriesState.RECEIVING, SeriesState.COMPLETE)
 
 
 def claim_series(database: Database, owner: str, *, lease_s: float, max_wait_s: float, limit: int) -> list[SeriesJob]:
@@ -29,18 +30,24 @@ def claim_series(database: Database, owner: str, *, lease_s: float, max_wait_s: 
     with database.reading() as connection:  # most polls find nothing: they need not queue for the write lock
         if not connection.execute(_claimable(owner, now).limit(1)).first():
             return []
-    with database.writing() as connection:
-        rows = _apart(connection.execute(_claimable(owner, now).limit(limit)).all(), owner)
-        jobs = []
-        for row in rows:
-            attempts = row.attempts + _was_left(row, owner)
-            if attempts >= MAXIMUM_ATTEMPTS:
-                _give_up(connection, row.id, attempts, "the worker died on it or failed three times")
-                continue
+    with database.claiming() as connection:
+        # who holds a row works on its series, or is about to: it is left to them
+        free = _claimable(owner, now).limit(limit).with_for_update(skip_locked=True, key_share=True, of=SeriesRow)
+        taken = [(row, row.attempts + _was_left(row, owner)) for row in _apart(connection.execute(free).all(), owner)]
+        for row, attempts in taken:
             values = {"lease_owner": owner, "lease_expires_at": now + lease_s, "attempts": attempts}
             connection.execute(update(SeriesRow).where(SeriesRow.id == row.id).values(values))
-            jobs.append(_job(row, attempts, now, max_wait_s))
-        return jobs
+    for row, attempts in taken:
+        if attempts >= MAXIMUM_ATTEMPTS:
+            _end_claimed(database, row.id, owner, attempts)
+    return [_job(row, attempts, now, max_wait_s) for row, attempts in taken if attempts < MAXIMUM_ATTEMPTS]
+
+
+def _end_claimed(database: Database, series_id: int, owner: str, attempts: int) -> None:
+    """Give a series up that was claimed once too often; a claim may not write what others wait for."""
+    with database.writing() as connection:
+        if renew(connection, series_id, owner, 0.0):
+            _give_up(connection, series_id, attempts, "the worker died on it or failed three times")
 
 
 def _apart(rows: Sequence[Any], owner: str) -> Sequence[Any]:
@@ -60,14 +67,16 @@ def _was_left(row: Any, owner: str) -> bool:
 
 
 def _claimable(owner: str, now: float) -> Any:
-    waiting = exists().where(
+    # no EXISTS: PostgreSQL may make a table of all instances that wait for it, and ask that
+    first_waiting = select(InstanceRow.id).where(
         InstanceRow.series_id == SeriesRow.id, InstanceRow.state == InstanceState.RECEIVED, InstanceRow.current
     )
+    waiting = first_waiting.limit(1).scalar_subquery().is_not(None)
     return (
         select(SeriesRow, StudyRow.study_instance_uid)
         .join(StudyRow, StudyRow.id == SeriesRow.study_id)
         .where(
-            SeriesRow.state.in_(_OPEN),
+            text(OPEN),
             SeriesRow.not_before <= now,
             # who claims holds nothing: a lease of its own is left from when the database was locked
             or_(
@@ -84,6 +93,7 @@ def _claimable(owner: str, now: float) -> Any:
 def _job(row: Any, attempts: int, now: float, max_wait_s: float) -> SeriesJob:
     return SeriesJob(
         id=row.id,
+        study_id=row.study_id,
         study_instance_uid=row.study_instance_uid,
         series_instance_uid=row.series_instance_uid,
         modality=row.modality,
@@ -111,7 +121,7 @@ def close_series(database: Database, job: SeriesJob, owner: str, *, lease_s: flo
             return False
         closed = connection.execute(
             update(SeriesRow)
-            .where(SeriesRow.id == job.id, SeriesRow.state.in_(_OPEN), SeriesRow.due_at <= now)
+            .where(SeriesRow.id == job.id, SeriesRow.state.in_(OPEN_SERIES), SeriesRow.due_at <= now)
             .values(state=SeriesState.COMPLETE, closed_at=now)
         )
         return closed.rowcount == 1
@@ -125,7 +135,7 @@ def postpone(database: Database, job: SeriesJob, owner: str, wait_s: float) -> N
     with database.writing() as connection:
         connection.execute(
             update(SeriesRow)
-            .where(SeriesRow.id == job.id, SeriesRow.lease_owner == owner, SeriesRow.state.in_(_OPEN))
+            .where(SeriesRow.id == job.id, SeriesRow.lease_owner == owner, SeriesRow.state.in_(OPEN_SERIES))
             .values(state=SeriesState.RECEIVING, closed_at=None, due_at=due_at)
         )
 
@@ -151,7 +161,7 @@ def fail_attempt(database: Database, job: SeriesJob, owner: str, error: str, *, 
     """Count a failed attempt. True: it was the last one, and the series is FAILED."""
     with database.writing() as connection:
         mine = _is_mine(job.id, owner)
-        if not connection.execute(select(SeriesRow.id).where(mine)).first():
+        if not connection.execute(select(SeriesRow.id).where(mine).with_for_update()).first():
             return False  # another works on it now, or it was queued again
         attempts = job.attempts + 1
         if attempts < MAXIMUM_ATTEMPTS:
@@ -179,6 +189,7 @@ def _give_up(connection: Connection, series_id: int, attempts: int, error: str) 
             lease_expires_at=None,
         )
     )
+    keep_failure(connection, series_id, time.time())
     wake_next_best(connection, series_id)
 
 

@@ -22,9 +22,9 @@ from torch import Tensor
 from ich_node.errors import ModelError
 from ich_node.model.manifest import WEIGHT_SUFFIX, Manifest
 from ich_node.model.signature import SIGNATURE, check_signature, sign
-from ich_node.records import ClassThresholds, ModelIdentity
+from ich_node.records import MODEL_MANIFEST, ClassThresholds, ModelIdentity
 
-MANIFEST: Final = "manifest.json"
+MANIFEST: Final = MODEL_MANIFEST
 MODEL_CARD: Final = "MODEL_CARD.md"
 SHARD_BYTES: Final = 50_000_000
 """Largest weight file; only a single tensor above it gets a larger file, for itself."""

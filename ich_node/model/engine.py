@@ -50,6 +50,18 @@ class Engine:
     map_features: Embed | None = None
     """(batch_size, 3, size, size) to (batch_size, embedding, rows, columns); None where the manifest has no maps."""
 
+    def memory(self) -> tuple[int, int]:
+        """Say how many bytes of the device are in use, and how many there are.
+
+        Of a GPU all that is in use, by whomever; of a processor what this process holds, and what the machine has.
+        """
+        if self.name == "cuda":
+            free, total = torch.cuda.mem_get_info()
+            return total - free, total
+        page = os.sysconf("SC_PAGE_SIZE")
+        resident = int(Path("/proc/self/statm").read_text().split()[1])
+        return resident * page, os.sysconf("SC_PHYS_PAGES") * page
+
     def score(self, images: Tensor) -> tuple[Floats, Floats]:
         """Score windowed slices.
 

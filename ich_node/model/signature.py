@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ich_node.errors import ModelError
+from ich_node.records import MODEL_SIGNATURE
 from ich_node.secret_files import read_secret, read_trusted
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-SIGNATURE: Final = "manifest.json.sig"
+SIGNATURE: Final = MODEL_SIGNATURE
 NOT_SIGNED: Final = "not signed"
 NOT_CHECKED: Final = "signed, not checked"
 """There is a signature, and no public key to check it with."""

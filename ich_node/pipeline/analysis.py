@@ -15,6 +15,7 @@ from ich_node.eligibility import head_expected, header_ineligibility, series_ine
 from ich_node.model.engine import run_sequence_head
 from ich_node.pipeline.model import Model
 from ich_node.records import (
+    OPEN_SERIES,
     UNREADABLE_REASONS,
     Completeness,
     EligibilityRules,
@@ -159,7 +160,7 @@ def analysed_siblings(siblings: Sequence[SiblingSeries]) -> dict[str, SeriesDesc
 
 def _waits(description: SeriesDescription, siblings: Sequence[SiblingSeries]) -> bool:
     """A bone reconstruction waits for a better one; a derived series for originals that are still arriving."""
-    arriving = any(one.state in (SeriesState.RECEIVING, SeriesState.COMPLETE) for one in siblings)
+    arriving = any(one.state in OPEN_SERIES for one in siblings)
     return waits_for_others(description) or (description.derived and arriving)
 
 

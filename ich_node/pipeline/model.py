@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ich_node.model.bundle import ModelBundle, load_bundle
 from ich_node.model.engine import Engine, EngineName, open_engine
-from ich_node.records import (
-    ModelIdentity,
-)
+from ich_node.model.site_thresholds import SiteThresholds
+from ich_node.records import ModelIdentity
 from ich_node.windowing import Windowing
 
 
@@ -35,6 +34,7 @@ def open_model(
     show_untrained: bool = False,
     cache: Path | None = None,
     public_key: Path | None = None,
+    site_thresholds: SiteThresholds | None = None,
 ) -> Model:
     """Load a bundle, its hashes and signature checked, and make it ready to score.
 
@@ -45,12 +45,23 @@ def open_model(
         show_untrained: show findings of an untrained model.
         cache: keeps what was made of the weights. With ``public_key`` it is not used: nobody signs what is in it.
         public_key: file of the key that the bundle must be signed with; None demands no signature.
+        site_thresholds: that a person signed off; used where they are of this very model.
 
     Raises:
         ModelError: a file is missing, altered, or of another kind; the signature is missing or wrong.
     """
-    bundle = load_bundle(directory, public_key)
+    bundle = _with_site_thresholds(load_bundle(directory, public_key), site_thresholds)
     cache = None if public_key else cache
     opened = open_engine(bundle, engine, threads=threads or None, cache_directory=cache)
     windowing = Windowing(bundle.manifest.preprocessing)
     return Model(bundle.without_network_weights(), windowing, opened, show_untrained)
+
+
+def _with_site_thresholds(bundle: ModelBundle, site: SiteThresholds | None) -> ModelBundle:
+    """Put a site's thresholds, and what was measured at them, in the place of the bundle's."""
+    if site is None or site.signed_off is None or site.model.sha256 != bundle.identity.sha256:
+        return bundle
+    fields = {"thresholds": site.thresholds, "operating_points": site.operating_points}
+    points = {name: site.measured(name) for name in site.operating_points}
+    identity = replace(bundle.identity, operating_points=points, site_thresholds=site.in_words())
+    return replace(bundle, manifest=bundle.manifest.model_copy(update=fields), identity=identity)

@@ -13,6 +13,7 @@ from ich_node.config import Config, PeerSettings
 from ich_node.receive.data_set import Identity, identify
 from ich_node.receive.spool import source_ae_title, split_file
 from ich_node.records import ANALYSED_SOP_CLASSES, KEY_OBJECT_SELECTION_STORAGE, ReceivedInstance
+from ich_node.records.self_tests import SELF_TEST_AE_TITLE, SELF_TEST_PRIORITY
 from ich_node.routing import is_old, priority_of
 
 READ_SOP_CLASSES: Final = (*ANALYSED_SOP_CLASSES, KEY_OBJECT_SELECTION_STORAGE)
@@ -38,6 +39,8 @@ def describe(
     Args:
         remote_address: empty where it is not known any more.
     """
+    of_test = calling_ae_title == SELF_TEST_AE_TITLE
+    rules = priority_of(config, calling_ae_title, identity.station_name, identity.requested_priority)
     return ReceivedInstance(
         study_instance_uid=identity.study_instance_uid,
         series_instance_uid=identity.series_instance_uid,
@@ -50,8 +53,8 @@ def describe(
         path=kept.path,
         calling_ae_title=calling_ae_title,
         remote_address=remote_address,
-        priority=priority_of(config, calling_ae_title, identity.station_name, identity.requested_priority),
-        old=is_old(config, identity.acquired_at, time.time()),
+        priority=SELF_TEST_PRIORITY if of_test else rules,
+        old=not of_test and is_old(config, identity.acquired_at, time.time()),
         acquired_at=identity.acquired_at,
         station_name=identity.station_name,
     )

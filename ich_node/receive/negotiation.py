@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 from typing import Final, Literal
 
@@ -15,7 +15,9 @@ from pynetdicom.sop_class import uid_to_service_class
 
 from ich_node.association import VERIFICATION
 from ich_node.config import PeerSettings
+from ich_node.config.values import parse_ip
 from ich_node.records import ANALYSED_SOP_CLASSES, PeerCertificate
+from ich_node.records.self_tests import SELF_TEST_AE_TITLE
 
 TRANSFER_SYNTAXES: Final = {
     "1.2.840.10008.1.2.1": "Explicit VR Little Endian",
@@ -49,7 +51,10 @@ def known_storage_classes() -> list[str]:
 class Negotiation:
     """Decide on associations."""
 
-    def __init__(self, peers: Sequence[PeerSettings], *, allow_any: bool, accept: Accept) -> None:
+    def __init__(
+        self, peers: Sequence[PeerSettings], *, allow_any: bool, accept: Accept, own_addresses: Sequence[str] = ()
+    ) -> None:
+        self._own_addresses = frozenset(own_addresses)
         self._peers = tuple(peers)
         self._allow_any = allow_any
         self._accept = accept
@@ -57,8 +62,11 @@ class Negotiation:
     def admits(self, calling_ae_title: str, remote_address: str, certificate: PeerCertificate | None = None) -> bool:
         """Say whether this peer may associate: on the allow-list, or everybody may.
 
-        Nobody may under the AE title of a peer that is bound to a certificate without showing it.
+        Nobody may under the AE title of a peer that is bound to a certificate without showing it, and under that of
+        the node's own test nobody but this machine.
         """
+        if calling_ae_title == SELF_TEST_AE_TITLE:
+            return is_of_this_machine(remote_address, self._own_addresses)
         bound = any(peer.ae_title == calling_ae_title and peer.certificate for peer in self._peers)
         if self._allow_any and not bound:
             return True
@@ -81,6 +89,12 @@ class Negotiation:
 
     def _is_accepted_storage(self, uid: str) -> bool:
         return uid in ANALYSED_SOP_CLASSES if self._accept == "ct" else is_storage(uid)
+
+
+def is_of_this_machine(remote_address: str, own_addresses: Collection[str]) -> bool:
+    """Say whether somebody calls from the machine that is called: by loopback, or by the address it listens on."""
+    address = parse_ip(remote_address)
+    return address.is_loopback or str(address) in own_addresses
 
 
 @lru_cache(maxsize=1024)

@@ -14,10 +14,10 @@ from ich_node.deliver import echo
 from ich_node.errors import IchNodeError, StorageUnavailable
 from ich_node.log import EventLog
 from ich_node.records import Destination
+from ich_node.routing import own_host
 
 _PATIENCE: Final = Patience(connect_s=2.0, response_s=5.0)
 _SHORT_S: Final = 1.0
-_ANYWHERE: Final = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where to reach ourselves
 
 log = EventLog("receive")
 
@@ -33,10 +33,10 @@ class SelfCheck:
         self.calling_ae_title = f"SELF{secrets.token_hex(6).upper()}"
         self._shared = database
         # for writing, its own connection: a transaction that hangs in another thread must not make us wait with it
-        self._database = open_database(str(database.engine.url), _SHORT_S)
+        self._database = open_database(database.url, _SHORT_S)
         self._folder = folder
         self._ae_title = ae_title
-        self._host = _ANYWHERE.get(bind, bind)
+        self._host = own_host(bind)
 
     def passes(self, port: int, *, tls: bool = False) -> bool:
         """Check, in less than ten seconds. A full disk or a locked database is no fault of the receiver.

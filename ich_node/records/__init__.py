@@ -13,6 +13,7 @@ from ich_node.records.alerts import (
     ChannelKind,
     StudyAnswer,
 )
+from ich_node.records.archive import ArchivedFile, ArchivedHeader, ArchivedSeries, BadFile
 from ich_node.records.commitments import (
     FAILURE_REASONS,
     CommitmentFailure,
@@ -30,6 +31,7 @@ from ich_node.records.deliveries import (
     Destination,
     StudySent,
 )
+from ich_node.records.drift import DriftFinding, DriftRules, GroupMeasures, MeasuredSeries, SeriesMeasure
 from ich_node.records.findings import (
     ClassThresholds,
     ModelIdentity,
@@ -53,6 +55,17 @@ from ich_node.records.images import (
     SliceKey,
     StoredPlane,
     TissueMeasure,
+)
+from ich_node.records.models import (
+    MODEL_MANIFEST,
+    MODEL_SIGNATURE,
+    WORKER_GONE_S,
+    WORKER_NOTED_EVERY_S,
+    ModelChoice,
+    ModelChoiceState,
+    ModelUse,
+    RunningWorker,
+    SecondOpinion,
 )
 from ich_node.records.reception import (
     PatientMarks,
@@ -80,6 +93,7 @@ from ich_node.records.states import (
     KEY_OBJECT_SELECTION_STORAGE,
     LEGACY_CONVERTED_ENHANCED_CT_IMAGE_STORAGE,
     MOST_KEY_SLICES,
+    OPEN_SERIES,
     TRIAGE_RANKS,
     UNREADABLE_REASONS,
     DeliveryState,
@@ -90,6 +104,7 @@ from ich_node.records.states import (
     Triage,
 )
 from ich_node.records.tls import PeerCertificate, TlsFiles
+from ich_node.records.validation import StudyResult
 
 __all__ = [
     "ANALYSED_SOP_CLASSES",
@@ -99,17 +114,26 @@ __all__ = [
     "HEMORRHAGE_CLASSES",
     "KEY_OBJECT_SELECTION_STORAGE",
     "LEGACY_CONVERTED_ENHANCED_CT_IMAGE_STORAGE",
+    "MODEL_MANIFEST",
+    "MODEL_SIGNATURE",
     "MOST_KEY_SLICES",
     "OBJECT_OF_KIND",
+    "OPEN_SERIES",
     "REPORT_KIND",
     "TRIAGE_RANKS",
     "UNREADABLE_REASONS",
     "USUAL_OBJECTS",
+    "WORKER_GONE_S",
+    "WORKER_NOTED_EVERY_S",
     "Alert",
     "AlertChannel",
     "AlertKind",
     "AlertState",
     "AlertStep",
+    "ArchivedFile",
+    "ArchivedHeader",
+    "ArchivedSeries",
+    "BadFile",
     "ChannelKind",
     "ClassThresholds",
     "CommitmentFailure",
@@ -120,15 +144,22 @@ __all__ = [
     "DeliveryObject",
     "DeliveryState",
     "Destination",
+    "DriftFinding",
+    "DriftRules",
     "EarlierBleed",
     "EarlierStudies",
     "EligibilityRules",
     "Gap",
+    "GroupMeasures",
     "HounsfieldSlice",
     "HounsfieldSlices",
     "InstanceState",
     "KeySlicePicture",
+    "MeasuredSeries",
+    "ModelChoice",
+    "ModelChoiceState",
     "ModelIdentity",
+    "ModelUse",
     "NotAnalysedReason",
     "ObjectReference",
     "OtherSeriesFinding",
@@ -149,8 +180,11 @@ __all__ = [
     "ReportTaken",
     "ResultObject",
     "RetentionRules",
+    "RunningWorker",
+    "SecondOpinion",
     "SeriesContent",
     "SeriesJob",
+    "SeriesMeasure",
     "SeriesState",
     "SiblingSeries",
     "SliceFacts",
@@ -161,6 +195,7 @@ __all__ = [
     "StoredPlane",
     "StudyAnswer",
     "StudyContext",
+    "StudyResult",
     "StudySent",
     "TissueMeasure",
     "TlsFiles",

@@ -71,6 +71,7 @@ class Delivery:
     """An outbox row this deliverer holds the lease of."""
 
     id: int
+    study_id: int
     study_instance_uid: str
     revision: int
     kind: str

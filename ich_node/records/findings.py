@@ -22,6 +22,8 @@ class ModelIdentity:
     """Per class, in one line: what was measured at its thresholds. Empty where nothing was."""
     signature: str = ""
     """In words, whether somebody vouches for the manifest; empty where that was not asked, as in older rows."""
+    site_thresholds: str = ""
+    """In words, who signed off the site's own thresholds; empty where the model's are used."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,10 @@ class TissueMeasure:
     """Median of the pixels from -20 to 150 HU that lie inside bone, else of all such pixels; NaN if none."""
     enclosed_brain_fraction: float = 0.0
     """0 to 80 HU with bone on all four sides, of all pixels; times the pixel area it is the brain's area."""
+    air_median_hu: float = math.nan
+    """Median of the air around the body, padding left out; NaN where there is too little, and in older rows."""
+    noise_hu: float = math.nan
+    """Standard deviation of enclosed brain between neighbouring pixels, whatever anatomy lies beneath; NaN likewise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,10 +148,11 @@ class ReadInstance:
 
 @dataclass(frozen=True, slots=True)
 class StoredPlane:
-    """A plane that was scored, without its scores."""
+    """A plane that was scored."""
 
     id: int
     members: tuple[PlaneMember, ...]
+    logits: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

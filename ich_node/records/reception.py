@@ -70,6 +70,7 @@ class SeriesJob:
     """A series this worker holds the lease of."""
 
     id: int
+    study_id: int
     study_instance_uid: str
     series_instance_uid: str
     modality: str
@@ -95,3 +96,4 @@ class Reception(Enum):
     DUPLICATE = "the same bytes again"
     OWN_RESULT = "an object that this node made"
     KEPT_ONLY = "stored, but its study was analysed and deleted before: nothing starts without requeue"
+    NO_SELF_TEST = "not stored: it came as a self-test, and none has reserved its study; or the other way round"

@@ -53,6 +53,10 @@ class SeriesState(StrEnum):
     REJECTED = "REJECTED"
 
 
+OPEN_SERIES: Final = (SeriesState.RECEIVING, SeriesState.COMPLETE)
+"""States of a series that gets a result yet."""
+
+
 class DeliveryState(StrEnum):
     """Where one outbox row stands."""
 
@@ -121,7 +125,7 @@ class NotAnalysedReason(Enum):
     REJECTED_BY_PERSON = "rejected by a person"
     ANALYSIS_FAILED = "the analysis failed"
     UNTRAINED_MODEL = "untrained model, no finding"
-    IMAGES_DELETED = "the images were deleted after their retention time"
+    IMAGES_DELETED = "the images were deleted"
 
     def __init__(self, text: str) -> None:
         self.text = text

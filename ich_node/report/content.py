@@ -146,6 +146,8 @@ def _algorithm(model: ModelIdentity | None, finding: TriageFinding, name: str) -
     thresholds = finding.thresholds.get(name)
     if thresholds is not None:
         parameters.append(f"thresholds: absent below {thresholds.low:g}, present from {thresholds.high:g}")
+    if model.site_thresholds:
+        parameters.append(f"thresholds of the site: {model.site_thresholds}")
     if name in model.operating_points:
         parameters.append(f"measured at the thresholds: {model.operating_points[name]}")
     if model.signature:

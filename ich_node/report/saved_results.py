@@ -14,6 +14,7 @@ from pydicom import Dataset
 from pydicom.errors import InvalidDicomError
 
 from ich_node.records import NotAnalysedReason, ReportIdentity, Triage
+from ich_node.records.self_tests import is_self_test_patient
 from ich_node.report import codes
 from ich_node.report.identity import result_sop_instance_uid
 from ich_node.report.key_slice_images import kind_and_revision
@@ -58,6 +59,8 @@ class SavedResult:
     withdrawn: bool
     images: Mapping[str, frozenset[str]]
     """Of a report: SOP Instance UIDs of the images that it rests on, by series."""
+    of_self_test: bool = False
+    """It is about the reserved patient, and to be gone."""
 
     def is_of(self, installation_uid: str) -> bool:
         """Say whether an installation made it: its UID follows from who made it, and of what."""
@@ -100,6 +103,7 @@ def _result(path: Path, header: Dataset) -> SavedResult:
         reason=_reason(header) if is_report and triage is None else None,
         withdrawn=category == codes.WITHDRAWN.value,
         images=_images(header) if is_report else {},
+        of_self_test=is_self_test_patient(str(header.get("PatientID")), str(header.get("IssuerOfPatientID"))),
     )
 
 

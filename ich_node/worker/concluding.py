@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from ich_node.drift import measure_series
 from ich_node.errors import FindingLost
 from ich_node.failpoint import reach
 from ich_node.job_queue import (
@@ -49,7 +50,7 @@ from ich_node.records import (
     TriageFinding,
 )
 from ich_node.worker.bench import LEASE_S, Workbench
-from ich_node.worker.picturing import pictures_of, viewer_kinds
+from ich_node.worker.picturing import keeps_maps, maps_of, pictures_of, viewer_kinds
 from ich_node.worker.results_folder import save_objects
 from ich_node.worker.scoring_planes import score_ready_planes
 
@@ -93,7 +94,12 @@ def conclude(bench: Workbench, job: SeriesJob) -> bool:
     except FindingLost as lost:
         if not analyse_again(bench.database, lost.series_id):
             raise
-        log.info("the series that the answer rests on is analysed again first", series=job.id, first=lost.series_id)
+        log.info(
+            "the series that the answer rests on is analysed again first",
+            study=job.study_id,
+            series=job.id,
+            first=lost.series_id,
+        )
         postpone(bench.database, job, bench.owner, 0.0)
         return True
     reach("report-before-row")
@@ -101,7 +107,7 @@ def conclude(bench: Workbench, job: SeriesJob) -> bool:
         reach("concluded")
         _log_conclusion(job, conclusion)
     else:
-        log.info("conclusion void, the series changed", series=job.id)
+        log.info("conclusion void, the series changed", study=job.study_id, series=job.id)
     return True
 
 
@@ -123,7 +129,13 @@ def _quarantined(bench: Workbench, job: SeriesJob, content: SeriesContent) -> bo
         return False
     reason, detail = mixed
     if quarantine_series(bench.database, job.id, bench.owner, reason, detail):
-        log.error("series quarantined; a person must look", series=job.id, reason=reason.name, detail=detail)
+        log.error(
+            "series quarantined; a person must look",
+            study=job.study_id,
+            series=job.id,
+            reason=reason.name,
+            detail=detail,
+        )
     return True
 
 
@@ -163,6 +175,7 @@ def _conclusion(
         stamp=content.stamp,
         choice=choice,
         steps=_times(steps),
+        measure=measure_series(content, finding, identity),
     )
     if _is_declined(finding) or not content.planes:
         return bare
@@ -220,6 +233,8 @@ def _report(
         study = _context_of(bench, job, content, saved, study)
         steps = [Step(name, datetime.fromtimestamp(at, UTC)) for name, at in saved.steps.items()]
     kinds = () if job.attempts else viewer_kinds(bench, destinations, finding, plan.predecessors)
+    with_maps = not job.attempts and keeps_maps(bench)
+    pictures = pictures_of(bench, content, finding, kinds, for_maps=with_maps)
     identity = ReportIdentity(bench.installation_uid, job.study_instance_uid, plan.revision)
     objects: Sequence[ResultObject] = report(
         identity,
@@ -229,12 +244,12 @@ def _report(
         steps,
         predecessors=plan.predecessors,
         other_series=plan.other_series,
-        pictures=pictures_of(bench, content, finding, kinds),
+        pictures=pictures,
         kinds=kinds,
         mode=bench.mode(job.calling_ae_title, job.remote_address),
     )
     reach("report-before-save")
-    return save_objects(bench.config.state_directory, objects)
+    return save_objects(bench.config.state_directory, objects, maps_of(finding, pictures) if with_maps else ())
 
 
 def _context_of(
@@ -262,6 +277,7 @@ def _times(steps: Sequence[Step]) -> dict[str, float]:
 def _log_conclusion(job: SeriesJob, conclusion: Conclusion) -> None:
     log.info(
         "series concluded" if conclusion.state is SeriesState.CONCLUDED else "series not analysed",
+        study=job.study_id,
         series=job.id,
         triage=conclusion.triage,
         reason=conclusion.reason.name if conclusion.reason else None,

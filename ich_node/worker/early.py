@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from ich_node.job_queue import load_content
@@ -20,12 +22,23 @@ log = EventLog("work")
 
 def note_striking(bench: Workbench, job: SeriesJob, scores: PlaneScores) -> None:
     """Remember a series with a slice far above; few have one, and only they are looked at more closely."""
-    if not (scores and bench.config.alert_rule and bench.config.alert.early and _may_speak(bench)):
-        return
-    logits = np.asarray([one.logits for one in scores], dtype=np.float64)
-    highest = calibrate(logits, bench.model.bundle.manifest.temperature)[:, _ANY].max()
-    if is_far_above(float(highest), bench.model.bundle.thresholds["any"]):
+    if tells_early(bench) and any(far_above(bench, [one.logits for one in scores])):
         bench.striking.add(job.id)
+
+
+def tells_early(bench: Workbench) -> bool:
+    """Say whether there is anybody to tell before a series is complete, by a model that may speak."""
+    may_speak = bench.model.identity.trained or bench.model.show_untrained
+    return bool(bench.config.alert_rule) and bench.config.alert.early and may_speak
+
+
+def far_above(bench: Workbench, logits: Sequence[Sequence[float]]) -> list[bool]:
+    """Say of each slice, by its own logits, whether hemorrhage is far above the high threshold."""
+    if not logits:
+        return []
+    calibrated = calibrate(np.asarray(logits, dtype=np.float64), bench.model.bundle.manifest.temperature)
+    limits = bench.model.bundle.thresholds["any"]
+    return [is_far_above(float(one), limits) for one in calibrated[:, _ANY]]
 
 
 def look_early(bench: Workbench, job: SeriesJob) -> None:
@@ -44,8 +57,4 @@ def look_early(bench: Workbench, job: SeriesJob) -> None:
         return
     bench.striking.discard(job.id)
     if note_early_finding(bench.database, job, bench.owner, early | {"test_model": finding.test_model}):
-        log.info("early finding", series=job.id, slices=len(finding.slices))
-
-
-def _may_speak(bench: Workbench) -> bool:
-    return bench.model.identity.trained or bench.model.show_untrained
+        log.info("early finding", study=job.study_id, series=job.id, slices=len(finding.slices))

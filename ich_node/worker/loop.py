@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
+import time
 from collections.abc import Callable
-from functools import partial
+from contextlib import suppress
 from itertools import count
 
 from ich_node.audit import open_trail
 from ich_node.config import Config
 from ich_node.database import Database, open_database, prepare_database
-from ich_node.decode import DecodeLimits, DecoderPool
-from ich_node.decode.instance import DeclineSlice
-from ich_node.eligibility import slice_ineligibility
+from ich_node.decode import DecoderPool
+from ich_node.decoding_rules import decline_by, decode_limits, eligibility_rules
 from ich_node.errors import DeviceFailed, IchNodeError, ModelError, StorageFailed, StorageUnavailable
 from ich_node.failpoint import reach
 from ich_node.job_queue import (
@@ -22,20 +23,26 @@ from ich_node.job_queue import (
     give_back,
     new_owner,
     release_lease,
+    waiting_instances,
 )
+from ich_node.job_queue.model_choices import settle_choice, wanted_model
+from ich_node.job_queue.workers import forget_worker, note_worker
 from ich_node.log import EventLog
 from ich_node.model.memory import demand_not_older, remember_model
-from ich_node.pipeline import Model, open_model
+from ich_node.models_in_use import active_choice, open_chosen_model, open_configured_model
+from ich_node.pipeline import Model
 from ich_node.plane_reader import PlaneReader
-from ich_node.records import EligibilityRules, SeriesJob
+from ich_node.records import WORKER_NOTED_EVERY_S, ModelChoice, ModelUse, RunningWorker, SeriesJob
 from ich_node.role_lock import holding_role
-from ich_node.service import SystemdNotifier, stop_on_signals
+from ich_node.service import SystemdNotifier, give_memory_back, stop_on_signals
 from ich_node.timekeeping import keep_time
 from ich_node.worker.bench import LEASE_S, Workbench
 from ich_node.worker.concluding import conclude, standing_of
 from ich_node.worker.early import look_early
+from ich_node.worker.models import ModelKeeper
 from ich_node.worker.reading import read_series, submit_waiting
 from ich_node.worker.scoring_planes import score_ready_planes
+from ich_node.worker.second import SecondReader
 from ich_node.worker.telling import tell_of_no_result, withdraw_results
 
 _POLL_S = 0.1
@@ -46,6 +53,7 @@ _PLANES_AT_ONCE = 32
 _TELL_EVERY = 8
 """Steps: a queue that never empties must not keep a study without a result untold."""
 _RETRY_S = 5.0
+_GIVE_BACK_S = 60.0
 
 log = EventLog("work")
 
@@ -61,7 +69,10 @@ class Worker:
         decoder: DecoderPool,
         installation_uid: str,
         alive: Callable[[], None] = lambda: None,
+        models: ModelKeeper | None = None,
     ) -> None:
+        self._models = models
+        self._second = None if models is None else SecondReader(models)
         self._bench = Workbench(
             config=config,
             database=database,
@@ -74,12 +85,17 @@ class Worker:
             alive=alive,
         )
         self._steps = count(1)
+        self._gives_back_at = 0.0
+        """On the monotonic clock, as the next."""
+        self._notes_at = 0.0
 
     def run(self, stop: threading.Event) -> None:
         """Work until told to stop; an idle worker looks for work ten times a second."""
         while not stop.is_set():
             try:
-                busy = self.step()
+                self.take_chosen_model()
+                self._note_itself()
+                busy = self.step() or self.read_again()
             except StorageUnavailable as error:  # what was being worked on is claimed again
                 log.error("nothing can be written now; trying again", error)
                 busy = False
@@ -87,8 +103,39 @@ class Worker:
                 give_back(self._bench.database, self._bench.owner)
                 raise
             self._bench.alive()
+            self._give_memory_back()
             if not busy:
                 stop.wait(_POLL_S)
+        with suppress(StorageUnavailable):  # else it is forgotten in minutes
+            forget_worker(self._bench.database, self._bench.owner)
+
+    def _give_memory_back(self) -> None:
+        """Now and then: series that came at once needed more than the next hours will."""
+        if time.monotonic() >= self._gives_back_at:
+            give_memory_back()
+            self._gives_back_at = time.monotonic() + _GIVE_BACK_S
+
+    def _note_itself(self) -> None:
+        """Say now and then what computes here, and how much memory that takes: pages and metrics show it."""
+        if time.monotonic() < self._notes_at:
+            return
+        self._notes_at = time.monotonic() + WORKER_NOTED_EVERY_S
+        engine, identity = self._bench.model.engine, self._bench.model.identity
+        itself = RunningWorker(
+            engine.name, engine.device[:128], *engine.memory(), identity.name, identity.version, identity.sha256
+        )
+        note_worker(self._bench.database, self._bench.owner, itself)
+
+    def take_chosen_model(self) -> None:
+        """Go on with the model that a person chose, once it is loaded; what is open is scored anew."""
+        if self._models is not None and (model := self._models.look()) is not None:
+            self._bench = dataclasses.replace(self._bench, model=model, striking=set())
+            self._notes_at = 0.0
+            _log_start(model)
+
+    def read_again(self) -> bool:
+        """Let the silent model score some of what was answered; False where there is nothing, or no such model."""
+        return self._second is not None and self._second.step(self._bench, _attempt)
 
     def step(self) -> bool:
         """Do what there is to do now for a few series; False where there was nothing."""
@@ -109,8 +156,10 @@ class Worker:
         submitted = submit_waiting(bench, jobs, _INSTANCES_AT_ONCE)
         jobs = [job for job in jobs if self._guarded(job, lambda one: read_series(bench, one, submitted[one.id]))]
         most = max(bench.model.engine.batch_size, _PLANES_AT_ONCE // max(1, len(jobs)))
-        jobs = [job for job in jobs if self._guarded(job, lambda one: self._score(one, most))]
-        due = self._best_first([job for job in jobs if job.due])
+        left: dict[int, int] = {}
+        jobs = [job for job in jobs if self._guarded(job, lambda one: self._score(one, most, left))]
+        behind = {job.study_id for job in jobs if job.due and left[job.id]}  # the best of a study may be among them
+        due = self._best_first([job for job in jobs if job.due and job.study_id not in behind])
         failed = {job.id for job in due if not self._guarded(job, lambda one: conclude(bench, one))}
         reach("leases-before-release")
         release_lease(bench.database, [job.id for job in jobs if job.id not in failed], bench.owner)
@@ -128,14 +177,21 @@ class Worker:
                 ordered += sorted(jobs, key=lambda job: standings.get(job.id) or 0)
         return ordered
 
-    def _score(self, job: SeriesJob, most: int) -> bool:
-        ours = score_ready_planes(self._bench, job, closing=False, most=most) is not None
-        if job.due:
+    def _score(self, job: SeriesJob, most: int, left: dict[int, int]) -> bool:
+        ready = score_ready_planes(self._bench, job, closing=False, most=most)
+        if ready is None:
+            return False
+        left[job.id] = ready
+        if job.due and not (ready or self._waits(job)):
             self._bench.striking.discard(job.id)
-        elif ours and (error := _attempt(lambda: look_early(self._bench, job))):
+        elif error := _attempt(lambda: look_early(self._bench, job)):
             self._bench.striking.discard(job.id)  # the result is told in its time
-            log.error("no early alert", error, series=job.id)
-        return ours
+            log.error("no early alert", error, study=job.study_id, series=job.id)
+        return True
+
+    def _waits(self, job: SeriesJob) -> bool:
+        """Say whether slices wait of which the result would have to be told early."""
+        return job.id in self._bench.striking and bool(waiting_instances(self._bench.database, job.id, 1))
 
     def _guarded(self, job: SeriesJob, work: Callable[[SeriesJob], bool]) -> bool:
         """Do one step for a series; one that fails never stops the others, and after three attempts is FAILED.
@@ -147,7 +203,7 @@ class Worker:
             return answer[0]
         what = f"{type(error).__name__}: {error}" if isinstance(error, IchNodeError) else type(error).__name__
         final = fail_attempt(self._bench.database, job, self._bench.owner, what, retry_s=_RETRY_S)
-        log.error("series failed" if final else "series will be tried again", error, series=job.id)
+        log.error("series failed" if final else "series will be tried again", error, study=job.study_id, series=job.id)
         return False
 
 
@@ -180,49 +236,50 @@ def run_worker(config: Config) -> None:
         installation_uid = prepare_database(database, config.state_directory)
         keep_time(config, database)
         free_leases_of_the_dead(database)
-        model = open_model(
-            config.model.directory,
-            config.model.engine,
-            threads=config.model.threads,
-            show_untrained=config.model.show_findings_of_untrained_model,
-            cache=config.state_directory / "cache",
-            public_key=config.model.public_key_file,
-        )
-        _compare_with_before(config, model)
+        chosen = active_choice(config, database)
+        if chosen is None:
+            model = _configured_model(config)
+        else:
+            chosen, model = _chosen_model(config, database, chosen)
         trail = open_trail(config, "work")
         trail.started(config)
         _log_start(model)
         notifier.ready(f"scoring with {model.identity.name} on {model.engine.name}")
-        worker = Worker(config, database, model, decoder, installation_uid, notifier.alive)
+        models = ModelKeeper(config, database, chosen)
+        worker = Worker(config, database, model, decoder, installation_uid, notifier.alive, models)
         try:
             worker.run(stop)
         except ModelError as error:  # of one series, for all we know: it ends FAILED when three workers died on it
             raise DeviceFailed(str(error)) from error
+        finally:
+            models.close()
         notifier.stopping()
         trail.stopped()
     database.close()
 
 
-def decode_limits(config: Config) -> DecodeLimits:
-    """Give the limits of the decoding children."""
-    return DecodeLimits(
-        max_rows=config.decode.maximum_rows,
-        max_columns=config.decode.maximum_columns,
-        max_frames=config.decode.maximum_frames,
-        seconds_per_object=config.decode.timeout_s,
-        address_space_bytes=config.decode.memory_mib * 1024 * 1024,
-    )
+def _configured_model(config: Config) -> Model:
+    model = open_configured_model(config)
+    _compare_with_before(config, model)
+    return model
 
 
-def eligibility_rules(config: Config) -> EligibilityRules:
-    """Give what the site decides of eligibility."""
-    settings = config.eligibility
-    return EligibilityRules(settings.minimum_age_years, settings.pixel_gate, settings.no_contrast_values)
+def _chosen_model(config: Config, database: Database, chosen: ModelChoice) -> tuple[ModelChoice, Model]:
+    """Load the model that was chosen; where it is gone, the one that was asked for since.
 
-
-def decline_by(config: Config) -> DeclineSlice:
-    """Give the judgement of a slice by its header, as the decoding children need it."""
-    return partial(slice_ineligibility, rules=eligibility_rules(config))
+    Whoever chose it said which version is to be used: an older one is no mistake.
+    """
+    try:
+        model = open_chosen_model(config, chosen)
+    except ModelError as error:
+        wanted = wanted_model(database, ModelUse.ACTIVE, config.model.directory)
+        if wanted is None or wanted.id == chosen.id:
+            remedy = "`ich-node model use DIRECTORY` chooses another; then start the worker again"
+            raise ModelError(f"{error}; {chosen.chosen_by} chose it: {remedy}") from error
+        chosen, model = wanted, open_chosen_model(config, wanted)
+        settle_choice(database, wanted)
+    remember_model(config.state_directory, model.identity)
+    return chosen, model
 
 
 def _compare_with_before(config: Config, model: Model) -> None:
@@ -237,7 +294,8 @@ def _log_start(model: Model) -> None:
     identity = model.identity
     log.info("model ready", name=identity.name, version=identity.version, sha256=identity.sha256,
              signature=identity.signature,
-             trained=identity.trained, engine=model.engine.name, device=model.engine.device)  # fmt: skip
+             trained=identity.trained, engine=model.engine.name, device=model.engine.device,
+             thresholds=identity.site_thresholds or "of the model")  # fmt: skip
     if not identity.trained:
         shown = "findings are shown as those of a TEST MODEL" if model.show_untrained else "no finding will be reported"
         log.warning(f"untrained model, {shown}", name=identity.name)

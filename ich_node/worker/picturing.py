@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+import numpy as np
+
 from ich_node.decode import DecodedPlane, MemberFile
 from ich_node.pictures import pictures_of_slices
 from ich_node.records import (
@@ -14,7 +16,9 @@ from ich_node.records import (
     Triage,
     TriageFinding,
 )
+from ich_node.report.slice_pictures import positive_shares
 from ich_node.report.viewer_objects import VIEWER_KINDS
+from ich_node.saved_maps import SavedMap
 from ich_node.worker.bench import Workbench
 
 _MARKS_A_PLACE = ("KEY_SLICES", "PRESENTATION")
@@ -44,11 +48,33 @@ def _is_made(bench: Workbench, kind: str, finding: TriageFinding, predecessors: 
     return replaces_one or (finding.triage or "not_analysed") in viewer.summary_also_for
 
 
+def keeps_maps(bench: Workbench) -> bool:
+    """Say whether the pages of this node show where scores come from."""
+    return bench.config.web.enabled and bench.config.viewer.heatmaps
+
+
+def maps_of(finding: TriageFinding, pictures: Sequence[KeySlicePicture]) -> tuple[SavedMap, ...]:
+    """Give the maps of pictures for the viewer, all on one scale; none where nothing speaks for hemorrhage."""
+    shares = {(one.sop_instance_uid, one.frame): positive_shares(one) for one in pictures if one.shares is not None}
+    highest = max((float(one.max()) for one in shares.values()), default=0.0)
+    if highest <= 0:
+        return ()
+    slabs = {(one.sop_instance_uid, one.frame): [member.key for member in one.members] for one in finding.slices}
+    return tuple(
+        SavedMap(tuple(slabs.get(key) or [key]), np.rint(255 * one / highest).astype(np.uint8))
+        for key, one in shares.items()
+    )
+
+
 def pictures_of(
-    bench: Workbench, content: SeriesContent, finding: TriageFinding, kinds: Collection[str]
+    bench: Workbench, content: SeriesContent, finding: TriageFinding, kinds: Collection[str], *, for_maps: bool
 ) -> tuple[KeySlicePicture, ...]:
-    """Read the key slices of a series again and show where their scores come from."""
-    if not set(kinds) & {_SUMMARY, *_MARKS_A_PLACE}:
+    """Read the key slices of a series again and show where their scores come from.
+
+    Args:
+        for_maps: their maps are wanted, whatever kinds of object are.
+    """
+    if not (for_maps or set(kinds) & {_SUMMARY, *_MARKS_A_PLACE}):
         return ()
     paths = {instance.sop_instance_uid: bench.file(instance.path) for instance in content.instances}
 

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 
 from ich_node.decode import DecodedInstance, DecodeTask
 from ich_node.failpoint import reach
-from ich_node.job_queue import reject_instances, save_read, waiting_instances
+from ich_node.job_queue import reject_instances, save_read
+from ich_node.job_queue.habits import close_by_habit
 from ich_node.log import EventLog
 from ich_node.records import InstanceState, ReadInstance, SeriesJob, StoredInstance
 from ich_node.worker.bench import LEASE_S, Workbench
+from ich_node.worker.fast_pass import next_to_read
 
 _BATCH = 8
 
@@ -23,7 +25,7 @@ def submit_waiting(bench: Workbench, jobs: Sequence[SeriesJob], most: int) -> di
     submitted: dict[int, list[Submitted]] = {}
     room = most
     for job in jobs:
-        waiting = waiting_instances(bench.database, job.id, room) if room else []
+        waiting = next_to_read(bench, job, room) if room else []
         submitted[job.id] = [(one, _submit(bench, one)) for one in waiting]
         room -= len(waiting)
     return submitted
@@ -46,11 +48,19 @@ def read_series(bench: Workbench, job: SeriesJob, submitted: Sequence[Submitted]
         if not save_read(
             bench.database, job, bench.owner, [_record(one, decoded) for one, decoded in read], lease_s=LEASE_S
         ):
-            log.error("series quarantined, or its lease lost", series=job.id)
+            log.error("series quarantined, or its lease lost", study=job.study_id, series=job.id)
             return False
         reach("instances-saved")
         _reject(bench, [decoded for _, decoded in read])
+    if submitted and not job.due and bench.config.series.habits:
+        _close_by_habit(bench, job)
     return True
+
+
+def _close_by_habit(bench: Workbench, job: SeriesJob) -> None:
+    """Of which kind a series is, a release need not have known: nothing of it was read yet."""
+    if close_by_habit(bench.database, job.id, max_wait_s=bench.config.series.max_wait_s):
+        log.info("as many slices as this sender always sends: no waiting", study=job.study_id, series=job.id)
 
 
 def _record(instance: StoredInstance, decoded: DecodedInstance) -> ReadInstance:
@@ -74,7 +84,7 @@ def _reject(bench: Workbench, read: Sequence[DecodedInstance]) -> None:
 
 
 def _log_instance(job: SeriesJob, instance: StoredInstance, decoded: DecodedInstance) -> None:
-    fields = {"series": job.id, "instance": instance.id}
+    fields = {"study": job.study_id, "series": job.id, "instance": instance.id}
     if decoded.reason is not None:
         log.warning("slice not scored", **fields, state=decoded.state, reason=decoded.reason.name)
     if decoded.other_picture:

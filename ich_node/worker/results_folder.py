@@ -9,11 +9,14 @@ from pathlib import Path
 
 from ich_node.durable import sync_directory, write_durably
 from ich_node.job_queue import SavedObject
-from ich_node.records import ResultObject
+from ich_node.records import REPORT_KIND, ResultObject
+from ich_node.saved_maps import SavedMap, encode_maps, maps_beside
 
 
-def save_objects(state_directory: Path, objects: Sequence[ResultObject]) -> tuple[SavedObject, ...]:
-    """Write each object durably, under a random name."""
+def save_objects(
+    state_directory: Path, objects: Sequence[ResultObject], maps: Sequence[SavedMap] = ()
+) -> tuple[SavedObject, ...]:
+    """Write each object durably, under a random name, and maps beside the report."""
     folder = state_directory / "results"
     folder.mkdir(exist_ok=True)
     sync_directory(folder.parent)
@@ -34,4 +37,7 @@ def save_objects(state_directory: Path, objects: Sequence[ResultObject]) -> tupl
                 path=str(path.relative_to(state_directory)),
             )
         )
+    report = next((one for one in saved if one.kind == REPORT_KIND), None)
+    if maps and report is not None:
+        write_durably(maps_beside(state_directory / report.path), [encode_maps(maps)])
     return tuple(saved)

@@ -12,7 +12,8 @@ from ich_node.pipeline import is_worth_scoring, plan_series, score_planes
 from ich_node.planes import PlannedPlane
 from ich_node.records import SeriesJob, SliceKey, StoredPlane
 from ich_node.worker.bench import LEASE_S, PLANES_AT_ONCE, Workbench
-from ich_node.worker.early import note_striking
+from ich_node.worker.early import far_above, note_striking
+from ich_node.worker.fast_pass import makes_fast_pass, scoring_order
 
 log = EventLog("work")
 
@@ -30,11 +31,22 @@ def score_ready_planes(bench: Workbench, job: SeriesJob, *, closing: bool, most:
     if not (closing or plan.concluded_before or is_worth_scoring(plan.facts, plan.siblings)):
         return _note_nothing_waits(bench, job, plan)
     planned = plan_series(plan.facts, closing=closing)
-    scored = {one.members for one in plan.planes}
-    missing = [one for one in planned if one.ready and one.members not in scored]
+    missing = _missing(bench, plan, planned, most=None if closing else most)
     if closing and not _remove(bench, job, plan, planned):
         return None
     return _score(bench, job, plan, missing, most)
+
+
+def _missing(
+    bench: Workbench, plan: SeriesPlan, planned: Sequence[PlannedPlane], *, most: int | None
+) -> Sequence[PlannedPlane]:
+    """List the planes that are ready and not scored; where they are more than ``most``, by the fast pass."""
+    scored = {one.members for one in plan.planes}
+    missing = [one for one in planned if one.ready and one.members not in scored]
+    if most is None or len(missing) <= most or not makes_fast_pass(bench):
+        return missing
+    far = far_above(bench, [one.logits for one in plan.planes])
+    return scoring_order(planned, plan.planes, [one.id for one, is_far in zip(plan.planes, far, strict=True) if is_far])
 
 
 def _remove(bench: Workbench, job: SeriesJob, plan: SeriesPlan, planned: Sequence[PlannedPlane]) -> bool:
@@ -59,7 +71,10 @@ def _score(
         if unreadable := _unreadable(read):
             mark_unreadable(bench.database, job.id, unreadable)
             log.warning(
-                "slices not scored", series=job.id, reasons=sorted({why[0].name for why in unreadable.values()})
+                "slices not scored",
+                study=job.study_id,
+                series=job.id,
+                reasons=sorted({why[0].name for why in unreadable.values()}),
             )
         good = [(plane, pixels) for plane, pixels in read if not pixels.unreadable]
         left -= len(good)
@@ -95,12 +110,12 @@ def _save(
         lease_s=LEASE_S,
     )
     if not saved:
-        log.warning("lease lost while scoring; another worker has the series", series=job.id)
+        log.warning("lease lost while scoring; another worker has the series", study=job.study_id, series=job.id)
         return None
     if scores:
         reach("planes-saved")
     for plane in scores:
-        log.debug("plane scored", series=job.id, slices=len(plane.members))
+        log.debug("plane scored", study=job.study_id, series=job.id, slices=len(plane.members))
     note_striking(bench, job, scores)
     return waiting
 

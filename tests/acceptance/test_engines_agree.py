@@ -22,6 +22,7 @@ def score(bundle: ModelBundle, engine: EngineName, images: Tensor) -> NDArray[np
     return np.asarray(1 / (1 + np.exp(-logits)), np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", OTHERS)
 def test_inception_resnet_v2_agrees_with_torch_float32(tmp_path: Path, engine: EngineName) -> None:
     manifest = make_untrained_bundle(tmp_path, [draw_heads(12, side=256)])

@@ -222,6 +222,7 @@ def pixelmed_lines(report: Path) -> list[str]:
     return (done.stdout + done.stderr).splitlines()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_template_validator_finds_no_error(tmp_path: Path) -> None:
     need_pixelmed()

@@ -95,6 +95,7 @@ def test_the_bundle_is_listed_and_verified_like_any_other(trained: Path) -> None
         assert "bundle" in answer.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler, and there is none (g++)")
 def test_eager_compiled_and_exported_networks_agree(trained: Path) -> None:
     data = open_prepared(trained / "data")
@@ -113,6 +114,7 @@ def test_eager_compiled_and_exported_networks_agree(trained: Path) -> None:
         assert np.abs(answer - probability["eager"]).max() <= 0.01, name
 
 
+@pytest.mark.slow
 def test_a_sequence_head_is_judged_evaluated_and_exported_with_its_network(trained: Path, tmp_path: Path) -> None:
     runs, data = [str(trained / f"fold-{fold}") for fold in (0, 1)], ["--data", str(trained / "data")]
     assert main(["sequence", *runs, *data, "--set", "epochs=2", "--set", "hidden_size=8", "--set", "parts=2"]) == 0

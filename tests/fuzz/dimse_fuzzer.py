@@ -69,11 +69,17 @@ class Outcome:
     peak_mib: float = 0.0
     threads: tuple[int, int] = (0, 0)
     files: tuple[int, int] = (0, 0)
+    descriptors: tuple[int, int] = (0, 0)
+    """With those of the database's pool."""
 
     @property
     def is_good(self) -> bool:
         bad = self.hangs or self.successes or self.crashes or self.unexpected or self.left_behind or self.failed_echoes
-        return not bad and self.peak_mib <= 256 and self.files[1] <= self.files[0]
+        return not bad and self.peak_mib <= 256 and self.files[1] <= self.files[0] and self._keeps_few()
+
+    def _keeps_few(self) -> bool:
+        """The pool may have grown, by a few connections with three files each."""
+        return self.descriptors[1] <= self.descriptors[0] + 24
 
 
 Case = Callable[[random.Random], tuple[bool, list[bytes]]]
@@ -85,7 +91,7 @@ def fuzz(node: NodeProcesses, seed: int, seconds: float = float("inf"), cases: i
     outcome = Outcome()
     process = psutil.Process(node.processes["receive"].pid)
     over, stop = time.monotonic() + seconds, threading.Event()
-    threads, files = process.num_threads(), _open_files(process)
+    threads, files, everything = process.num_threads(), _open_files(process), process.num_fds()
     watcher = threading.Thread(target=_watch, args=(node, process, outcome, stop), daemon=True)
     watcher.start()
     chance = random.Random(seed)
@@ -101,6 +107,7 @@ def fuzz(node: NodeProcesses, seed: int, seconds: float = float("inf"), cases: i
     outcome.crashes += node.processes["receive"].poll() is not None
     outcome.unexpected = node.log("receive").read_text(errors="replace").count(UNEXPECTED)
     outcome.left_behind = len(files_in(node.folder / "state"))
+    outcome.descriptors = (everything, process.num_fds())
     outcome.threads, outcome.files = (threads, process.num_threads()), (files, _open_files(process))
     return outcome
 

@@ -123,6 +123,7 @@ def test_what_was_not_sent_yet_gives_way_to_what_is_new(tmp_path: Path) -> None:
         assert (first.state, second.kind) == ("SUPERSEDED", "correction"), "it may have been heard although no ACK came"
 
 
+@pytest.mark.slow
 def test_of_two_hundred_old_studies_and_a_new_one_only_the_new_one_alerts(tmp_path: Path) -> None:
     with (
         listener("mllp", tmp_path, "AA") as worklist,

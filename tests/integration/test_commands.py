@@ -24,7 +24,7 @@ from sqlalchemy import insert, select, update
 
 from ich_node.cli import main
 from ich_node.config import parse_config
-from ich_node.database import SeriesRow
+from ich_node.database import SelfTestRow, SeriesRow
 from ich_node.decode import DecoderPool
 from ich_node.errors import ModelError
 from ich_node.pacs import SmallPacs, send_study
@@ -35,6 +35,7 @@ from ich_node.worker import run_worker
 from tests.integration.test_worker import Site, open_site
 from tests.outbox import Outbox, outbox
 from tests.running import as_toml, free_port, leaks_a_socket, parts_of_a_node, settings, wait_for
+from tests.unit.queueing import rows
 
 ROOT = Path(__file__).parents[2]
 
@@ -296,10 +297,38 @@ def test_doctor_names_what_is_well_and_what_is_not(command: Command, box: Outbox
     lines = text.splitlines()
     assert status == 1
     assert [line.split(":")[0] for line in lines] == [
-        "ok   disk", "ok   state folder", "ok   secrets", "ok   database", "BAD  model", "BAD  destination pacs-0",
+        "ok   disk", "ok   state folder", "ok   secrets", "ok   database", "ok   self-test", "BAD  model",
+        "BAD  destination pacs-0",
     ]  # fmt: skip
-    assert "manifest.json: there is no model here" in lines[4]
-    assert "no association with 127.0.0.1" in lines[5]
+    assert "manifest.json: there is no model here" in lines[5]
+    assert "no association with 127.0.0.1" in lines[6]
+
+
+@leaks_a_socket
+def test_status_and_doctor_say_how_the_last_self_test_went(command: Command, box: Outbox) -> None:
+    with box.database.writing() as connection:
+        values = {"study_instance_uid": "2.25.1", "asked_at": 1.0, "started_at": 1.0, "finished_at": 2.0}
+        connection.execute(insert(SelfTestRow).values(values | {"passed": False, "fault": "no report within 300 s"}))
+    _, text, _ = command("doctor")
+    (line,) = [one for one in text.splitlines() if "self-test" in one]
+    assert line.startswith("BAD  self-test: runs every 15 min; the last, ")
+    assert line.endswith("failed: no report within 300 s")
+    _, text, _ = command("status")
+    assert "failed: no report within 300 s" in text
+    with box.database.writing() as connection:
+        passed = {"passed": True, "seconds": 3.25, "triage": "positive", "probability": 0.5102, "finished_at": 9.0}
+        connection.execute(insert(SelfTestRow).values(values | passed | {"study_instance_uid": "2.25.2"}))
+    _, text, _ = command("status")
+    assert "passed, 3.2 s to the report, positive, any hemorrhage 0.510" in text
+    _, text, _ = command("doctor")
+    assert "ok   self-test" in text
+
+
+def test_a_self_test_that_nobody_would_run_is_not_asked_for(command: Command, box: Outbox) -> None:
+    status, _, said = command("self-test")
+    assert status == 1
+    assert "`ich-node deliver` does not run" in said
+    assert rows(box.database, SelfTestRow) == []
 
 
 def test_doctor_is_content_with_a_whole_node(command: Command, tiny_bundle: Path, tmp_path: Path) -> None:
@@ -307,7 +336,7 @@ def test_doctor_is_content_with_a_whole_node(command: Command, tiny_bundle: Path
         command.config.write_text(as_toml(settings(tmp_path / "s", tiny_bundle, destinations=[("a", pacs.port)])))
         status, text, _ = command("doctor")
     assert status == 0, text
-    assert text.count("ok  ") == 6
+    assert text.count("ok  ") == 7
     assert "UNTRAINED: its findings are shown, as TEST MODEL" in text
     assert "PACS at 127.0.0.1" in text
 
@@ -405,8 +434,9 @@ def test_score_prints_nothing_but_json_and_writes_reports(
     (entry,) = json.loads(text)
     assert list(entry) == [
         "study_instance_uid", "series_instance_uid", "analysed", "not_analysed_reason", "complete", "triage",
-        "probabilities", "thresholds", "slices", "model", "seconds",
+        "probabilities", "thresholds", "slices", "model", "test_model", "seconds",
     ]  # fmt: skip
+    assert entry["test_model"] is True
     assert (entry["study_instance_uid"], entry["analysed"], entry["complete"]) == (uid, True, True)
     assert entry["triage"] in ("positive", "indeterminate", "negative")
     assert tuple(entry["probabilities"]) == HEMORRHAGE_CLASSES

@@ -179,6 +179,6 @@ def test_scores_that_are_no_numbers_end_the_worker_and_become_no_answer(
         with pytest.raises(ModelError):
             node.worker.run(threading.Event())
         assert node.status().studies[0].triage is None
-    monkeypatch.setattr(loop, "open_model", lambda *_, **__: nonsense)
+    monkeypatch.setattr(loop, "open_configured_model", lambda _config: nonsense)
     with pytest.raises(DeviceFailed, match="NaN"):  # status 1: another worker tries, and after three it is FAILED
         loop.run_worker(parse_config(values))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -109,7 +110,7 @@ def test_a_file_that_cannot_be_unlinked_holds_up_no_other_for_ever(
     stubborn.unlink()
     stubborn.mkdir()  # nobody, root neither, unlinks a folder
     assert delete_expired(node.config, node.database) == 11
-    assert "a file past its days cannot be deleted; it is tried again" in caplog.text
+    assert "a file that is to go cannot be deleted; it is tried again" in caplog.text
     stubborn.rmdir()
     assert delete_expired(node.config, node.database) == 1
     assert not images(node)
@@ -276,7 +277,7 @@ def test_the_jobs_run_on_their_own(
     with start_housekeeping(node.config, node.database) as scheduler:
         assert {job.id for job in scheduler.get_jobs()} == {
             "rescue_leases", "watch_disk", "watch_silence", "watch_certificate", "delete_expired", "watch_retention",
-            "remove_strays", "delete_old_audit",
+            "remove_strays", "delete_old_audit", "watch_drift",
         }  # fmt: skip
 
         def fail() -> None:
@@ -285,6 +286,14 @@ def test_the_jobs_run_on_their_own(
         scheduler.add_job(fail, id="fail")
         wait_for(lambda: "housekeeping failed" in caplog.text, "a failing job is told")
     assert housekeeping.log is not None
+
+
+def test_memory_is_given_back_after_a_job(node: PartsOfANode, monkeypatch: pytest.MonkeyPatch) -> None:
+    given_back = threading.Event()
+    monkeypatch.setattr(housekeeping, "give_memory_back", given_back.set)
+    with start_housekeeping(node.config, node.database) as scheduler:
+        scheduler.add_job(lambda: None, id="any")
+        assert given_back.wait(30)
 
 
 def test_a_run_that_was_missed_is_told(node: PartsOfANode, caplog: pytest.LogCaptureFixture) -> None:

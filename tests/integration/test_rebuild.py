@@ -30,12 +30,15 @@ from ich_node.database import (
 from ich_node.errors import AlreadyRunning, ConfigError, StartError
 from ich_node.job_queue.legal_holds import place_hold, save_holds
 from ich_node.job_queue.retention import forget_expired_images
+from ich_node.job_queue.self_tests import ask_self_test, next_self_test
 from ich_node.pacs import SmallPacs, send_study
 from ich_node.phantom import PhantomSettings, write_series
 from ich_node.rebuild import rebuild
 from ich_node.role_lock import holding_role
+from ich_node.self_test import order, sending
 from tests.integration.test_who_and_when import rejection_note
-from tests.running import PartsOfANode, as_toml, parts_of_a_node, settings
+from tests.running import PartsOfANode, as_toml, parts_of_a_node, settings, wait_for
+from tests.self_testing import working
 from tests.unit.queueing import change, rows
 
 HEAD = PhantomSettings(lesion="subdural", slices=12, rows=64, slice_spacing_mm=11.0)
@@ -353,3 +356,32 @@ def multiply(spool: Path, times: int) -> None:
             other = uid[:-5] + b"%05d" % (number + 10000)
             name = uuid.uuid4().hex
             (spool / name[:2] / f"{name}.dcm").write_bytes(part10.replace(uid, other))
+
+
+def test_what_a_self_test_left_is_deleted_and_never_taken_for_a_patient(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(order, "ROWS", 64)
+    uid, files = site.head()
+    with site.node() as node:
+        send(node, files)
+        node.settle()
+        ask_self_test(node.database, "tests")
+        test = next_self_test(node.database)
+        assert test is not None
+        what = order.sending_order(node.config, test)
+        assert sending.send(what, sending.draw(what)) == ""
+        with working(node):
+            wait_for(lambda: site.rows(StudyRow)[-1].revision, "the test has its report")
+    of_both = len(site.rows(ResultRow))
+    of_patient = len(site.rows(ResultRow, study_id=1))
+    assert of_both > of_patient
+    site.lose_the_database()
+
+    done = site.rebuild()
+
+    assert (done.images, done.results, done.unreadable) == (12, of_patient, [])
+    assert done.of_self_tests == 14 + of_both - of_patient
+    assert [row.study_instance_uid for row in site.rows(StudyRow)] == [uid]
+    left = [path for name in ("spool", "results") for path in (site.state / name).rglob("*.dcm")]
+    assert len(left) == 12 + of_patient

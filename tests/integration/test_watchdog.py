@@ -22,12 +22,14 @@ from tests.running import free_port
 
 
 @contextmanager
-def watched(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[AlertingSite, Any]]:
+def watched(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, tell: tuple[str, ...] = ("mail",)
+) -> Iterator[tuple[AlertingSite, Any]]:
     monkeypatch.setattr(alerter, "_WATCH_S", 0.05)
     with mail_server() as (port, mailbox):
         mail = {"name": "mail", "host": "127.0.0.1", "port": port, "starttls": False, "sender": "node@hospital.example",
                 "recipients": ["it@hospital.example"]}  # fmt: skip
-        watchdog = {"tell": ["mail"], "no_result_s": 60.0, "destination_down_s": 60.0, "queue_wait_s": 30.0}
+        watchdog = {"tell": list(tell), "no_result_s": 60.0, "destination_down_s": 60.0, "queue_wait_s": 30.0}
         pacs = {"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": free_port()}
         with alerting_site(
             folder / "state", alert_mail=[mail], watchdog=watchdog, destination=[pacs], alert_rule=[]
@@ -82,6 +84,19 @@ def test_a_condition_is_told_once_and_its_end_once(
         site.tell(lambda: len(mailbox.heard) == 2)
         assert "ENDED: " in mailbox.heard[1]["text"]
         assert node_status(site.box.database).conditions == {}
+
+
+def test_what_nobody_is_told_of_is_shown_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with watched(tmp_path, monkeypatch, tell=()) as (site, mailbox):
+        site.box.add_study()
+        say(site, SeriesRow, state="FAILED")
+        site.tell(lambda: node_status(site.box.database).conditions)
+        assert list(node_status(site.box.database).conditions.values()) == [
+            "1 series FAILED: ich-node requeue --failed"
+        ]
+        say(site, SeriesRow, state="NOT_ANALYSED")
+        site.tell(lambda: not node_status(site.box.database).conditions)
+        assert mailbox.heard == []
 
 
 def test_a_queue_that_grows_is_told_of_and_old_studies_are_not_part_of_it(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +15,8 @@ from pydicom import dcmread
 from pynetdicom import AE
 from pynetdicom.association import Association
 
+from ich_node.association import keep_answers
+from ich_node.database import OpenAssociationRow, SeriesRow
 from ich_node.decode import DecoderPool
 from ich_node.deliverer import start_asking
 from ich_node.pacs import SmallPacs, send_study
@@ -25,6 +28,7 @@ from ich_node.worker import concluding
 from tests.integration.test_who_and_when import predecessor_of
 from tests.integration.test_worker import Site, open_site
 from tests.running import free_port, leaks_a_socket, wait_for
+from tests.unit.queueing import rows
 
 PATIENT = {"quiet_s": 0.3, "max_wait_s": 2.5}
 WAITS_LONG = {"quiet_s": 600.0, "max_wait_s": 1200.0}
@@ -62,6 +66,7 @@ def held_association(site: Site) -> Iterator[Association]:
     entity.add_requested_context("1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.2.1")
     association = entity.associate("127.0.0.1", site.node.receiver.port, ae_title="ICH_NODE")
     assert association.is_established
+    keep_answers(association)
     try:
         yield association
     finally:
@@ -78,6 +83,35 @@ def looks_whole_early(files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
 
 
 # ------------------------------------------------------------------------------------------------- pauses
+
+
+class _Dawdles(logging.Filter):
+    """Holds up the thread that has answered a release, where it says so to the log."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.getMessage() == "Association Released":
+            time.sleep(0.5)
+        return True
+
+
+def test_a_connection_that_closes_before_the_release_was_noted_takes_nothing_from_it(
+    tmp_path: Path, tiny_model: Model, decoder: DecoderPool
+) -> None:
+    """The peer closes on our answer to its release, while the thread that answered is still about to tell of it."""
+    logger, patient = logging.getLogger("pynetdicom.association"), {"quiet_s": 2.0, "max_wait_s": 600.0}
+    dawdles = _Dawdles()
+    with open_site(tmp_path, tiny_model, decoder, series=patient) as site:
+        before = logger.level
+        logger.addFilter(dawdles)
+        logger.setLevel(logging.INFO)
+        try:
+            site.send(site.head(**THIN)[1])
+            wait_for(lambda: not rows(site.node.database, OpenAssociationRow), "the association has ended")
+        finally:
+            logger.removeFilter(dawdles)
+            logger.setLevel(before)
+        (series,) = rows(site.node.database, SeriesRow)
+    assert series.due_at == pytest.approx(series.last_received_at + 2.0, abs=0.001)
 
 
 def test_a_pause_in_the_middle_of_an_association_ends_nothing(site: Site) -> None:

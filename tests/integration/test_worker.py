@@ -19,6 +19,7 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import JPEG2000Lossless, generate_uid
 from pynetdicom import AE
 
+from ich_node.database import SeriesMeasureRow
 from ich_node.decode import DecodeLimits, DecoderPool
 from ich_node.log import _JsonLines
 from ich_node.model.engine import run_sequence_head
@@ -33,6 +34,7 @@ from ich_node.worker import Worker, concluding, loop, telling
 from tests.crashing import kill_the_child_at_slice_7
 from tests.report_reading import items
 from tests.running import PartsOfANode, parts_of_a_node, settings, wait_for
+from tests.unit.queueing import rows
 
 HEAD = PhantomSettings(lesion="subdural", slices=12, rows=64, slice_spacing_mm=11.0)
 CONCLUSION, NUMBER = "121077", "NUM"
@@ -100,6 +102,16 @@ def test_a_head_ct_ends_as_one_report_in_the_pacs(site: Site) -> None:
         "first slice received", "last slice received", "series closed", "analysed", "report saved",
     ]  # fmt: skip
     assert list((series.steps or {}).values()) == sorted((series.steps or {}).values())
+    (measured,) = rows(site.node.database, SeriesMeasureRow)
+    assert (measured.triage, measured.reason, measured.slice_thickness_mm) == (
+        study.triage,
+        None,
+        HEAD.slice_spacing_mm,
+    )
+    assert 20 < measured.brain_hu < 45
+    assert measured.air_hu == pytest.approx(-1000, abs=5)
+    assert 0 < measured.noise_hu < 20
+    assert 0 < measured.probability < 1
 
 
 def test_a_model_with_a_sequence_head_decides_by_it(tmp_path: Path, tiny_model: Model, decoder: DecoderPool) -> None:
@@ -332,6 +344,22 @@ def test_a_database_that_stays_locked_stops_nothing(tmp_path: Path, tiny_model: 
                 thread.join(30)
             other.close()
         assert (node.status(uid).studies[0].revision, len(site.reports(uid))) == (1, 1)
+
+
+def test_memory_is_given_back_now_and_then(
+    site: Site, tiny_model: Model, decoder: DecoderPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    stop = threading.Event()
+
+    def alive() -> None:
+        done.append("round")
+        if done.count("round") == 5:
+            stop.set()
+
+    monkeypatch.setattr(loop, "give_memory_back", lambda: done.append("given back"))
+    Worker(site.node.config, site.node.database, tiny_model, decoder, "2.25.1", alive).run(stop)
+    assert done == ["round", "given back", *["round"] * 4], "not in every round: it takes time"
 
 
 def test_two_workers_conclude_a_study_once(site: Site, tiny_model: Model, decoder: DecoderPool) -> None:

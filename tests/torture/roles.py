@@ -41,7 +41,7 @@ def become(order: dict[str, Any]) -> int:
     if role in NODE_ROLES:
         commitment_asker._POLL_S = 0.05
         commitment_asker._SPARE_LEASE_S = _SPARE_LEASE_S
-        ich_node.worker.loop.open_model = stub_model.open_stub
+        ich_node.worker.loop.open_configured_model = stub_model.open_stub
         ich_node.worker.loop.DecoderPool = stub_model.DecoderInside
         if role == "receive":
             _strike_once()

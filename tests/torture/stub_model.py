@@ -32,6 +32,9 @@ def install() -> None:
     sys.modules["ich_node.model.engine"] = _module(
         "ich_node.model.engine", Engine=None, EngineName=str, open_engine=None, run_sequence_head=None
     )
+    sys.modules["ich_node.model.site_thresholds"] = _module(
+        "ich_node.model.site_thresholds", SiteThresholds=None, signed_thresholds=None
+    )
 
 
 def _module(name: str, **content: Any) -> ModuleType:
@@ -49,13 +52,16 @@ class StubEngine:
     batch_size: int = 4
     map_features: None = None
 
+    def memory(self) -> tuple[int, int]:
+        return 0, 1
+
     def score(self, images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         sure = np.array([3.0 + float(np.mean(hu)) / 1000.0 for hu in images], np.float32)
         return np.repeat(sure[:, None], len(HEMORRHAGE_CLASSES), 1), np.repeat(sure[:, None], 8, 1)
 
 
 def open_stub(*_arguments: Any, show_untrained: bool = False, **_options: Any) -> Any:
-    """What ``open_model`` would give."""
+    """What ``open_configured_model`` would give."""
     identity = ModelIdentity("stub", "1", "0" * 64, trained=True)
     manifest = SimpleNamespace(
         sequence_head=None, temperature=dict.fromkeys(HEMORRHAGE_CLASSES, 1.0), trained=True, preprocessing=None

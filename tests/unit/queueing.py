@@ -1,8 +1,9 @@
-"""A queue on a real SQLite file, and what is put into it."""
+"""A queue on a real database, SQLite or a PostgreSQL server, and what is put into it."""
 
 from __future__ import annotations
 
 import itertools
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +32,7 @@ from ich_node.records import (
     Reception,
     SeriesJob,
 )
+from tests.postgresql import MIGRATED, database_url, is_wanted
 
 MODEL = "ab" * 32
 PACS = Destination("pacs", "PACS", "127.0.0.1", 104)
@@ -39,9 +41,17 @@ _numbers = itertools.count(1)
 
 def open_queue(folder: Path, busy_timeout_s: float = 30.0) -> Database:
     """A migrated database in a folder."""
-    database = open_database(f"sqlite:///{folder / 'ich-node.sqlite'}", busy_timeout_s)
+    database = open_database(database_url(folder, MIGRATED), busy_timeout_s)
     prepare_database(database, folder)
     return database
+
+
+def copied_queue(migrated_database: Path, folder: Path) -> Database:
+    """The same, by copying one."""
+    if is_wanted():
+        return open_queue(folder)
+    shutil.copy(migrated_database, folder / "ich-node.sqlite")
+    return open_database(f"sqlite:///{folder / 'ich-node.sqlite'}")
 
 
 def received(number: int, *, study: int = 1, series: int = 1, version: int = 1, **changes: Any) -> ReceivedInstance:

@@ -14,6 +14,7 @@ from ich_node.job_queue.alert_entries import AlertPlan, enter_alerts
 from ich_node.job_queue.alert_outbox import claim_alert, note_unanswered, send_again
 from tests.alert_peers import listener
 from tests.alerting import FINDING, QUICK, alerting_site, ris
+from tests.postgresql import on_sqlite
 from tests.unit.queueing import open_queue
 
 
@@ -43,6 +44,7 @@ def plans_of(database: Database, work: Callable[[], Any]) -> list[str]:
         ]
 
 
+@on_sqlite
 @pytest.mark.parametrize(
     "look",
     [

@@ -205,6 +205,19 @@ def test_host_names_and_both_kinds_of_address_are_hosts(host: str) -> None:
     assert parse_config({"receiver": {"allow_any": True}, "destination": [one]}).destination[0].host == host
 
 
+@pytest.mark.parametrize(
+    "table",
+    [
+        "[[peer]]\nae_title = 'ICH_SELF_TEST'\naddress = '10.0.0.1'",
+        "[[destination]]\nname = 'a'\nae_title = 'ICH_SELF_TEST'\nhost = 'a'\nport = 104",
+        "[query]\nae_title = ' ICH_SELF_TEST '\nhost = 'a'\nport = 104",
+        "[node]\nae_title = 'ICH_SELF_TEST'",
+    ],
+)
+def test_nobody_has_the_ae_title_of_the_self_test(table: str) -> None:
+    assert "is the node's own, for its self-test" in the_fault(table)
+
+
 def test_destinations_need_different_names() -> None:
     one = "[[destination]]\nname = 'pacs'\nae_title = 'A'\nhost = 'a'\nport = 104\n"
     assert "given more than once: pacs" in the_fault(one + one)

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from ich_node.training.evaluate.operating_point import choose_thresholds, lower_bound
+from ich_node.intervals.exact import lower_bound
+from ich_node.model.threshold_choice import choose_thresholds
 
 
 def test_seventy_two_positives_with_none_missed_meet_the_bound_and_seventy_one_do_not() -> None:

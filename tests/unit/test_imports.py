@@ -25,6 +25,11 @@ def test_what_receives_and_delivers_imports_no_network_library(module: str) -> N
     assert not loaded_by(module) & HEAVY
 
 
+@pytest.mark.parametrize("module", ["ich_node.receive", "ich_node.deliverer", "ich_node.cli", "ich_node.web.server"])
+def test_what_stays_in_memory_imports_no_statistics(module: str) -> None:
+    assert not loaded_by(module) & {"scipy", "sklearn"}
+
+
 def test_the_receiver_imports_neither_migrations_nor_scheduler_nor_terminal() -> None:
     assert not loaded_by("ich_node.receive") & {"alembic", "mako", "apscheduler", "psutil", "rich"}
 

@@ -8,14 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sqlalchemy import insert
 
-from ich_node.database import Database, DeliveryRow, DestinationRow, InstanceRow, ResultRow, SeriesRow
+from ich_node.database import Database, DeliveryRow, DestinationRow, FileToDeleteRow, InstanceRow, ResultRow, SeriesRow
 from ich_node.job_queue import (
     DeliveryRules,
     claim_deliveries,
     conclude_series,
     free_leases_of_the_dead,
     known_paths,
+    known_reports,
     mark_delivered,
     mark_refused,
     mark_unreached,
@@ -313,6 +315,14 @@ def test_known_paths_are_those_of_images_and_reports(database: Database) -> None
     conclude(database, Triage.NEGATIVE)
     (image,) = [row.path for row in rows(database, InstanceRow)]
     assert known_paths(database) == {image, "results/2.25.1.1.0.dcm", "results/2.25.1.1.1.dcm"}
+
+
+def test_known_reports_are_those_of_results_and_no_images(database: Database) -> None:
+    conclude(database, Triage.NEGATIVE)
+    deleted = [{"path": "results/2.25.9.dcm"}, {"path": "spool/9.dcm"}]
+    with database.writing() as connection:
+        connection.execute(insert(FileToDeleteRow), deleted)
+    assert known_reports(database) == {"results/2.25.1.1.0.dcm", "results/2.25.1.1.1.dcm", "results/2.25.9.dcm"}
 
 
 def test_a_repeated_conclusion_never_uses_a_uid_twice(database: Database) -> None:

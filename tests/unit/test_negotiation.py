@@ -13,6 +13,7 @@ from ich_node.receive.negotiation import (
     is_storage,
     known_storage_classes,
 )
+from ich_node.records.self_tests import SELF_TEST_AE_TITLE
 
 CT, ENHANCED_CT, MR = (f"1.2.840.10008.5.1.4.1.1.{end}" for end in ("2", "2.1", "4"))
 PRIVATE, VERIFICATION = "1.3.6.1.4.1.9999.1", "1.2.840.10008.1.1"
@@ -81,3 +82,14 @@ def test_a_peer_needs_both_its_title_and_its_address() -> None:
     assert not negotiation.admits("CT2", "10.1.2.3")
     assert negotiation.knows("CT1")
     assert not negotiation.knows("CT2")
+
+
+@pytest.mark.parametrize(
+    ("address", "may"),
+    [("127.0.0.1", True), ("::1", True), ("10.1.2.3", True), ("::ffff:10.1.2.3", True), ("10.1.2.4", False)],
+)
+def test_the_ae_title_of_the_self_test_is_for_this_machine_alone(address: str, may: bool) -> None:
+    everybody = PeerSettings(ae_title="CT1", address="0.0.0.0/0")
+    open_to_all = Negotiation([everybody], allow_any=True, accept="all", own_addresses=["10.1.2.3"])
+    assert open_to_all.admits(SELF_TEST_AE_TITLE, address) is may
+    assert open_to_all.admits("CT1", address)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 
 from ich_node.database import Database, DeliveryRow, InstanceRow, PlaneRow, ResultRow, SeriesRow, StudyRow
 from ich_node.job_queue import DeliveryRules, claim_deliveries, known_paths, mark_delivered, mark_held, mark_refused
@@ -257,3 +258,22 @@ def test_much_goes_in_several_transactions(database: Database) -> None:
     while some := forget_expired_images(database, RULES, limit=2):
         batches.append(sum(one.files for one in some))
     assert batches == [2, 2, 1]
+
+
+def test_any_number_of_files_goes_by_the_same_statements(database: Database) -> None:
+    """A connection keeps each statement that differs prepared: with one for each number of files memory grows."""
+    for number in range(3):
+        conclude(database, Triage.NEGATIVE, study=number)
+    deliver(database)
+    age(database, 366)
+    statements: list[str] = []
+    event.listen(database.engine, "before_cursor_execute", lambda *said: statements.append(said[2]))
+
+    def statements_of(files: int) -> set[str]:
+        statements.clear()
+        assert sum(one.files for one in forget_expired_images(database, RULES, limit=files)) == files
+        assert sum(one.files for one in forget_expired_results(database, RULES, lambda _: 7, limit=files)) == files
+        note_deleted(database, files_to_delete(database, limit=files))
+        return set(statements)
+
+    assert statements_of(2) == statements_of(1)

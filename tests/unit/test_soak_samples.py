@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.soak_samples import RoleSample, Sample, Samples, print_report, slope_per_h
+from benchmarks.tables import MISSED
 
 HOUR = 3600.0
 
@@ -63,6 +64,28 @@ def test_a_target_that_is_missed_ends_it_badly(tmp_path: Path, mib_per_h: float,
     samples = written(tmp_path, mib_per_h, wal_mib)
     samples.end = samples.end if ended else None
     assert print_report(samples) == 1
+
+
+def test_growth_that_ends_misses_the_target_and_is_told_from_a_leak(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    samples = written(tmp_path, mib_per_h=6.0)
+    for one in samples.roles:
+        one["rss_mib"] = min(one["rss_mib"], 103.0)
+    assert print_report(samples) == 1
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if "receive" in line]
+    assert MISSED in row
+    assert "0.00 " in row
+
+
+def test_a_child_of_a_moment_is_no_growth_and_is_seen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    samples = written(tmp_path, mib_per_h=0.5)
+    samples.roles[55] |= {"rss_mib": 280.0, "processes": 4.0}
+    assert print_report(samples) == 0
+    said = capsys.readouterr().out
+    assert "+0.50" in said
+    assert "3 to 3 (3-4)" in said
+    assert "280" in said
 
 
 def test_growth_is_not_judged_before_half_an_hour(tmp_path: Path) -> None:

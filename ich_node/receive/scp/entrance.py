@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Final, cast
 
 from pynetdicom.events import Event
@@ -9,11 +10,13 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE
 
 from ich_node.audit import AuditTrail
 from ich_node.config import Config
+from ich_node.config.values import parse_ip
 from ich_node.log import EventLog
 from ich_node.receive.association_request import AssociationRequest
 from ich_node.receive.commitment_reports import CommitmentReports
 from ich_node.receive.negotiation import Negotiation
 from ich_node.records import PeerCertificate
+from ich_node.records.self_tests import SELF_TEST_AE_TITLE
 from ich_node.repeats import Repeats
 from ich_node.tls import peer_certificate
 
@@ -22,6 +25,15 @@ _NO_REASON: Final = 1
 _CALLING_AE_TITLE_NOT_RECOGNISED: Final = 3
 
 log = EventLog("receive")
+
+
+def addresses_of(bind: str) -> list[str]:
+    """Give the addresses that the receiver listens on by name; none where it listens on all."""
+    try:
+        found = {str(parse_ip(str(one[4][0]))) for one in socket.getaddrinfo(bind, None)}
+    except (OSError, ValueError):  # to listen there fails likewise, and says why
+        return []
+    return sorted(one for one in found if not parse_ip(one).is_unspecified)
 
 
 class Entrance:
@@ -35,7 +47,10 @@ class Entrance:
         self, config: Config, commitments: CommitmentReports, own_calling_ae_title: str, trail: AuditTrail
     ) -> None:
         receiver = config.receiver
-        self._negotiation = Negotiation(config.peer, allow_any=receiver.allow_any, accept=receiver.accept)
+        self._negotiation = Negotiation(
+            config.peer, allow_any=receiver.allow_any, accept=receiver.accept,
+            own_addresses=addresses_of(config.node.bind),
+        )  # fmt: skip
         self._commitments = commitments
         self._ae_title = config.node.ae_title
         self._own_calling_ae_title = own_calling_ae_title
@@ -72,6 +87,11 @@ class Entrance:
         """Log a refusal; give the reason for the A-ASSOCIATE-RJ (PS3.8 9.3.4)."""
         calling, called = request.calling_ae_title.strip(), request.called_ae_title.strip()
         known = self._negotiation.knows(calling)
+        if calling == SELF_TEST_AE_TITLE:
+            if times := self.repeats.count("self-test from elsewhere", address):
+                log.warning("association refused: the node's own AE title", address=address, times=times)
+            self.trail.refused(address, "association refused: the node's own AE title", calling, called)
+            return _CALLING_AE_TITLE_NOT_RECOGNISED
         if self._negotiation.asks_for_a_certificate(calling, address):
             shown = "none" if certificate is None else certificate.sha256
             log.warning("association refused: its certificate does not belong to its AE title", address=address,

@@ -192,6 +192,7 @@ class Receiver:
                     (evt.EVT_SOP_COMMON, serve_as_storage),
                     (evt.EVT_C_STORE, self._storing.on_store),
                     (evt.EVT_N_EVENT_REPORT, self._commitments.on_event_report),
+                    (evt.EVT_ACSE_SENT, self._storing.on_acse_sent),
                     (evt.EVT_RELEASED, self._storing.on_released),
                     (evt.EVT_CONN_CLOSE, self._storing.on_closed),
                 ],

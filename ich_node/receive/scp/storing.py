@@ -11,6 +11,7 @@ from typing import Any, Final, cast
 
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.events import Event
+from pynetdicom.pdu_primitives import A_RELEASE
 
 from ich_node.audit import AuditTrail, Outcome, Subject, Transfers
 from ich_node.config import Config
@@ -18,6 +19,7 @@ from ich_node.database import Database
 from ich_node.errors import StorageFailed, StorageUnavailable, TransientError
 from ich_node.failpoint import reach
 from ich_node.job_queue import (
+    Entered,
     SendingAssociation,
     forget_association,
     is_forgotten,
@@ -27,6 +29,7 @@ from ich_node.job_queue import (
     register_instance,
     release_association,
 )
+from ich_node.job_queue.self_tests import is_reserved
 from ich_node.log import EventLog
 from ich_node.receive import statuses
 from ich_node.receive.data_set import Identity, check_agreement, end_mark, identify_file
@@ -36,9 +39,12 @@ from ich_node.receive.scp.origin import origin_of, peer_of
 from ich_node.receive.spool import Spool, file_head
 from ich_node.receive.statuses import RefusedDataSet
 from ich_node.records import ReceivedInstance, Reception
+from ich_node.records.self_tests import SELF_TEST_AE_TITLE
 
 _PRIORITIES: Final = {0: "MEDIUM", 1: "HIGH", 2: "LOW"}
 """Priority of a C-STORE request (PS3.7 9.3.1.1)."""
+
+_NO_SELF_TEST: Final = "the node's own AE title is for its self-tests, and these for it; no such test runs"
 
 log = EventLog("receive")
 
@@ -56,6 +62,8 @@ class Storing:
         """Open associations that have sent something."""
         self._closed: weakref.WeakKeyDictionary[Any, SendingAssociation] = weakref.WeakKeyDictionary()
         """Associations that have ended after they sent something; one may still be storing its last object."""
+        self._released: weakref.WeakSet[Any] = weakref.WeakSet()
+        """Associations whose release was answered, or is about to be."""
         self._lock = threading.Lock()
         self._failed = threading.Event()
 
@@ -104,20 +112,38 @@ class Storing:
         sop_class_uid = str(event.context.abstract_syntax)
         self._transfers.count(event.assoc, peer_of(event), Subject("", ""), sop_class_uid, outcome=outcome, why=why)
 
+    def on_acse_sent(self, event: Event) -> None:
+        """See that a release is answered: the peer then closes its connection, and another thread tells of that.
+
+        Under load that thread comes before ``on_released``, and the association would be taken for one that was cut.
+        """
+        if isinstance(getattr(event, "primitive", None), A_RELEASE):
+            with self._lock:
+                self._released.add(event.assoc)
+
     def on_released(self, event: Event) -> None:
         """Let the series of a released association close soon, but for those another association still sends."""
         reach("release-before-note")
         if (association := self._ended(event)) is not None:
             settings = self._config.series
             try:
-                release_association(
-                    self._database, association, quiet_s=settings.quiet_s, max_wait_s=settings.max_wait_s
+                closing = release_association(
+                    self._database,
+                    association,
+                    quiet_s=settings.quiet_s,
+                    max_wait_s=settings.max_wait_s,
+                    habits=settings.habits,
                 )
+                for series in closing:
+                    log.info("as many slices as this sender always sends: no waiting", series=series)
             except (TransientError, StorageFailed) as error:  # its series close at max_wait_s instead
                 log.error("release not noted", error, association=association.name)
 
     def on_closed(self, event: Event) -> None:
         """Forget an association that was aborted or cut: its series close after ``max_wait_s``."""
+        with self._lock:
+            if event.assoc in self._released:
+                return  # on_released comes in any case
         if (association := self._ended(event)) is not None:
             self._forget(association)
 
@@ -165,20 +191,29 @@ class Storing:
         subject, peer = Subject(identity.patient_id, identity.study_instance_uid), peer_of(event)
         association = self._association(event)
         self._transfers.begin(event.assoc, peer, subject)
+        self._demand_reserved(peer.ae_title, identity.study_instance_uid)
         sha256 = data_set.sha256()
-        reception, series_id = look_up(self._database, identity.sop_instance_uid, sha256), None
+        reception, series_id, study_id = look_up(self._database, identity.sop_instance_uid, sha256), None, None
         if reception is None:
             kept = self._keep(data_set, sha256, identity, syntax, peer.ae_title)
             received = describe(self._config, identity, kept, peer.ae_title, peer.address)
-            reception, series_id = self._enter(received, association)
+            reception, series_id, study_id = self._enter(received, association)
+        if reception is Reception.NO_SELF_TEST:
+            raise RefusedDataSet(statuses.PROCESSING_FAILURE, _NO_SELF_TEST)
         held = reception is Reception.DUPLICATE
         self._transfers.count(event.assoc, peer, subject, identity.sop_class_uid, held=held)
-        log.info("object received", reception=reception.name, series=series_id, bytes=data_set.size, **origin_of(event))
+        fields = {"study": study_id, "series": series_id, **origin_of(event)}
+        log.info("object received", reception=reception.name, bytes=data_set.size, **fields)
         if reception is Reception.QUARANTINED:
             what = "an image's UID is in two series; both are quarantined"
-            log.error(what, None, series=series_id, **origin_of(event))
+            log.error(what, None, **fields)
         reach("answer-before-send")
         return statuses.SUCCESS
+
+    def _demand_reserved(self, calling_ae_title: str, study_instance_uid: str) -> None:
+        """Refuse before anything else what calls itself a self-test and is none: not even what is held is confirmed."""
+        if calling_ae_title == SELF_TEST_AE_TITLE and not is_reserved(self._database, study_instance_uid):
+            raise RefusedDataSet(statuses.PROCESSING_FAILURE, _NO_SELF_TEST)
 
     def _keep(
         self, data_set: IncomingDataSet, sha256: str, identity: Identity, syntax: str, calling_ae_title: str
@@ -189,24 +224,24 @@ class Storing:
         reach("instance-before-row")
         return Kept(path, sha256, data_set.size, syntax)
 
-    def _enter(self, received: ReceivedInstance, association: SendingAssociation) -> tuple[Reception, int]:
+    def _enter(self, received: ReceivedInstance, association: SendingAssociation) -> Entered:
         try:
             return self._register(received, association)
         except TransientError:
             self.spool.remove(received.path)  # nothing was written, and the sender is told so
             raise  # after any other error the row may be there for all we know: the next start looks
 
-    def _register(self, received: ReceivedInstance, association: SendingAssociation | None) -> tuple[Reception, int]:
-        reception, series_id = register_instance(
+    def _register(self, received: ReceivedInstance, association: SendingAssociation | None) -> Entered:
+        entered = register_instance(
             self._database,
             received,
             max_wait_s=self._config.series.max_wait_s,
             analysed=received.sop_class_uid in READ_SOP_CLASSES,
             association=association,
         )
-        if reception is Reception.DUPLICATE:
+        if entered.reception in (Reception.DUPLICATE, Reception.NO_SELF_TEST):
             self.spool.remove(received.path)
-        return reception, series_id
+        return entered
 
     # ---------------------------------------------------------------------------- after a crash
 
@@ -225,5 +260,7 @@ class Storing:
                 self.spool.remove(path)
                 continue
             reach("adopted-before-row")
-            self._register(received, None)
-            log.warning("file without a row adopted", path=path)
+            if self._register(received, None).reception is Reception.NO_SELF_TEST:
+                log.info("file of a self-test that has ended deleted", path=path)
+            else:
+                log.warning("file without a row adopted", path=path)

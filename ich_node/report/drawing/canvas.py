@@ -1,5 +1,6 @@
 """A sheet to draw on: text that is never clipped, boxes, lines, pictures."""
 
+import io
 from collections.abc import Sequence
 from typing import Final, Literal
 
@@ -126,3 +127,10 @@ def resized(values: NDArray[np.float32], rows: int, columns: int) -> NDArray[np.
     """Bring values (rows, columns) to another grid: averaged where it is coarser, bicubic where it is finer."""
     image = Image.fromarray(np.asarray(values, np.float32))
     return np.asarray(image.resize((columns, rows), Image.Resampling.BICUBIC), np.float32)
+
+
+def grey_png(grey: NDArray[np.uint8]) -> bytes:
+    """Write a picture (rows, columns) as PNG."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(grey)).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()

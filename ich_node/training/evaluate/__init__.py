@@ -5,7 +5,6 @@
 ``scored.py``         which slices count, and their calibrated scores
 ``cases.py``          slices and studies, as they are measured
 ``calibration.py``    temperatures, and what they mend
-``operating_point.py`` two thresholds per class
 ``levels.py``         the figures of all classes, per source, per lesion size, at other prevalences
 ``class_figures.py``  the figures of one class, for a point and for resamples
 ``bootstrap.py``      intervals by drawing patients

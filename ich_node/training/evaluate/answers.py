@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ich_node.model.manifest import Thresholds
+from ich_node.model.threshold_choice import ChosenThresholds
 from ich_node.records import HEMORRHAGE_CLASSES
 from ich_node.training.evaluate.cases import Cases
 from ich_node.training.evaluate.evaluation import Confusion, CrossFitted, WorstCase
 from ich_node.training.evaluate.log_loss import loss_of_priors
-from ich_node.training.evaluate.operating_point import ChosenThresholds
 from ich_node.training.prepared import SliceRow
 
 _FEWEST_NEGATIVE: Final = 0.5

@@ -2,17 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ich_node.errors import TrainingError
+from ich_node.model.threshold_choice import Level
 from ich_node.training.predictions import Predictions
 from ich_node.training.prepared import SliceRow, series_of
 from ich_node.triage import calibrate, pool_planes
 
-Level = Literal["slice", "study"]
 StudyKey = tuple[str, str]
 """Source and study."""
 

@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from ich_node.model.threshold_choice import ChosenThresholds, choose_thresholds
 from ich_node.records import HEMORRHAGE_CLASSES
 from ich_node.training.evaluate import calibration
 from ich_node.training.evaluate.answers import count_answers, cross_fit, find_worst, warn_of_ranking, warn_of_thresholds
@@ -19,7 +20,6 @@ from ich_node.training.evaluate.levels import (
     measure_sources,
 )
 from ich_node.training.evaluate.log_loss import case_losses
-from ich_node.training.evaluate.operating_point import ChosenThresholds, choose_thresholds
 from ich_node.training.evaluate.scored import score_cases
 from ich_node.training.evaluate.settings import EvaluationSettings
 from ich_node.training.predictions import Predictions

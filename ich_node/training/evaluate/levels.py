@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ich_node.intervals.exact import lower_bound
 from ich_node.model.manifest import Thresholds
 from ich_node.records import HEMORRHAGE_CLASSES
 from ich_node.training.evaluate.bootstrap import draw_patients, with_interval
@@ -15,7 +16,6 @@ from ich_node.training.evaluate.cases import Cases
 from ich_node.training.evaluate.class_figures import Ranking, point_figures, rank, resampled_figures
 from ich_node.training.evaluate.evaluation import ClassResult, Figure, LesionSize, LevelResult, Prevalence, SourceResult
 from ich_node.training.evaluate.log_loss import case_losses, loss_of_priors
-from ich_node.training.evaluate.operating_point import lower_bound
 from ich_node.training.evaluate.settings import EvaluationSettings
 
 LESION_BINS_MM2: Final = (0.0, 50.0, 150.0, 500.0, 1500.0, None)

@@ -152,6 +152,7 @@ def test_two_processes_give_the_loss_of_one(phantoms: PreparedSet, tmp_path: Pat
     assert figures == pytest.approx([row["validation_log_loss"] for row in two], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_two_processes_score_what_they_held_out_with_the_network_that_they_keep(
     phantoms: PreparedSet, run: Path
 ) -> None:

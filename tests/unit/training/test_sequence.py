@@ -94,6 +94,7 @@ def test_an_untaught_head_says_what_the_slice_network_says(tmp_path: Path) -> No
     assert float(torch.corrcoef(torch.stack([said[:, 0], alone[:, 0]]))[0, 1]) > 0.9
 
 
+@pytest.mark.slow
 def test_a_head_gains_where_neighbours_tell_more_than_a_slice_alone(tmp_path: Path) -> None:
     outcome = stage._judge([_noisy_run(150, tmp_path, 0)], SequenceSettings(epochs=25))
     assert outcome.series == 150

@@ -140,7 +140,7 @@ def upgrade() -> None:
         sa.Column("sop_class_uid", sa.String(length=64), nullable=False),
         sa.Column("transfer_syntax_uid", sa.String(length=64), nullable=False),
         sa.Column("sha256", sa.String(length=64), nullable=False),
-        sa.Column("size_bytes", sa.Integer(), nullable=False),
+        sa.Column("size_bytes", sa.Integer().with_variant(sa.BigInteger(), "postgresql"), nullable=False),
         sa.Column("path", sa.String(length=255), nullable=True),
         sa.Column("state", sa.String(length=16), nullable=False),
         sa.Column("reason", sa.String(length=32), nullable=True),

@@ -16,11 +16,21 @@ def upgrade() -> None:
     op.add_column("study", sa.Column("early_decided", sa.Boolean(), nullable=False, server_default=sa.false()))
     op.add_column("study", sa.Column("told", sa.String(length=16), nullable=True))
     op.execute("UPDATE study SET alerted_revision = revision")  # what was reported before alerts nobody now
-    op.create_index("study_to_alert", "study", ["id"], sqlite_where=sa.text("revision > alerted_revision"))
-    undecided = sa.text("early_series_id IS NOT NULL AND early_decided = 0 AND revision = 0")
-    op.create_index("study_early", "study", ["early_series_id"], sqlite_where=undecided)
+    op.create_index(
+        "study_to_alert",
+        "study",
+        ["id"],
+        sqlite_where=sa.text("revision > alerted_revision"),
+        postgresql_where=sa.text("revision > alerted_revision"),
+    )
+    undecided = "early_series_id IS NOT NULL AND {} AND revision = 0"
+    op.create_index(
+        "study_early", "study", ["early_series_id"],
+        sqlite_where=sa.text(undecided.format("early_decided = 0")),
+        postgresql_where=sa.text(undecided.format("NOT early_decided")),
+    )  # fmt: skip
     told_early = sa.text("told = 'preliminary' AND revision = 0")
-    op.create_index("study_told_early", "study", ["id"], sqlite_where=told_early)
+    op.create_index("study_told_early", "study", ["id"], sqlite_where=told_early, postgresql_where=told_early)
     op.add_column("series", sa.Column("acquired_at", sa.Double(), nullable=True))
     op.add_column("series", sa.Column("station_name", sa.String(length=64), nullable=False, server_default=""))
     op.create_table(
@@ -57,7 +67,7 @@ def upgrade() -> None:
     op.create_index("alert_by_state", "alert", ["state", "next_attempt_at"])
     op.create_index("alert_by_time", "alert", ["sent_at", "channel"])
     awaited = sa.text("state = 'SENT' AND answer_within_s IS NOT NULL")
-    op.create_index("alert_awaited", "alert", ["sent_at"], sqlite_where=awaited)
+    op.create_index("alert_awaited", "alert", ["sent_at"], sqlite_where=awaited, postgresql_where=awaited)
     op.create_table(
         "condition",
         sa.Column("name", sa.String(length=64), nullable=False),

@@ -24,7 +24,13 @@ def _extend_deliveries() -> None:
     op.drop_index("delivery_by_state", "delivery")
     op.create_index("delivery_by_state", "delivery", ["state", "destination", "next_attempt_at"])
     waits = sa.text("state = 'DELIVERED' AND commitment_ask_at IS NOT NULL")
-    op.create_index("delivery_to_commit", "delivery", ["destination", "commitment_ask_at"], sqlite_where=waits)
+    op.create_index(
+        "delivery_to_commit",
+        "delivery",
+        ["destination", "commitment_ask_at"],
+        sqlite_where=waits,
+        postgresql_where=waits,
+    )
 
 
 def _create_commitments() -> None:
@@ -68,7 +74,9 @@ def _create_commitments() -> None:
     )
     op.create_index("commitment_report_by_commitment", "commitment_report", ["commitment_id"])
     unsettled = sa.text("settled_at IS NULL")
-    op.create_index("commitment_report_unsettled", "commitment_report", ["id"], sqlite_where=unsettled)
+    op.create_index(
+        "commitment_report_unsettled", "commitment_report", ["id"], sqlite_where=unsettled, postgresql_where=unsettled
+    )
 
 
 def _create_retention() -> None:
@@ -91,7 +99,7 @@ def _create_retention() -> None:
         sa.Column("study_id", sa.Integer(), nullable=False),
         sa.Column("what", sa.String(length=16), nullable=False),
         sa.Column("files", sa.Integer(), nullable=False),
-        sa.Column("size_bytes", sa.Integer(), nullable=False),
+        sa.Column("size_bytes", sa.Integer().with_variant(sa.BigInteger(), "postgresql"), nullable=False),
         sa.Column("rule", sa.String(length=64), nullable=False),
         sa.Column("deleted_at", sa.Double(), nullable=False),
         sa.ForeignKeyConstraint(["study_id"], ["study.id"]),

@@ -9,16 +9,16 @@ indeterminate.
 """
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import beta
 
+from ich_node.intervals.exact import lower_bound, lower_bounds
 from ich_node.model.manifest import OperatingPoint, Thresholds
-from ich_node.training.evaluate.cases import Level
 
-_TAIL: Final = 0.025
+Level = Literal["slice", "study"]
+
 _FEWEST_DIGITS: Final = 3
 _MOST_DIGITS: Final = 17
 
@@ -29,11 +29,6 @@ class ChosenThresholds:
 
     thresholds: Thresholds
     point: OperatingPoint
-
-
-def lower_bound(found: int, positives: int) -> float:
-    """Give the lower end of the exact two-sided 95 % interval of a share (Clopper and Pearson 1934)."""
-    return float(beta.ppf(_TAIL, found, positives - found + 1)) if found else 0.0
 
 
 def choose_thresholds(
@@ -49,37 +44,47 @@ def choose_thresholds(
     """
     positive, negative = np.sort(scores[labels > 0]), np.sort(scores[labels <= 0])
     if len(positive):
-        low, meets_bound = _choose_low(positive, np.unique(scores), target_sensitivity)
+        low = _choose_low(positive, np.unique(scores), target_sensitivity)
         thresholds = Thresholds(low=low, high=_choose_high(low, negative, np.unique(scores), target_specificity))
     else:
-        thresholds, meets_bound = Thresholds(low=0.0, high=1.0), False
+        thresholds = Thresholds(low=0.0, high=1.0)
+    point = measure_thresholds(scores, labels, thresholds, level, target_sensitivity, target_specificity)
+    return ChosenThresholds(thresholds, point)
+
+
+def measure_thresholds(
+    scores: NDArray[np.float64],
+    labels: NDArray[np.integer],
+    thresholds: Thresholds,
+    level: Level,
+    target_sensitivity: float = 0.95,
+    target_specificity: float = 0.95,
+) -> OperatingPoint:
+    """Say what two thresholds of one class do to scores (cases,) and labels (cases,) of 0 and 1."""
+    positive, negative = np.sort(scores[labels > 0]), np.sort(scores[labels <= 0])
     found = _reaching(positive, thresholds.low)
-    return ChosenThresholds(
-        thresholds,
-        OperatingPoint(
-            level=level,
-            positives=len(positive),
-            negatives=len(negative),
-            target_sensitivity=target_sensitivity,
-            sensitivity=found / len(positive) if len(positive) else None,
-            sensitivity_low=lower_bound(found, len(positive)) if len(positive) else None,
-            meets_bound=meets_bound,
-            specificity=_share_below(negative, thresholds.low),
-            target_specificity=target_specificity,
-            sensitivity_at_high=_reaching(positive, thresholds.high) / len(positive) if len(positive) else None,
-            specificity_at_high=_share_below(negative, thresholds.high),
-        ),
+    bound = lower_bound(found, len(positive)) if len(positive) else None
+    return OperatingPoint(
+        level=level,
+        positives=len(positive),
+        negatives=len(negative),
+        target_sensitivity=target_sensitivity,
+        sensitivity=found / len(positive) if len(positive) else None,
+        sensitivity_low=bound,
+        meets_bound=bound is not None and bound >= target_sensitivity,
+        specificity=_share_below(negative, thresholds.low),
+        target_specificity=target_specificity,
+        sensitivity_at_high=_reaching(positive, thresholds.high) / len(positive) if len(positive) else None,
+        specificity_at_high=_share_below(negative, thresholds.high),
     )
 
 
-def _choose_low(positive: NDArray[np.float64], distinct: NDArray[np.float64], target: float) -> tuple[float, bool]:
-    """Return the threshold and whether the bound is met by it."""
+def _choose_low(positive: NDArray[np.float64], distinct: NDArray[np.float64], target: float) -> float:
     count = len(positive)
     found = count - np.searchsorted(positive, distinct, side="left")
-    bounds = np.where(found > 0, beta.ppf(_TAIL, np.maximum(found, 1), count - found + 1), 0.0)
-    meets_bound = bool((bounds >= target).any())
-    reached = bounds >= target if meets_bound else found / count >= target
-    return _just_below(distinct, int(np.flatnonzero(reached)[-1])), meets_bound
+    bounds = lower_bounds(found, count)
+    reached = bounds >= target if (bounds >= target).any() else found / count >= target
+    return _just_below(distinct, int(np.flatnonzero(reached)[-1]))
 
 
 def _choose_high(low: float, negative: NDArray[np.float64], distinct: NDArray[np.float64], target: float) -> float:
