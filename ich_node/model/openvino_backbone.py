@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -65,7 +66,7 @@ def compile_backbone(
         cache_key: Identifies the weights and the outputs; OpenVINO's version and the shape are added.
         batch_size: Of the fixed shape.
     """
-    core = openvino.Core()
+    core = _core()
     shape = [batch_size, 3, size_px, size_px]
     if cache_directory is None:
         model = _convert(make_backbone(), shape)
@@ -84,6 +85,17 @@ def compile_backbone(
     }
     request = core.compile_model(model, "CPU", settings).create_infer_request()
     return CompiledBackbone(request, precision, batch_size)
+
+
+@cache
+def _core() -> Any:
+    """Give the one OpenVINO of this process, for as long as it lives.
+
+    Each brings a stack for signals to the thread that compiles first, and gives back the one before when it goes. Of
+    two that end in the order in which they began, that one is unmapped by then: the next signal, a SIGTERM for
+    example, would kill the process (seen with OpenVINO 2026.4).
+    """
+    return openvino.Core()
 
 
 def _convert(backbone: nn.Module, shape: list[int]) -> Any:

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,10 +21,15 @@ HERE: list[EngineName] = ["torch", "openvino", *(["cuda"] if torch.cuda.is_avail
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> ModelBundle:
+def bundle_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("models") / "tiny"
     make_untrained_bundle(directory, [draw_heads()], "test_resnet", size_px=64, sequence_head=True)
-    return load_bundle(directory)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def bundle(bundle_directory: Path) -> ModelBundle:
+    return load_bundle(bundle_directory)
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +147,26 @@ def test_a_cache_that_cannot_be_written_does_no_harm(tmp_path: Path, bundle: Mod
     (tmp_path / "file").write_text("in the way")
     engine = open_engine(bundle, "openvino", threads=1, cache_directory=tmp_path / "file")
     assert np.isfinite(engine.score(images)[0]).all()
+
+
+CHANGE_MODELS_AND_STOP = """
+import gc, os, signal, sys
+from pathlib import Path
+from ich_node.model.bundle import load_bundle
+from ich_node.model.engine import open_engine
+bundle = load_bundle(Path(sys.argv[1]))
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
+engines = [open_engine(bundle, "openvino", threads=1) for _ in range(2)]
+while engines:
+    del engines[0]
+    gc.collect()
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+def test_a_process_that_changed_its_model_can_still_be_told_to_stop(bundle_directory: Path) -> None:
+    ended = subprocess.run([sys.executable, "-c", CHANGE_MODELS_AND_STOP, str(bundle_directory)], timeout=240)
+    assert ended.returncode == 7
 
 
 def test_the_sequence_head_reads_order(bundle: ModelBundle, engines: dict[EngineName, Engine], images: Tensor) -> None:
