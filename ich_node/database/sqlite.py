@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
+import time
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +20,9 @@ _FULL: Final = ("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE")
 _READ_ONLY: Final = ("SQLITE_READONLY", "SQLITE_CANTOPEN")
 """On a disk that became read-only, a new connection cannot even open the file."""
 _FAILED: Final = ("SQLITE_IOERR", "SQLITE_CORRUPT", "SQLITE_NOTADB")
+_PAUSES: Final = 200
+_PAUSE_S: Final = 0.0003
+_LONG_PAUSE_S: Final = 0.005
 
 
 def open_sqlite(url: URL, busy_timeout_s: float) -> Kind:
@@ -26,10 +32,11 @@ def open_sqlite(url: URL, busy_timeout_s: float) -> Kind:
         connect_args={"timeout": busy_timeout_s, "check_same_thread": False},
         hide_parameters=True,  # values must not reach a log by way of an error's text
         pool_use_lifo=True,  # each has pages at hand: those that one moment needed stay small
+        pool_reset_on_return=None,  # each transaction ends by itself
     )
     event.listen(engine, "connect", _prepare_connection)
     event.listen(engine, "begin", _begin)
-    writers = engine.execution_options(ich_writer=True)
+    writers = engine.execution_options(ich_writer_waits_s=busy_timeout_s)
     return Kind(
         engine=engine, readers=engine, writers=writers, claimers=None, file=Path(url.database or ""),
         name_trouble=_name_trouble, faults=_faults, change_mark="PRAGMA data_version",
@@ -49,10 +56,36 @@ def _prepare_connection(connection: Any, _record: Any) -> None:
 
 
 def _begin(connection: Connection) -> None:
-    writer = connection.get_execution_options().get("ich_writer", False)
-    # A deferred transaction that reads and then writes fails at once when another has written meanwhile;
-    # with IMMEDIATE it waits (https://www.sqlite.org/lang_transaction.html).
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writer else "BEGIN")
+    waits_s = connection.get_execution_options().get("ich_writer_waits_s")
+    if waits_s is None:
+        connection.exec_driver_sql("BEGIN")
+        return
+    driver: Any = connection.connection.driver_connection
+    driver.execute("PRAGMA busy_timeout=0")
+    try:
+        # A deferred transaction that reads and then writes fails at once when another has written meanwhile;
+        # with IMMEDIATE it waits (https://www.sqlite.org/lang_transaction.html).
+        if not _began_writing(driver, waits_s):
+            connection.exec_driver_sql("BEGIN IMMEDIATE")  # says why not
+    finally:
+        driver.execute(f"PRAGMA busy_timeout={round(1000 * waits_s)}")
+
+
+def _began_writing(driver: Any, waits_s: float) -> bool:
+    """Take the write lock as soon as another process gives it back.
+
+    SQLite's own waiting sleeps longer and longer, up to 100 ms, where the others write for three.
+    """
+    until = time.monotonic() + waits_s
+    for pause_s in chain(repeat(_PAUSE_S, _PAUSES), repeat(_LONG_PAUSE_S)):
+        try:
+            driver.execute("BEGIN IMMEDIATE")
+            return True
+        except sqlite3.DatabaseError as error:
+            if not _is_locked(error) or time.monotonic() > until:
+                break
+        time.sleep(pause_s)
+    return False
 
 
 def _faults(connection: Connection) -> list[str]:
@@ -61,10 +94,14 @@ def _faults(connection: Connection) -> list[str]:
     return [] if answer == ["ok"] else answer
 
 
+def _is_locked(error: Any) -> bool:
+    return getattr(error, "sqlite_errorname", "").startswith(_LOCKED)
+
+
 def _name_trouble(error: DBAPIError, _committing: bool) -> IchNodeError | None:
     """Say what an error of SQLite means for whoever wrote (https://www.sqlite.org/rescode.html)."""
     name = getattr(error.orig, "sqlite_errorname", "")
-    if name.startswith(_LOCKED):
+    if _is_locked(error.orig):
         return DatabaseBusy("the database stayed locked")
     if name.startswith(_FULL):
         return SpoolFull("no space left for the database")

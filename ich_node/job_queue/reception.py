@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, bindparam, case, delete, insert, select, update
@@ -85,6 +85,8 @@ class SendingAssociation:
     """Unlike any other's, on this host and all others."""
     owner: str
     """The receiver: see `new_owner`."""
+    began: set[tuple[str, str]] = field(default_factory=set, compare=False)
+    """Study and Series Instance UIDs of the series whose first image it sent."""
 
 
 class Entered(NamedTuple):
@@ -93,6 +95,8 @@ class Entered(NamedTuple):
     reception: Reception
     series_id: int
     study_id: int
+    first: bool = False
+    """Nothing was known of the series before."""
 
 
 def look_up(database: Database, sop_instance_uid: str, sha256: str) -> Reception | None:
@@ -178,7 +182,7 @@ def enter_instance(
         for one in (series_id, *elsewhere):
             quarantine(connection, one, NotAnalysedReason.UID_ELSEWHERE, "")
         return Entered(Reception.QUARANTINED, series_id, study_id)
-    return Entered(Reception.VERSION if older else Reception.NEW, series_id, study_id)
+    return Entered(Reception.VERSION if older else Reception.NEW, series_id, study_id, found is None)
 
 
 def _counts(version: Any) -> bool:

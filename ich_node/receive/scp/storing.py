@@ -193,11 +193,16 @@ class Storing:
         self._transfers.begin(event.assoc, peer, subject)
         self._demand_reserved(peer.ae_title, identity.study_instance_uid)
         sha256 = data_set.sha256()
-        reception, series_id, study_id = look_up(self._database, identity.sop_instance_uid, sha256), None, None
+        series = (identity.study_instance_uid, identity.series_instance_uid)
+        reception, series_id, study_id = None, None, None
+        if series not in association.began:  # of one that is known it may be held, and is not written again
+            reception = look_up(self._database, identity.sop_instance_uid, sha256)
         if reception is None:
             kept = self._keep(data_set, sha256, identity, syntax, peer.ae_title)
             received = describe(self._config, identity, kept, peer.ae_title, peer.address)
-            reception, series_id, study_id = self._enter(received, association)
+            reception, series_id, study_id, first = self._enter(received, association)
+            if first:
+                association.began.add(series)
         if reception is Reception.NO_SELF_TEST:
             raise RefusedDataSet(statuses.PROCESSING_FAILURE, _NO_SELF_TEST)
         held = reception is Reception.DUPLICATE
