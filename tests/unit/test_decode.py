@@ -1,4 +1,5 @@
 import struct
+import subprocess
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -38,15 +39,17 @@ from ich_node.decode import (
     read_slices,
     sort_slices,
 )
-from ich_node.decode.codec import CodestreamHeader, codestream_header
+from ich_node.decode.codec import CodestreamHeader, codestream_header, stored_values
 from ich_node.decode.tissue import measure_tissue
 from ich_node.eligibility import slice_ineligibility
 from ich_node.errors import Ineligible, Unreadable
+from ich_node.phantom import PhantomSettings, write_series
 from ich_node.records import HounsfieldSlice, InstanceState, NotAnalysedReason, SliceFacts
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 ENHANCED_CT = "1.2.840.10008.5.1.4.1.1.2.1"
 LIMITS = DecodeLimits()
+DCMCJPEG = "/usr/bin/dcmcjpeg"
 UNDECODABLE = {"JPEGProcess10_12", "JPEGProcess6_8"}
 TRUTH_UNKNOWN_TO_PYDICOM = {
     "TOSHIBA_J2K_SIZ1_PixRep0",  # pydicom believes the header's wrong sign
@@ -787,3 +790,23 @@ def test_the_size_of_a_codestream_is_read_without_decoding_it():
     for broken in (b"", b"\xff\xd8", b"\xff\xd8\xff\xd9" + b"\x00" * 20, zlib.compress(b"x" * 99)):
         with pytest.raises(ValueError, match="codestream"):
             codestream_header(broken)
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("bits", [8, 10, 12, 16])
+@pytest.mark.parametrize("process", ["+e1", "+el +sv 1", "+el +sv 4", "+el +sv 6", "+el +sv 7"])
+def test_lossless_jpeg_gives_the_values_that_were_stored(tmp_path: Path, process: str, bits: int, signed: bool) -> None:
+    if not Path(DCMCJPEG).exists():
+        pytest.skip(f"{DCMCJPEG} is absent: Debian's package dcmtk (scripts/setup installs it as root)")
+    least, most = (-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1)
+    drawn = np.random.default_rng(bits).integers(-40, 41, (64, 64)).cumsum(axis=1).clip(least, most)
+    drawn[0, :2] = least, most
+    image = pydicom.dcmread(write_series(tmp_path / "head", PhantomSettings(slices=1, rows=64))[0])
+    image.BitsAllocated, image.BitsStored, image.HighBit = 8 if bits == 8 else 16, bits, bits - 1
+    image.PixelRepresentation = int(signed)
+    image.PixelData = (drawn & ((1 << bits) - 1)).astype(f"<u{image.BitsAllocated // 8}").tobytes()
+    image.save_as(tmp_path / "raw.dcm")
+    made = [DCMCJPEG, *process.split(), tmp_path / "raw.dcm", tmp_path / "jpeg.dcm"]
+    subprocess.run(made, check=True, capture_output=True)
+    (values,) = stored_values(pydicom.dcmread(tmp_path / "jpeg.dcm"), [0])
+    assert np.array_equal(values, drawn)
