@@ -14,7 +14,7 @@ DESTDIR ?=
 PREFIX ?= /opt/ich-node
 MINUTES ?= 15
 
-.PHONY: help setup model demo test test-all torture check sbom audit format bench soak fuzz docs requirements install clean
+.PHONY: help setup model demo test test-all torture check sbom audit format bench bench-all soak fuzz docs requirements install clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -54,7 +54,10 @@ format: setup  ## format the code
 	@$(PY) -m ruff format .
 	@$(PY) -m ruff check --fix .
 
-bench: model  ## the benchmarks, as tables
+bench: model  ## each step beside the best alternative and the machine's limit, as one table and as JSON in var/bench
+	@$(PY) -m benchmarks steps
+
+bench-all: model  ## every benchmark, as tables; half an hour
 	@$(PY) -m benchmarks
 
 soak: setup  ## a whole node under 20 images a second for HOURS (1), with its memory, files and losses

@@ -1,4 +1,4 @@
-"""``python -m benchmarks [NAME ...]``: all of them, or those that are named."""
+"""``python -m benchmarks [NAME ...]``: all, or those that are named. ``compare OLD.json NEW.json``: two runs."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ import sys
 import time
 from importlib import import_module
 
+from benchmarks.results import compare
 from benchmarks.tables import machine
 
 NAMES = (
+    "steps",
     "receive",
     "attacks",
     "latency",
+    "profile",
     "decode",
     "report",
     "large",
@@ -27,6 +30,9 @@ NAMES = (
 
 def main() -> None:
     """Run the benchmarks that are named, or all; exit status 1 where one of the attacks did what it may not."""
+    if sys.argv[1:2] == ["compare"]:
+        compare(sys.argv[2:])
+        return
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(NAMES)}; all where none is named")
     options = parser.parse_args()

@@ -54,8 +54,8 @@ def measure() -> None:
     with tempfile.TemporaryDirectory(prefix="ich-node-bench-") as name:
         folder = Path(name)
         files = write_series(folder / "explicit", PhantomSettings(lesion="subdural", slices=SLICES))
-        with _libraries_quiet():
-            slices = _measure_decoding({"Explicit VR Little Endian": files} | _transcode(files, folder))
+        with libraries_quiet():
+            slices = _measure_decoding({"Explicit VR Little Endian": files} | transcode(files, folder))
         _measure_windowing(slices)
         if (MODEL / "manifest.json").exists():
             _measure_engines(slices, folder / "cache")
@@ -64,7 +64,7 @@ def measure() -> None:
 
 
 @contextmanager
-def _libraries_quiet() -> Iterator[None]:
+def libraries_quiet() -> Iterator[None]:
     """Send standard error nowhere: GDCM's libjpeg writes a line there for every slice of 12 bits."""
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
@@ -113,7 +113,7 @@ def _measure_decoding(by_syntax: dict[str, list[Path]]) -> HounsfieldSlices:
     return tuple(one for instance in plain for one in instance.slices)
 
 
-def _transcode(files: list[Path], folder: Path) -> dict[str, list[Path]]:
+def transcode(files: list[Path], folder: Path) -> dict[str, list[Path]]:
     made = {
         "Implicit VR Little Endian": _convert(files, folder / "implicit", _as_implicit),
         "RLE Lossless": _convert(files, folder / "rle", lambda image: _compressed(image, RLELossless)),

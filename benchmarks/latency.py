@@ -103,7 +103,7 @@ def measure() -> None:
         return
     with tempfile.TemporaryDirectory(prefix="ich-node-bench-") as name, ExitStack() as stack:
         folder = Path(name)
-        ready, pids, port = _start_node(folder, stack)
+        ready, pids, port = start_node(folder, stack)
         database = open_database(f"sqlite:///{folder / 'state' / 'ich-node.sqlite'}")
         stack.callback(database.close)
         idle = _idle_cpu(pids)
@@ -117,7 +117,7 @@ def measure() -> None:
         _print_roles(ready, idle, memory.peaks)
 
 
-def _start_node(folder: Path, stack: ExitStack) -> tuple[dict[str, float], dict[str, int], int]:
+def start_node(folder: Path, stack: ExitStack) -> tuple[dict[str, float], dict[str, int], int]:
     port, pacs_port = free_port(), free_port()
     pacs = [sys.executable, "-m", "ich_node", "pacs", "--port", str(pacs_port), "--directory", folder / "pacs"]
     stack.enter_context(running(pacs, folder / "pacs.log"))
@@ -148,8 +148,8 @@ def _idle_cpu(pids: dict[str, int]) -> dict[str, float]:
 def _one_study(folder: Path, port: int, database: Database, interval_s: float) -> Run:
     files = write_series(folder / "sent", PhantomSettings(lesion="subdural", slices=SLICES))
     uid = str(dcmread(files[0], stop_before_pixels=True).StudyInstanceUID)
-    last_sent = _send(files, port, interval_s)
-    study = _wait_delivered(database, uid)
+    last_sent = send(files, port, interval_s)
+    study = wait_delivered(database, uid)
     stored = folder / "pacs" / uid / f"{study.deliveries[0].sop_instance_uid}.dcm"
     in_pacs = stored.stat().st_mtime
     if dcmread(stored).StudyInstanceUID != uid:
@@ -158,7 +158,7 @@ def _one_study(folder: Path, port: int, database: Database, interval_s: float) -
     return Run(in_pacs - last_sent, _parts(study, last_sent, in_pacs))
 
 
-def _send(files: list[Path], port: int, interval_s: float) -> float:
+def send(files: list[Path], port: int, interval_s: float) -> float:
     """Send in one association; return when the last slice was answered for."""
     entity = AE(ae_title="SCANNER")
     image = dcmread(files[0], stop_before_pixels=True)
@@ -176,7 +176,7 @@ def _send(files: list[Path], port: int, interval_s: float) -> float:
     return last
 
 
-def _wait_delivered(database: Database, uid: str) -> StudyStatus:
+def wait_delivered(database: Database, uid: str) -> StudyStatus:
     deadline = time.monotonic() + _LONGEST_S
     while time.monotonic() < deadline:
         for study in node_status(database, uid=uid).studies:

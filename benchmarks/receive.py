@@ -86,17 +86,17 @@ def measure() -> None:
         return
     with tempfile.TemporaryDirectory(prefix="ich-node-bench-") as name:
         folder = Path(name)
-        sent = _make_images(folder / "sent")
+        sent = make_images(folder / "sent")
         runs: dict[tuple[str, int], list[Run]] = {}
         for _ in range(RUNS):
             for receiver, start in receivers.items():
                 for associations in TARGET_IMAGES_PER_S:
-                    run = _one_run(start, folder / "run", folder / "sent", sent, associations)
+                    run = one_run(start, folder / "run", folder / "sent", sent, associations)
                     runs.setdefault((receiver, associations), []).append(run)
     _print(runs, len(sent), statistics.mean(size for _, size in sent.values()))
 
 
-def _make_images(folder: Path) -> dict[str, tuple[str, int]]:
+def make_images(folder: Path) -> dict[str, tuple[str, int]]:
     """Write series of distinct objects; return the hash of the pixels and the size of each by its UID."""
     sent = {}
     first = [dcmread(path) for path in write_series(folder / "template", PhantomSettings(slices=SLICES))]
@@ -114,7 +114,7 @@ def _make_images(folder: Path) -> dict[str, tuple[str, int]]:
     return sent
 
 
-def _one_run(
+def one_run(
     start: Callable[[Path], Iterator[Receiving]],
     folder: Path,
     images: Path,

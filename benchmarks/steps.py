@@ -1,0 +1,350 @@
+"""One table: each step from the first byte to the report in the PACS, its best alternative, and the machine's limit.
+
+Both are measured in turns, in one run. The limit is what the machine could do if it did nothing but move the bytes of
+the step, or its operations, at a rate that is measured here too. The figures are kept as JSON in ``var/bench``; two
+such files are put side by side by ``python -m benchmarks compare OLD.json NEW.json``.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from pydicom import dcmread
+from pydicom.pixels import pixel_array
+from torch import nn
+from torch.nn import functional
+
+from benchmarks import decode, limits, receive, report
+from benchmarks.processes import dcmtk_environment, free_port, running, wait_for_port
+from benchmarks.results import Row, keep, print_rows
+from ich_node.association import Patience, associate
+from ich_node.decode.codec import stored_values
+from ich_node.deliver import store
+from ich_node.model.bundle import load_bundle
+from ich_node.model.engine import build_network, open_engine
+from ich_node.phantom import PhantomSettings, draw_volume, write_series
+from ich_node.records import DeliveryObject, Destination
+from ich_node.windowing import Windowing
+
+MODEL: Final = Path("models/ich-irv2")
+HEADS: Final = Path("../shared/data/cq500")
+"""Real head CT, where it is there: slices of each of the compressed syntaxes of its series."""
+ROUNDS: Final = 3
+SLICES: Final = 24
+NETWORK_SLICES: Final = 6
+HEAD_SLICES: Final = 36
+REPORTS: Final = 5
+OBJECTS: Final = 60
+_STORESCU: Final = "/usr/bin/storescu"
+_XML2DSR, _DSR2XML = "/usr/bin/xml2dsr", "/usr/bin/dsr2xml"
+
+Work = Callable[[], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """What one would use instead."""
+
+    name: str
+    work: Work
+
+
+def measure() -> int:
+    """Measure, print the table and keep it; give the number of targets that were missed."""
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory(prefix="ich-node-bench-") as name:
+        folder = Path(name)
+        for part in (_receive, _decode, _window, _network, _head, _report, _deliver):
+            part_folder = folder / part.__name__
+            part_folder.mkdir()
+            rows += part(part_folder)
+    missed = print_rows(rows)
+    print(f"\nkept in {keep(rows)}")
+    return missed
+
+
+def _in_turns(count: int, ours: Work, other: Alternative | None) -> tuple[list[float], list[float]]:
+    """Give what each did a second, in each round, after one round that does not count."""
+    rates: tuple[list[float], list[float]] = ([], [])
+    works = [ours] + ([other.work] if other else [])
+    for number in range(ROUNDS + 1):
+        for work, found in zip(works, rates, strict=False):
+            began = time.perf_counter()
+            work()
+            if number:
+                found.append(count / (time.perf_counter() - began))
+    return rates
+
+
+# -------------------------------------------------------------------------------------------- receive
+
+
+def _receive(folder: Path) -> Iterator[Row]:
+    """Images/s by dcmtk's storescu; both make them durable."""
+    if not Path(_STORESCU).exists():
+        print("receive: skipped, dcmtk's storescu is missing (package dcmtk)")
+        return
+    sent = receive.make_images(folder / "sent")
+    size = round(statistics.mean(size for _, size in sent.values()))
+    others = {"Orthanc, SyncStorageArea": receive.run_orthanc} if Path(receive.ORTHANC).exists() else {}
+    starts = {"": receive.run_node} | others
+    for associations in receive.TARGET_IMAGES_PER_S:
+        rates: dict[str, list[float]] = {name: [] for name in starts}
+        for _ in range(ROUNDS):
+            for name, start in starts.items():
+                run = receive.one_run(start, folder / "run", folder / "sent", sent, associations)
+                if not run.correct:
+                    raise RuntimeError(f"{name or 'ich-node'} lost or changed an image")
+                rates[name].append(run.images_per_s)
+        other = next(iter(others), "")
+        yield Row(
+            step=f"receive, {associations} association{'s' if associations > 1 else ''}",
+            unit="images/s",
+            here=rates[""],
+            alternative=other,
+            there=rates.get(other, []),
+            limit=limits.durable_files(folder, size, associations),
+            limit_of="files written, flushed and named in turn, and nothing else",
+            target_ratio=1.0 if associations > 1 else None,
+        )
+
+
+# --------------------------------------------------------------------------------------------- decode
+
+
+def _decode(folder: Path) -> Iterator[Row]:
+    """Slices/s of one process, from file to stored values; the alternative is what pydicom takes by itself."""
+    files = write_series(folder / "explicit", PhantomSettings(lesion="subdural", slices=SLICES))
+    copy = limits.copy_bytes()
+    with decode.libraries_quiet():
+        syntaxes = {"Explicit VR Little Endian": files} | decode.transcode(files, folder) | dict(_real_heads())
+        for name, paths in syntaxes.items():
+            images = [dcmread(path) for path in paths]
+            moved = sum(path.stat().st_size for path in paths) / len(paths) + 2 * images[0].Rows * images[0].Columns
+            reads = _pydicom_reads(paths[0])
+            other = Alternative("", _reading(paths, _pydicom)) if reads else None
+            here, there = _in_turns(len(paths), _reading(paths, _ours), other)
+            yield Row(
+                step=f"decode, {name}",
+                unit="slices/s",
+                here=here,
+                alternative="pydicom's default" if reads else "pydicom has none",
+                there=there,
+                limit=copy / moved,
+                limit_of="file and pixels copied once",
+                target_ratio=2.0 if reads and name.startswith("JPEG Lossless") else None,
+            )
+
+
+def _real_heads() -> Iterator[tuple[str, list[Path]]]:
+    found: dict[str, list[Path]] = {}
+    for path in sorted(HEADS.rglob("*.dcm")) if HEADS.exists() else []:
+        syntax = dcmread(path, specific_tags=["SOPInstanceUID"]).file_meta.TransferSyntaxUID
+        short = "JPEG Lossless SV1" if str(syntax).endswith(".70") else "JPEG 2000 Lossless"
+        found.setdefault(f"{short}, real heads", []).append(path)
+    for name, paths in found.items():
+        yield name, paths[:: max(1, len(paths) // SLICES)][:SLICES]
+
+
+def _reading(paths: Sequence[Path], read: Callable[[Path], object]) -> Work:
+    return lambda: [read(path) for path in paths]
+
+
+def _ours(path: Path) -> object:
+    return list(stored_values(dcmread(path), [0]))
+
+
+def _pydicom(path: Path) -> object:
+    return pixel_array(path, raw=True)
+
+
+def _pydicom_reads(path: Path) -> bool:
+    try:
+        _pydicom(path)
+    except Exception:  # noqa: BLE001 - whatever it is: it does not read this
+        return False
+    return True
+
+
+# ---------------------------------------------------------------------------------- window and network
+
+
+def _volume(slices: int) -> torch.Tensor:
+    drawn = draw_volume(PhantomSettings(lesion="subdural", slices=slices, slice_spacing_mm=160 / slices))
+    return torch.from_numpy(np.asarray(drawn, np.float32))
+
+
+def _window(_: Path) -> Iterator[Row]:
+    """Slices/s on one thread, from Hounsfield units to the network's image."""
+    preprocessing = load_bundle(MODEL).manifest.preprocessing
+    windowing, volume = Windowing(preprocessing), _volume(SLICES)
+    torch.set_num_threads(1)
+    lows = [window.low_hu for window in preprocessing.windows]
+    widths = [window.width_hu for window in preprocessing.windows]
+    size = preprocessing.size_px
+
+    def plain() -> None:
+        for hu in volume:
+            image = torch.stack([((hu - low) / width).clamp(0, 1) for low, width in zip(lows, widths, strict=True)])
+            functional.interpolate(image.unsqueeze(0), (size, size), mode="bilinear", antialias=True)
+
+    with torch.inference_mode():
+        here, there = _in_turns(SLICES, lambda: [windowing(hu.unsqueeze(0)) for hu in volume], Alternative("", plain))
+    moved = 4 * (volume[0].numel() + 3 * size * size)
+    yield Row(
+        step=f"window, {size} px, one thread",
+        unit="slices/s",
+        here=here,
+        alternative="torch: windows and resize, no crop to the head, no smoothing of noise",
+        there=there,
+        limit=limits.copy_bytes() / moved,
+        limit_of="slice and image copied once",
+    )
+
+
+def _network(folder: Path) -> Iterator[Row]:
+    """Slices/s, one at a time, of the engine that `auto` takes; beside torch as it comes, in float32."""
+    bundle = load_bundle(MODEL)
+    windowing = Windowing(bundle.manifest.preprocessing)
+    threads = len(os.sched_getaffinity(0))
+    engine = open_engine(bundle, cache_directory=folder / "cache")
+    plain = build_network(bundle)
+    with torch.inference_mode():
+        images = windowing(_volume(NETWORK_SLICES))
+        torch.set_num_threads(threads)
+        alternative = Alternative("", lambda: [plain(image.unsqueeze(0)) for image in images])
+        here, there = _in_turns(NETWORK_SLICES, lambda: engine.score(images), alternative)
+        operations = limits.operations(plain, images[:1])
+    precision = "bf16" if "bf16" in engine.device else "f32"
+    yield Row(
+        step=f"network, {bundle.manifest.backbone} at {bundle.manifest.preprocessing.size_px} px, {engine.name}",
+        unit="slices/s",
+        here=here,
+        alternative="torch eager, f32",
+        there=there,
+        limit=limits.matmul_operations(precision, threads) / operations,
+        limit_of=f"its operations at the rate of a large product of matrices in {precision}",
+        target_ratio=2.5 if precision == "bf16" else 1.25,
+    )
+
+
+def _head(_: Path) -> Iterator[Row]:
+    """Studies/s: from the embeddings of a study to its logits."""
+    bundle = load_bundle(MODEL)
+    weight = bundle.network_state["classifier.weight"].float()
+    bias = bundle.network_state["classifier.bias"].float()
+    linear = nn.Linear(weight.shape[1], weight.shape[0])
+    linear.load_state_dict({"weight": weight, "bias": bias})
+    embeddings = torch.randn(HEAD_SLICES, weight.shape[1])
+    array, columns, offset, times = embeddings.numpy(), weight.numpy(), bias.numpy(), 500
+    with torch.inference_mode():
+        here, there = _in_turns(
+            times,
+            lambda: [array @ columns.T + offset for _ in range(times)],
+            Alternative("", lambda: [linear(embeddings) for _ in range(times)]),
+        )
+    yield Row(
+        step=f"head, {HEAD_SLICES} slices",
+        unit="studies/s",
+        here=here,
+        alternative="torch's Linear",
+        there=there,
+        limit=limits.copy_bytes() / (4 * (embeddings.numel() + weight.numel())),
+        limit_of="embeddings and weights read once",
+    )
+
+
+# --------------------------------------------------------------------------------- report and delivery
+
+
+def _report(folder: Path) -> Iterator[Row]:
+    """Reports/s, in all three encodings, from the headers on disk."""
+    files = write_series(folder / "head", PhantomSettings(slices=30, slice_spacing_mm=5))
+    make = report.maker(files)
+    objects = make()
+    (folder / "one.dcm").write_bytes(objects[-1].part10)
+    other = None
+    if Path(_XML2DSR).exists():
+        xml = folder / "one.xml"
+        xml.write_bytes(subprocess.run([_DSR2XML, folder / "one.dcm"], check=True, capture_output=True).stdout)
+        command = [_XML2DSR, xml, folder / "made.dcm"]
+        other = Alternative(
+            "dcmtk's xml2dsr, one encoding",
+            lambda: [subprocess.run(command, check=True, capture_output=True) for _ in range(REPORTS)],
+        )
+    here, there = _in_turns(REPORTS, lambda: [make() for _ in range(REPORTS)], other)
+    size = sum(len(one.part10) for one in objects) // len(objects)
+    yield Row(
+        step="report, 30 slices, three encodings",
+        unit="reports/s",
+        here=here,
+        alternative=other.name if other else "",
+        there=there,
+        limit=limits.durable_files(folder, size, 1) / len(objects),
+        limit_of="its files written, flushed and named",
+    )
+
+
+def _deliver(folder: Path) -> Iterator[Row]:
+    """Objects/s, reports in one association, to dcmtk's storescp."""
+    if not Path(receive.STORESCP).exists():
+        print("deliver: skipped, dcmtk's storescp is missing (package dcmtk)")
+        return
+    files = write_series(folder / "head", PhantomSettings(slices=30, slice_spacing_mm=5))
+    part10 = report.maker(files)()[-1].part10
+    paths = []
+    for number in range(OBJECTS):
+        paths.append(folder / f"{number}.dcm")
+        paths[-1].write_bytes(part10)
+    image = dcmread(paths[0])
+    sop_class_uid, sop_instance_uid = str(image.SOPClassUID), str(image.SOPInstanceUID)
+    objects = [
+        DeliveryObject(path=path, sop_class_uid=sop_class_uid, sop_instance_uid=sop_instance_uid) for path in paths
+    ]
+    with _storescp(folder) as port:
+        destination = Destination(name="pacs", ae_title="PACS", host="127.0.0.1", port=port)
+
+        def ours() -> None:
+            with associate(destination, "ICH_NODE", [str(image.SOPClassUID)], Patience()) as association:
+                for one in objects:
+                    store(association, [one])
+
+        command = [_STORESCU, "-aec", "PACS", "127.0.0.1", str(port), *paths]
+        other = Alternative(
+            "dcmtk's storescu",
+            lambda: subprocess.run(command, check=True, env=dcmtk_environment(), capture_output=True),
+        )
+        here, there = _in_turns(OBJECTS, ours, other)
+    yield Row(
+        step="deliver, one association",
+        unit="objects/s",
+        here=here,
+        alternative=other.name,
+        there=there,
+        limit=limits.round_trips(len(part10)),
+        limit_of="as many bytes sent through a socket and answered",
+    )
+
+
+@contextmanager
+def _storescp(folder: Path) -> Iterator[int]:
+    port = free_port()
+    (folder / "pacs").mkdir()
+    command: list[str | Path] = [receive.STORESCP, "-od", folder / "pacs", str(port)]
+    with ExitStack() as stack:
+        stack.enter_context(running(command, folder / "storescp.log", dcmtk_environment()))
+        wait_for_port(port)
+        yield port
+    shutil.rmtree(folder / "pacs")
