@@ -16,6 +16,7 @@ NAMES = (
     "attacks",
     "latency",
     "profile",
+    "scanners",
     "decode",
     "report",
     "large",

@@ -40,10 +40,10 @@ SLICES = 30
 RUNS = 3
 SLICES_PER_S = 3.0
 TARGET_S = 10.0
-TARGET_WITHOUT_QUIET_S = 3.0
+TARGET_WITHOUTQUIET_S = 3.0
 TARGET_RECEIVER_MIB = 150.0
 TARGET_WORKER_MIB = 2.5 * 1024
-_QUIET_S = 3.0
+QUIET_S = 3.0
 """The default of [series] quiet_s."""
 _LONGEST_S = 120.0
 _IDLE_S = 5.0
@@ -117,13 +117,14 @@ def measure() -> None:
         _print_roles(ready, idle, memory.peaks)
 
 
-def start_node(folder: Path, stack: ExitStack) -> tuple[dict[str, float], dict[str, int], int]:
+def start_node(folder: Path, stack: ExitStack, sections: str = "") -> tuple[dict[str, float], dict[str, int], int]:
     port, pacs_port = free_port(), free_port()
     pacs = [sys.executable, "-m", "ich_node", "pacs", "--port", str(pacs_port), "--directory", folder / "pacs"]
     stack.enter_context(running(pacs, folder / "pacs.log"))
     wait_for_port(pacs_port)
     config = folder / "ich-node.toml"
-    config.write_text(CONFIG.format(port=port, state=folder / "state", model=MODEL.resolve(), pacs_port=pacs_port))
+    places = {"port": port, "state": folder / "state", "model": MODEL.resolve(), "pacs_port": pacs_port}
+    config.write_text(sections + CONFIG.format(**places))
     with running_role("work", config, folder / "first.log"):
         pass  # converts the network for OpenVINO, once in the life of a node
     ready, pids = {}, {}
@@ -189,7 +190,7 @@ def wait_delivered(database: Database, uid: str) -> StudyStatus:
 def _parts(study: StudyStatus, last_sent: float, in_pacs: float) -> dict[str, float]:
     steps = study.series[0].steps or {}
     return {
-        "score and close": steps["series closed"] - last_sent - _QUIET_S,
+        "score and close": steps["series closed"] - last_sent - QUIET_S,
         "conclude": steps["analysed"] - steps["series closed"],
         "report": steps["report saved"] - steps["analysed"],
         "deliver": in_pacs - steps["report saved"],
@@ -203,8 +204,8 @@ def _print_latency(runs: dict[str, list[Run]]) -> None:
     rows = []
     for arrival, measured in runs.items():
         total = [one.in_pacs_s for one in measured]
-        rest = [value - _QUIET_S for value in total]
-        wanted = at_most(statistics.median(rest), TARGET_WITHOUT_QUIET_S, "s") if "slices/s" in arrival else ""
+        rest = [value - QUIET_S for value in total]
+        wanted = at_most(statistics.median(rest), TARGET_WITHOUTQUIET_S, "s") if "slices/s" in arrival else ""
         parts = [median_and_range([one.parts[part] for one in measured], 2) for part in measured[0].parts]
         total_cell, rest_cell = median_and_range(total, 2), median_and_range(rest, 2)
         rows.append((arrival, total_cell, at_most(statistics.median(total), TARGET_S, "s"), rest_cell, wanted, *parts))

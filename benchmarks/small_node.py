@@ -25,8 +25,8 @@ IMAGES_PER_S: Final = 20.0
 SENDERS: Final = 4
 SLICES: Final = 30
 ROWS: Final = 256
-_CT: Final = "1.2.840.10008.5.1.4.1.1.2"
-_EXPLICIT: Final = "1.2.840.10008.1.2.1"
+CT: Final = "1.2.840.10008.5.1.4.1.1.2"
+EXPLICIT: Final = "1.2.840.10008.1.2.1"
 _UID_LENGTH: Final = 60
 
 _CONFIG: Final = (
@@ -86,15 +86,16 @@ def small_node(
 class Template:
     """One study whose UIDs are exchanged in its bytes: cheaper than to encode it again."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, rows: int = ROWS, station_name: str = "") -> None:
         from pydicom import dcmread
         from pydicom.filebase import DicomBytesIO
         from pydicom.filewriter import write_dataset
 
         self._study, self._series = _uid(), _uid()
         self._slices: list[tuple[str, bytes]] = []
-        for path in write_series(folder, PhantomSettings(slices=SLICES, rows=ROWS)):
+        for path in write_series(folder, PhantomSettings(slices=SLICES, rows=rows)):
             image = dcmread(path)
+            image.StationName = station_name or image.StationName
             image.StudyInstanceUID, image.SeriesInstanceUID, image.SOPInstanceUID = self._study, self._series, _uid()
             buffer = DicomBytesIO()
             buffer.is_little_endian, buffer.is_implicit_VR = True, False
@@ -104,13 +105,17 @@ class Template:
 
     def fresh_study(self) -> list[tuple[str, bytes]]:
         """Give the objects of a new study, with the UID of each."""
+        return self.fresh()[1]
+
+    def fresh(self) -> tuple[str, list[tuple[str, bytes]]]:
+        """Give a new study's UID, and its objects with the UID of each."""
         study, series = _uid().encode(), _uid().encode()
         made = []
         for uid, encoded in self._slices:
             fresh = _uid()
             renamed = encoded.replace(self._study.encode(), study).replace(self._series.encode(), series)
             made.append((fresh, renamed.replace(uid.encode(), fresh.encode())))
-        return made
+        return study.decode(), made
 
 
 def _uid() -> str:
@@ -148,7 +153,7 @@ def send_studies(port: int, template: Template, sent: Sent, over: float) -> None
         with sent.lock:
             sent.studies += 1
         try:
-            with RawSender(port, _CT, _EXPLICIT) as sender:
+            with RawSender(port, CT, EXPLICIT) as sender:
                 due = time.monotonic()
                 for uid, encoded in template.fresh_study():
                     time.sleep(max(0.0, due - time.monotonic()))
