@@ -187,6 +187,12 @@ def test_the_same_bytes_again_are_answered_success_and_stored_once(node: Running
     assert (node.instances(), node.series(), node.files()) == before
 
 
+def test_an_image_that_comes_again_while_its_series_is_new_is_stored_once(node: Running) -> None:
+    assert send(node.port, ct_slice(1), ct_slice(1), ct_slice(2), ct_slice(1)) == [0, 0, 0, 0]
+    assert len(node.instances()) == len(node.files()) == 2
+    assert len(node.series()) == 1
+
+
 def test_the_same_object_with_other_bytes_is_another_version(node: Running) -> None:
     assert send(node.port, ct_slice(1), ct_slice(1, PatientID="PID0002")) == [0, 0]
     assert [row.current for row in node.instances()] == [False, True]
