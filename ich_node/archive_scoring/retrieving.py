@@ -64,6 +64,7 @@ class Retrieval:
         self._folder = folder
         self._decoder = decoder
         self._folders: dict[tuple[str, str], Path] = {}
+        self._anything_came = False
 
     def retrieve(self, series: Iterable[tuple[ListedSeries, str]]) -> Iterator[ArchivedSeries]:
         """Give series with their fingerprints as they have come; also those of which nothing did.
@@ -89,22 +90,34 @@ class Retrieval:
         self._folders[uids] = folder
         with self._receiver.expecting(*uids, folder) as came:
             outcome = self._move(listed, came)
+        self._judge(outcome, came)
         files = tuple(self._file(uids, sop_instance_uid, path) for sop_instance_uid, path in sorted(came.files.items()))
-        damaged = tuple(BadFile(self._access.name_of(*uids, uid), why) for uid, why in sorted(came.damaged.items()))
-        missing = _missing(listed, outcome, len(files) + len(damaged))
-        absent = [BadFile(self._access.name_of(*uids), _in_words(missing, listed, outcome, came))] if missing else []
+        lost = [BadFile(self._access.name_of(*uids, uid), why) for uid, why in sorted(came.damaged.items())]
+        not_received = len(lost)
+        if absent := _absent(listed, outcome, len(files) + len(lost)):
+            lost.insert(0, BadFile(self._access.name_of(*uids), self._in_words(absent, listed, outcome, came)))
+        about = self._decoder.submit_header(files[0].path).result() if files else None
+        station, sex = ("", "") if about is None else (about.station_name, about.sex)
+        return ArchivedSeries(*uids, fingerprint, files, station, sex, not_received + absent, tuple(lost))
+
+    def _judge(self, outcome: MoveOutcome, came: ArrivingSeries) -> None:
+        """Rest where the PACS could not send something, but for what was refused here."""
+        self._anything_came |= bool(came.files)
         if outcome.status == _SOME_FAILED and outcome.failed > came.refused.total():
             self._pace.rest(_status_in_words(outcome))
         elif outcome.status in (_SUCCESS, _SOME_FAILED):
             self._pace.well()
-        about = self._decoder.submit_header(files[0].path).result() if files else None
-        station, sex = ("", "") if about is None else (about.station_name, about.sex)
-        return ArchivedSeries(*uids, fingerprint, files, station, sex, missing + len(damaged), (*absent, *damaged))
 
     def _file(self, uids: tuple[str, str], sop_instance_uid: str, path: Path) -> ArchivedFile:
         status = path.stat()
         name = self._access.name_of(*uids, sop_instance_uid)
         return ArchivedFile(0, path, None, name, status.st_size, status.st_mtime_ns)
+
+    def _in_words(self, absent: int, listed: ListedSeries, outcome: MoveOutcome, came: ArrivingSeries) -> str:
+        of = f" of {listed.images}" if listed.images else ", at least,"
+        refused = "".join(f"; {number} refused here: {why}" for why, number in came.refused.items())
+        unknown = "" if self._anything_came else f"; does it know {self._access.ae_title}, at port {self._access.port}?"
+        return f"{absent}{of} images did not come ({_status_in_words(outcome)}{refused}{unknown})"
 
     def _move(self, listed: ListedSeries, came: ArrivingSeries) -> MoveOutcome:
         """Have a series sent; again where the move breaks off, or the PACS has no resources now."""
@@ -149,19 +162,13 @@ def _is_worth_another_try(outcome: MoveOutcome) -> bool:
     return outcome.status is None or outcome.status in _OUT_OF_RESOURCES
 
 
-def _missing(listed: ListedSeries, outcome: MoveOutcome, came: int) -> int:
+def _absent(listed: ListedSeries, outcome: MoveOutcome, came: int) -> int:
     """Count the images that the PACS holds and that did not come; where it does not say how many, at least one."""
     if outcome.status == _SUCCESS and outcome.failed == 0 and came >= max(1, listed.images):
         return 0
     if outcome.status == _SOME_FAILED and outcome.failed == 0 and came >= listed.images > 0:
         return 0
     return max(listed.images - came, outcome.failed, 1)
-
-
-def _in_words(missing: int, listed: ListedSeries, outcome: MoveOutcome, came: ArrivingSeries) -> str:
-    of = f" of {listed.images}" if listed.images else ", at least,"
-    refused = "".join(f"; {number} refused here: {why}" for why, number in came.refused.items())
-    return f"{missing}{of} images did not come ({_status_in_words(outcome)}{refused})"
 
 
 def _status_in_words(outcome: MoveOutcome) -> str:

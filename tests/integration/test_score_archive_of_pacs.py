@@ -245,8 +245,9 @@ def test_a_pacs_that_goes_away_in_the_middle_is_waited_for(tmp_path: Path, bulk:
 def test_a_run_that_is_killed_has_nothing_sent_twice_that_is_in_a_part(
     tmp_path: Path, archive: Archive, tiny_bundle: Path
 ) -> None:
-    uids = [archive.add(number, DAY) for number in range(5)]
-    words = archive.words(tmp_path, tiny_bundle, "--from", f"{DAY}", "--to", f"{DAY}", "--part", "1")
+    uids = [archive.add(number, date(2024, 2 * number + 1, 29)) for number in range(5)]
+    archive.add(5, DAY, Modality="MR")
+    words = archive.words(tmp_path, tiny_bundle, "--from", "2024-01-01", "--to", "2024-12-31", "--part", "1")
     command = [sys.executable, "-m", "ich_node", *words, "--per-hour", "1800"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     parts = tmp_path / "scores.parquet.work" / "parts"
@@ -267,7 +268,7 @@ def test_a_run_that_is_killed_has_nothing_sent_twice_that_is_in_a_part(
     again = archive.moves()[asked:]
     assert set(again).isdisjoint(kept)
     assert len(again) == 5 - len(kept)
-    assert queries > 0
+    assert queries == 366 + 5, "the studies of each day, and the series of each study"
     assert archive.queries() == queries, "the list is kept, too"
     assert not list((tmp_path / "scores.parquet.work").rglob("*.dcm"))
 
@@ -287,6 +288,7 @@ def test_series_go_to_models_on_ray_and_are_deleted_after(tmp_path: Path, archiv
 
 
 @needs_orthanc
+@leaks_a_socket
 @pytest.mark.slow
 @pytest.mark.parametrize("mutual", [True, False])
 def test_a_pacs_of_tls_is_asked_and_sends_by_tls(tmp_path: Path, bulk: Bulk, mutual: bool) -> None:
@@ -353,6 +355,18 @@ def test_a_move_destination_that_the_pacs_does_not_know_is_named_with_what_to_en
     )
 
 
+@needs_orthanc
+def test_an_orthanc_that_does_not_know_us_sends_nothing_and_the_row_asks_whether_it_does(
+    tmp_path: Path, bulk: Bulk
+) -> None:
+    lets_everybody = {"DicomModalities": {}, "DicomAlwaysAllowFind": True, "DicomAlwaysAllowMove": True}
+    with Archive(tmp_path / "orthanc").running(**lets_everybody) as archive:
+        archive.add(1, DAY, slices=1)
+        assert bulk(task_of(tmp_path), archive.request(DAY)).failed == 1
+    (row,) = rows_of(tmp_path / "scores.parquet")
+    assert row["not_analysed_reason"].endswith(f"; does it know ICH_ARCHIVE, at port {archive.port}?)")
+
+
 def test_dcmtk_sends_what_it_is_asked_for(tmp_path: Path, bulk: Bulk) -> None:
     port = free_port()
     with dcmqrscp(tmp_path, knows=port) as pacs:
@@ -392,8 +406,9 @@ def test_what_cannot_be_sent_has_a_row_that_says_so_and_is_tried_by_the_next_run
         assert (summary.series, summary.failed, summary.not_whole) == (1, 1, 1)
         (row,) = rows_of(task.scores)
         assert (row["analysed"], row["triage"], row["failed"], row["not_received"]) == (False, None, True, 12)
-        assert row["not_analysed_reason"].startswith(
-            "12 of 12 images did not come (the C-MOVE ended with status 0xC001"
+        assert row["not_analysed_reason"] == (
+            "12 of 12 images did not come (the C-MOVE ended with status 0xC001, 12 failed; "
+            f"does it know ICH_ARCHIVE, at port {pacs.port_to}?)"
         )
         assert bulk(task, ask(pacs, port)) == ArchiveSummary(series=1, analysed=1)
     assert [row["triage"] for row in rows_of(task.scores)] != [None]
