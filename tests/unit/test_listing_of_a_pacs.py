@@ -66,7 +66,7 @@ def holding(studies: list[Dataset], most: int = 10_000, how: int = 0, matches_ti
     return answer
 
 
-@pytest.mark.parametrize("how", [0, CANCELLED, OUT_OF_RESOURCES])
+@pytest.mark.parametrize("how", [0, OUT_OF_RESOURCES])
 def test_a_pacs_that_cuts_its_answers_loses_no_study(how: int) -> None:
     studies = [study(number, 28_800 + number * 37) for number in range(45)]
     with answering(holding(studies, most=25, how=how)) as port:
