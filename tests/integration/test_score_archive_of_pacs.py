@@ -70,6 +70,8 @@ class Bulk:
     state: Path
     scored: list[str] = field(default_factory=list)
     said: io.StringIO = field(default_factory=io.StringIO)
+    folders: list[int] = field(default_factory=list)
+    """Of series on the disk, at each that is scored."""
 
     def __call__(self, task: ArchiveTask, request: PacsRequest, **sections: Any) -> ArchiveSummary:
         scorer = SeriesScorer(setup_of(Path()), self.model, self.decoder)
@@ -78,6 +80,7 @@ class Bulk:
 
         def score(series: Any) -> dict[str, Any]:
             self.scored.append(series.study_instance_uid)
+            self.folders.append(len(list((task.work / "received").iterdir())))
             return scorer.score(series)
 
         try:
@@ -164,6 +167,7 @@ def test_a_second_run_has_nothing_sent_but_what_is_new(tmp_path: Path, archive: 
     assert bulk(task, request) == ArchiveSummary(series=3, scored_before=1, analysed=3)
     assert archive.moves()[2:] == [f"{second}.1", f"{third}.1"]
     assert [row["files"] for row in rows_of(task.scores)] == [12, 12, 12]
+    assert bulk.folders == [1, 1, 1, 1], "one series at a time is on the disk"
 
 
 @needs_orthanc

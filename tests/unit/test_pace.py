@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from ich_node.archive_scoring.pace import Hours, Pace, Politeness
+from ich_node.cli import build_parser
 from ich_node.errors import BulkScoringStopped
 
 NIGHT, DAY = Hours(19, 7), Hours(9, 17)
@@ -44,6 +45,16 @@ def pace_at(hour: int, hours: Hours | None = None, **changes: float) -> tuple[Pa
 )  # fmt: skip
 def test_hours_hold_over_midnight_too(hours: Hours, hour: int, holds: bool) -> None:
     assert hours.hold(at(hour, 59)) is holds
+
+
+@pytest.mark.parametrize(("text", "hours"), [("19-7", NIGHT), ("09-17", DAY), ("0-24", None), ("18-24", Hours(18, 0))])
+def test_hours_are_read_from_the_command(text: str, hours: Hours | None) -> None:
+    words = ["score-archive", "pacs://PACS", "--scores", "s.parquet", "--hours", text]
+    if hours is None:
+        with pytest.raises(SystemExit):
+            build_parser().parse_args(words)
+    else:
+        assert build_parser().parse_args(words).hours == hours
 
 
 def test_outside_its_hours_a_pacs_is_asked_nothing() -> None:
