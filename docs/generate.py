@@ -32,7 +32,7 @@ from ich_node import (
 from ich_node.audit import events as audit_events
 from ich_node.config import Config
 from ich_node.receive import negotiation, statuses, transport
-from ich_node.receive.scp import receiver
+from ich_node.receive.scp import listening
 from ich_node.records import ANALYSED_SOP_CLASSES, FAILURE_REASONS, HEMORRHAGE_CLASSES, Presence, Triage
 from ich_node.report import codes, content, structured_report
 
@@ -45,6 +45,12 @@ _QUERIES: Final = (
     ("STUDY", query_retrieve.STUDY_KEYS),
     ("SERIES", query_retrieve.SERIES_KEYS),
     ("IMAGE", query_retrieve.IMAGE_KEYS),
+)
+_ARCHIVE_REQUESTS: Final = (
+    ("C-FIND", "STUDY", query_retrieve.LISTED_STUDY_KEYS),
+    ("C-FIND", "SERIES", query_retrieve.LISTED_SERIES_KEYS),
+    ("C-FIND", "IMAGE", query_retrieve.IMAGE_KEYS),
+    ("C-MOVE", "SERIES", query_retrieve.MOVE_KEYS),
 )
 
 _CONFIGURED: Final = (
@@ -134,7 +140,7 @@ def defaults() -> str:
     rows.append(("fixed", "from the connection to its whole association request, s", f"{transport.REQUEST_S:g}"))
     rows.append(("fixed", "without a byte in the middle of a PDU, s", f"{transport.PDU_S:g}"))
     rows.append(("fixed", "longest PDU that is read, KiB", transport.LONGEST_PDU // 1024))
-    rows.append(("fixed", "time-out of a release or abort (ARTIM), s", f"{receiver.ASSOCIATION_TIMEOUT_S:g}"))
+    rows.append(("fixed", "time-out of a release or abort (ARTIM), s", f"{listening.ASSOCIATION_TIMEOUT_S:g}"))
     return _table(("Key", "Meaning", "Default"), rows)
 
 
@@ -235,6 +241,23 @@ def query_keys() -> str:
     return _table(("Query/Retrieve Level", "Keys"), rows)
 
 
+def archive_contexts() -> str:
+    """What bulk scoring of a PACS proposes."""
+    syntaxes = ", ".join(UID(uid).name for uid in association.UNCOMPRESSED)
+    proposed = (query_retrieve.STUDY_ROOT_FIND, query_retrieve.STUDY_ROOT_MOVE)
+    rows = [(f"{UID(uid).name} `{uid}`", "SCU", syntaxes) for uid in proposed]
+    return _table(("SOP Class", "Role", "Transfer Syntaxes"), rows)
+
+
+def archive_keys() -> str:
+    """The keys of its requests."""
+    rows = [
+        (request, level, ", ".join(keyword for keyword in keys if keyword != "QueryRetrieveLevel"))
+        for request, level, keys in _ARCHIVE_REQUESTS
+    ]
+    return _table(("Request", "Query/Retrieve Level", "Keys"), rows)
+
+
 def audit_messages() -> str:
     """The audit messages and what makes them."""
     rows = [
@@ -316,7 +339,8 @@ PARTS: Final[Mapping[str, Callable[[], str]]] = {
     part.__name__: part
     for part in (
         implementation, defaults, scp_contexts, transfer_syntaxes, scp_statuses, scu_contexts, scu_statuses,
-        query_contexts, query_keys, commitment_contexts, commitment_statuses, commitment_failures,
+        query_contexts, query_keys, archive_contexts, archive_keys,
+        commitment_contexts, commitment_statuses, commitment_failures,
         tls_profile, audit_messages,
         storage_classes, findings, presences, triage_categories, private_codes, coding_schemes,
     )

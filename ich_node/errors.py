@@ -26,8 +26,10 @@
     ├── TrainingError           data, settings or a run of the training module cannot be used; says what to change
     └── TransientError          worth another try, with back-off
         ├── DestinationUnavailable   no connection, an abort or a time-out
+        │   └── AnswerCut            a PACS gives some answers to a query, and says that there are more
         ├── DestinationRefuses       association rejected, or no presentation context accepted
-        │   └── ClassNotTaken        the association stands, but not for this kind of object
+        │   ├── ClassNotTaken        the association stands, but not for this kind of object
+        │   └── MoveDestinationUnknown   a PACS does not know to whom it is to send; ``ae_title``
         ├── ChannelUnavailable       an alert's receiver could not be reached, hung, or answered that it cannot now
         ├── StoreRefused             the peer answered with a failure status
         └── StorageUnavailable       nothing can be written now; no fault of the job
@@ -185,12 +187,24 @@ class DestinationUnavailable(TransientError):
     """The destination could not be reached, aborted, or did not answer in time."""
 
 
+class AnswerCut(DestinationUnavailable):
+    """The PACS gave some of the answers to a query, and says that it gives no more."""
+
+
 class DestinationRefuses(TransientError):
     """The destination rejects our association or accepts none of our presentation contexts."""
 
 
 class ClassNotTaken(DestinationRefuses):
     """The destination takes other objects of ours, but none of this storage class."""
+
+
+class MoveDestinationUnknown(DestinationRefuses):
+    """The PACS does not know the AE title that it is to send images to (0xA801)."""
+
+    def __init__(self, ae_title: str) -> None:
+        self.ae_title = ae_title
+        super().__init__(f"it does not know the move destination {ae_title} (status 0xA801)")
 
 
 class ChannelUnavailable(TransientError):

@@ -90,6 +90,28 @@ def pacs_to_ask(config: Config) -> Destination | None:
     return Destination("query", query.ae_title, query.host, query.port, tls=files, tls_name=query.tls_name or "")
 
 
+def pacs_named(config: Config, name: str) -> list[Destination]:
+    """List the PACS that go by an AE title, or by the name of a destination: the same one once.
+
+    ``[query]``, every ``[[destination]]``, and every ``[[peer]]`` of one address with ``return_port``.
+    """
+    asked = pacs_to_ask(config)
+    returns = [one for one in config.peer if one.return_port is not None and "/" not in one.address]
+    known = [
+        *([asked] if asked is not None else []),
+        *configured_destinations(config),
+        *(_way_back(config, one) for one in returns),
+    ]
+    fitting = [one for one in known if name in (one.name, one.ae_title)]
+    return list({(one.ae_title, one.host, one.port): one for one in reversed(fitting)}.values())
+
+
+def _way_back(config: Config, peer: PeerSettings) -> Destination:
+    assert peer.return_port is not None, "asked before"
+    place = peer.ae_title, peer.address, peer.return_port
+    return secured(config, Destination(_return_name(peer, peer.address), *place))
+
+
 def own_host(bind: str) -> str:
     """Say where a process of this machine reaches what listens on an address or on all of them."""
     return _ANYWHERE.get(bind, bind)

@@ -46,12 +46,14 @@ SCHEMA: Final = pa.schema(
         ("sex", pa.string()),
         ("convolution_kernel", pa.string()),
         ("files", pa.int32()),
+        ("not_received", pa.int32()),
         ("unread", pa.list_(pa.struct([("name", pa.string()), ("why", pa.string())]))),
         ("failed", pa.bool_()),
         ("fingerprint", pa.string()),
     ]
 )
-KEY: Final = ("study_instance_uid", "series_instance_uid", "fingerprint", "failed")
+KEY: Final = ("study_instance_uid", "series_instance_uid", "fingerprint")
+_NOT_WHOLE: Final = ("failed", "not_received")
 _ROWS_AT_ONCE: Final = 2000
 _NOT_FOR_READERS: Final = ("slices", "unread")
 
@@ -69,13 +71,13 @@ def write_part(path: Path, rows: Sequence[ScoreRow]) -> None:
 
 
 def read_keys(path: Path) -> list[tuple[str, str, str, bool]]:
-    """Read of each row of a part which series it is of, and under which fingerprint.
+    """Read of each row of a part which series it is of, under which fingerprint, and whether it is to be tried again.
 
     Raises:
         DamagedTable: the file is damaged, or of another version.
     """
-    table = _read(path, KEY)
-    return [tuple(one[name] for name in KEY) for one in table.to_pylist()]
+    table = _read(path, (*KEY, *_NOT_WHOLE))
+    return [(*(one[name] for name in KEY), any(one[name] for name in _NOT_WHOLE)) for one in table.to_pylist()]
 
 
 def join_parts(
@@ -98,7 +100,7 @@ def join_parts(
         with beside.open("wb") as file, pq.ParquetWriter(file, SCHEMA, compression="zstd") as writer:
             for table in _batches(parts, counts):
                 writer.write_table(table)
-                yield from table.select(["analysed", "unread", "failed"]).to_pylist()
+                yield from table.select(["analysed", "unread", "failed", "not_received"]).to_pylist()
         _sync(beside)
         beside.replace(to)
         sync_directory(to.parent)

@@ -27,6 +27,8 @@ class Orthanc:
 
     dicom_port: int = field(default_factory=free_port)
     http_port: int = field(default_factory=free_port)
+    words: tuple[str, ...] = ()
+    """More words of its command, such as ``--verbose``."""
 
     def ask(self, path: str, body: Any = None, method: str | None = None) -> Any:
         """Send bytes as they are and anything else as JSON; without a body it is a GET."""
@@ -53,7 +55,7 @@ class Orthanc:
 
     @contextmanager
     def running(self, folder: Path, **configuration: Any) -> Iterator[Orthanc]:
-        """Run it with an empty storage in a folder, as PACS unless the configuration says otherwise."""
+        """Run it with its storage in a folder, as PACS unless the configuration says otherwise; more than once, too."""
         values = {
             "StorageDirectory": str(folder / "storage"), "IndexDirectory": str(folder / "storage"), "Plugins": [],
             "DicomAet": "PACS", "DicomPort": self.dicom_port, "HttpPort": self.http_port,
@@ -62,9 +64,9 @@ class Orthanc:
         }  # fmt: skip
         path = folder / "orthanc.json"
         path.write_text(json.dumps(values | configuration))
-        with (folder / "orthanc.log").open("wb") as log:
+        with (folder / "orthanc.log").open("ab") as log:
             process = subprocess.Popen(
-                [str(ORTHANC), str(path)], stdout=log, stderr=log, env=os.environ | {"TCP_NODELAY": "1"}
+                [str(ORTHANC), *self.words, str(path)], stdout=log, stderr=log, env=os.environ | {"TCP_NODELAY": "1"}
             )
         try:
             wait_for(self.is_up, "Orthanc is up")

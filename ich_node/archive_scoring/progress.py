@@ -7,6 +7,7 @@ from typing import Final, TextIO
 
 _ON_A_TERMINAL_S: Final = 0.5
 _IN_A_LOG_S: Final = 30.0
+_A_WHILE_S: Final = 3600.0
 
 
 class Progress:
@@ -26,6 +27,15 @@ class Progress:
         """Count a file whose header was read."""
         self._files += 1
         self._say(files_in_words(self._files, time.monotonic() - self._began))
+
+    def day_listed(self, done: int, every: int, series: int) -> None:
+        """Count a day of which a PACS said what it holds."""
+        self._say(f"list of the PACS: {done:,} of {every:,} days, {series:,} series", now=done == every)
+
+    def waits(self, why: str, seconds: float) -> None:
+        """Say why nothing happens for a while."""
+        length = f"{seconds:.0f} s" if seconds < _A_WHILE_S else f"{seconds / 3600:.1f} hours"
+        self._say(f"waiting {length}: {why}", now=True)
 
     def begin_series(self, every: int, scored_before: int) -> None:
         """Begin to count series."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from ich_node.score_table import ScoreRow, join_parts
 
 _INDEX, _PARTS, _UNPACKED, _JOINED = "index.sqlite", "parts", "unpacked", "joined.parquet"
 _MOST_FAILED_IN_A_ROW: Final = 20
+_LONGEST_UNSAVED_S: Final = 600.0
 _BAD_COLUMNS: Final = ("path", "reason")
 
 ScoreAll = Callable[[Iterator[ArchivedSeries]], Iterable[ScoreRow]]
@@ -46,6 +48,10 @@ class ArchiveTask:
         return self.scores.with_name(f"{self.scores.name}.bad.csv")
 
     @property
+    def index(self) -> Path:
+        return self.work / _INDEX
+
+    @property
     def unpacked(self) -> Path:
         """Folder that members of zip files are unpacked into."""
         return self.work / _UNPACKED
@@ -61,6 +67,8 @@ class ArchiveSummary:
     analysed: int = 0
     failed: int = 0
     bad_files: int = 0
+    not_whole: int = 0
+    """Of a PACS, which did not send all of their images."""
 
 
 def score_archive(
@@ -75,68 +83,97 @@ def score_archive(
         BulkScoringStopped: series after series could not be scored.
         IchNodeError: model, processor or disk failed. What was scored until then is kept.
     """
-    _make_ready(task)
-    with ArchiveIndex(task.work / _INDEX) as index:
+    make_ready(task)
+    with ArchiveIndex(task.index) as index:
         leave_out = {one.absolute() for one in (task.work, task.scores, task.bad)}
         index_archive(index, task.sources, leave_out, decoder, task.largest_member, progress.file_read)
         index.set_fingerprints(
             (study, series, fingerprint(setup_digest, files)) for study, series, files in index.every_series()
         )
-        parts = Parts(task.work / _PARTS, index)
-        parts.take_in()
-        every, before = index.series_counts()
-        progress.begin_series(every, before)
-        _score_into_parts(score_all(index.unscored_series()), parts, task.series_a_part, progress)
-        progress.end()
-        return _join(task, index, parts, ArchiveSummary(series=every, scored_before=before))
+        keeping = Keeping(task, index, progress)
+        keeping.take_in(score_all(index.unscored_series()))
+        return keeping.join(index.bad_files())
 
 
-def _make_ready(task: ArchiveTask) -> None:
+def make_ready(task: ArchiveTask) -> None:
     shutil.rmtree(task.unpacked, ignore_errors=True)  # of a run that was killed
     for folder in (task.work / _PARTS, task.unpacked):
         folder.mkdir(parents=True, exist_ok=True)
 
 
-def _score_into_parts(rows: Iterable[ScoreRow], parts: Parts, series_a_part: int, progress: Progress) -> None:
-    waiting: list[ScoreRow] = []
-    failed_in_a_row = 0
-    try:
-        for row in rows:
-            waiting.append(row)
-            progress.series_scored()
-            failed_in_a_row = failed_in_a_row + 1 if row["failed"] else 0
-            if failed_in_a_row == _MOST_FAILED_IN_A_ROW:
-                why = row["not_analysed_reason"]
-                raise BulkScoringStopped(f"{failed_in_a_row} series in a row could not be scored; the last: {why}")
-            if len(waiting) >= series_a_part:
-                parts.add(waiting)
-                waiting = []
-    finally:
+class Keeping:
+    """Takes rows into parts as they come, and makes the table of them.
+
+    Raises:
+        DamagedTable: a part is damaged.
+    """
+
+    def __init__(self, task: ArchiveTask, index: ArchiveIndex, progress: Progress) -> None:
+        self._task = task
+        self._index = index
+        self._parts = Parts(task.work / _PARTS, index)
+        self._progress = progress
+        self._waiting: list[ScoreRow] = []
+        self._saved_at = time.monotonic()
+        self._parts.take_in()
+        every, before = index.series_counts()
+        self._summary = ArchiveSummary(series=every, scored_before=before)
+        progress.begin_series(every, before)
+
+    def take_in(self, rows: Iterable[ScoreRow]) -> None:
+        """Keep rows in parts; also those that came before something failed.
+
+        Raises:
+            BulkScoringStopped: series after series could not be scored.
+        """
+        failed_in_a_row = 0
+        try:
+            for row in rows:
+                self._waiting.append(row)
+                self._progress.series_scored()
+                failed_in_a_row = failed_in_a_row + 1 if row["failed"] else 0
+                if failed_in_a_row == _MOST_FAILED_IN_A_ROW:
+                    why = row["not_analysed_reason"]
+                    raise BulkScoringStopped(f"{failed_in_a_row} series in a row could not be scored; the last: {why}")
+                if len(self._waiting) >= self._task.series_a_part or self._is_late:
+                    self.save()
+        finally:
+            self.save()
+            self._progress.end()
+
+    def save(self) -> None:
+        """Keep what has come since the last part, if anything; it survives a power cut then."""
+        waiting, self._waiting = self._waiting, []
+        self._saved_at = time.monotonic()
         if waiting:
-            parts.add(waiting)
+            self._parts.add(waiting)
 
+    @property
+    def _is_late(self) -> bool:
+        return time.monotonic() - self._saved_at > _LONGEST_UNSAVED_S
 
-def _join(task: ArchiveTask, index: ArchiveIndex, parts: Parts, summary: ArchiveSummary) -> ArchiveSummary:
-    """Write the table, then the list of bad files, which it tells of too."""
+    def join(self, bad: Iterable[BadFile]) -> ArchiveSummary:
+        """Write the table, then the list of bad files, which it tells of too."""
+        index = self._index
 
-    def counts(part: Path, position: int, study: str, series: str) -> bool:
-        return index.counts(number_of(part), position, study, series)
+        def counts(part: Path, position: int, study: str, series: str) -> bool:
+            return index.counts(number_of(part), position, study, series)
 
-    told = join_parts(parts.files(), counts, task.scores, task.work / _JOINED)
-    replace_durably(task.bad, _as_csv(_bad_files(index, told, summary)))
-    return summary
+        told = join_parts(self._parts.files(), counts, self._task.scores, self._task.work / _JOINED)
+        replace_durably(self._task.bad, _as_csv(self._bad_files(bad, told)))
+        return self._summary
 
-
-def _bad_files(index: ArchiveIndex, rows: Iterable[ScoreRow], summary: ArchiveSummary) -> Iterator[BadFile]:
-    for one in index.bad_files():
-        summary.bad_files += 1
-        yield one
-    for row in rows:
-        summary.analysed += row["analysed"]
-        summary.failed += row["failed"]
-        for unread in row["unread"]:
-            summary.bad_files += 1
-            yield BadFile(unread["name"], unread["why"])
+    def _bad_files(self, bad: Iterable[BadFile], rows: Iterable[ScoreRow]) -> Iterator[BadFile]:
+        for one in bad:
+            self._summary.bad_files += 1
+            yield one
+        for row in rows:
+            self._summary.analysed += row["analysed"]
+            self._summary.failed += row["failed"]
+            self._summary.not_whole += row["not_received"] > 0
+            for unread in row["unread"]:
+                self._summary.bad_files += 1
+                yield BadFile(unread["name"], unread["why"])
 
 
 def _as_csv(bad: Iterator[BadFile]) -> Iterator[bytes]:

@@ -106,6 +106,9 @@ class SeriesScorer:
             return failed_row(series, self.identity, f"scoring failed ({type(error).__name__})")
 
     def _score(self, series: ArchivedSeries) -> ScoreRow:
+        if not series.files:
+            why = series.lost[0].why if series.lost else "it has no files"
+            return failed_row(series, self.identity, why)
         mine = (series.study_instance_uid, series.series_instance_uid)
         with on_disk(series.files, self._unpack_in, self._setup.largest_member) as (names, refused):
             scores = score_paths(
@@ -114,7 +117,7 @@ class SeriesScorer:
                 self.decoder,
                 lambda _done, _all: None,
                 self._setup.rules,
-                {mine: len(refused)},
+                {mine: len(refused) + series.not_received},
             )
         found = [one for one in scores.series if (one.study_instance_uid, one.series_instance_uid) == mine]
         unread = [*refused, *(BadFile(names[one.path], one.why) for one in scores.unread)]
@@ -151,7 +154,8 @@ def _about(series: ArchivedSeries, unread: Sequence[BadFile]) -> ScoreRow:
         "station_name": series.station_name,
         "sex": series.sex,
         "files": len(series.files),
-        "unread": [{"name": one.name, "why": one.why} for one in unread],
+        "not_received": series.not_received,
+        "unread": [{"name": one.name, "why": one.why} for one in (*series.lost, *unread)],
     }
 
 

@@ -158,16 +158,20 @@ class ArchiveIndex:
 
     def unscored_series(self) -> Iterator[ArchivedSeries]:
         """Give the series that are not scored as they are now; what is scored meanwhile may be entered meanwhile."""
-        for study, series, fingerprint in self._page_by_page(
-            "SELECT study, series, fingerprint FROM unscored WHERE (study, series) > (?, ?)"
-            " ORDER BY study, series LIMIT ?"
-        ):
+        for study, series, fingerprint in self.unscored():
             about = self._database.execute(
                 "SELECT station, sex FROM file WHERE study = ? AND series = ? AND why = ''"
                 " ORDER BY path, member LIMIT 1",
                 (study, series),
             ).fetchone()
             yield ArchivedSeries(study, series, fingerprint, self._files_of(study, series), *about)
+
+    def unscored(self) -> Iterator[tuple[str, str, str]]:
+        """Give study, series and fingerprint of those, likewise."""
+        yield from self._page_by_page(
+            "SELECT study, series, fingerprint FROM unscored WHERE (study, series) > (?, ?)"
+            " ORDER BY study, series LIMIT ?"
+        )
 
     def _files_of(self, study: str, series: str) -> tuple[ArchivedFile, ...]:
         rows = self._database.execute(
@@ -191,7 +195,7 @@ class ArchiveIndex:
         return {number for (number,) in self._database.execute("SELECT number FROM part")}
 
     def add_part(self, number: int, rows: Sequence[tuple[str, str, str, bool]]) -> None:
-        """Enter the rows of a part: study, series, fingerprint, and whether scoring failed. The latest part counts."""
+        """Enter the rows of a part: study, series, fingerprint, and whether to try it again. The latest part counts."""
         self._database.execute("INSERT INTO part VALUES (?)", (number,))
         self._database.executemany(
             "INSERT OR REPLACE INTO scored VALUES (?, ?, ?, ?, ?, ?)",

@@ -13,7 +13,7 @@ from ich_node.records.alerts import (
     ChannelKind,
     StudyAnswer,
 )
-from ich_node.records.archive import ArchivedFile, ArchivedHeader, ArchivedSeries, BadFile
+from ich_node.records.archive import ArchivedFile, ArchivedHeader, ArchivedSeries, BadFile, ListedSeries
 from ich_node.records.commitments import (
     FAILURE_REASONS,
     CommitmentFailure,
@@ -155,6 +155,7 @@ __all__ = [
     "HounsfieldSlices",
     "InstanceState",
     "KeySlicePicture",
+    "ListedSeries",
     "MeasuredSeries",
     "ModelChoice",
     "ModelChoiceState",

@@ -39,6 +39,14 @@ class ArchivedHeader:
 
 
 @dataclass(frozen=True, slots=True)
+class BadFile:
+    """A file that could not be used, and why; holds nothing of its header."""
+
+    name: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class ArchivedSeries:
     """One series of an archive, to be scored."""
 
@@ -50,11 +58,17 @@ class ArchivedSeries:
     """In the order in which ``ich-node score`` reads them."""
     station_name: str = ""
     sex: str = ""
+    not_received: int = 0
+    """Of a PACS: images that it holds and that did not come, or came damaged."""
+    lost: tuple[BadFile, ...] = ()
+    """Of a PACS: what did not come, in one line, and which images came damaged."""
 
 
 @dataclass(frozen=True, slots=True)
-class BadFile:
-    """A file that could not be used, and why; holds nothing of its header."""
+class ListedSeries:
+    """One series of a PACS, as it says."""
 
-    name: str
-    why: str
+    study_instance_uid: str
+    series_instance_uid: str
+    images: int
+    """How many it holds; 0 where it does not say."""

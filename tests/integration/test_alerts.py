@@ -113,7 +113,7 @@ def test_what_nobody_was_told_needs_no_correction(tmp_path: Path) -> None:
         assert site.alerts() == []
 
 
-def test_what_was_not_sent_yet_gives_way_to_what_is_new(tmp_path: Path) -> None:
+def test_what_was_not_received_yet_gives_way_to_what_is_new(tmp_path: Path) -> None:
     with alerting_site(tmp_path / "state") as site:
         uid = site.box.add_study(finding=FINDING)
         site.tell(lambda: site.alerts() and site.alerts()[0].attempts > 1)

@@ -344,7 +344,7 @@ def test_a_destination_that_hangs_holds_up_no_other(tmp_path: Path) -> None:
         assert not loop.is_alive()
 
 
-def test_a_newer_revision_takes_the_place_of_one_that_was_not_sent(tmp_path: Path) -> None:
+def test_a_newer_revision_takes_the_place_of_one_that_was_not_received(tmp_path: Path) -> None:
     with SmallPacs(tmp_path / "pacs") as pacs, outbox(tmp_path / "state", pacs.port) as box:
         uid = box.add_study()
         box.add_study(uid, revision=2)

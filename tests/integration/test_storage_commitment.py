@@ -280,7 +280,7 @@ def test_a_failure_of_an_earlier_transaction_does_not_count(tmp_path: Path) -> N
         assert site.settle() == ["COMMITTED"]
 
 
-def test_a_revision_that_is_not_committed_and_not_current_is_not_sent_again(tmp_path: Path) -> None:
+def test_a_revision_that_is_not_committed_and_not_current_is_not_received_again(tmp_path: Path) -> None:
     with commitment_site(tmp_path) as site:
         uid = site.box.add_study()
         first = site.deliver_and_ask()

@@ -239,7 +239,7 @@ def test_objects_leave_before_alerts_do_and_the_report_says_in_which_mode_it_was
         assert f" Mode {mode}" in report.to_json()
 
 
-def test_what_shadow_mode_holds_is_not_sent_again_either(
+def test_what_shadow_mode_holds_is_not_received_again_either(
     tmp_path: Path, says_positive: Model, decoder: DecoderPool
 ) -> None:
     peer = {"ae_title": "SCANNER1", "address": "127.0.0.1", "mode": "shadow"}

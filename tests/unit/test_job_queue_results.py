@@ -300,7 +300,7 @@ def test_resend_of_the_dead_leaves_the_others(database: Database) -> None:
     assert [row.state for row in rows(database, DeliveryRow)] == ["PENDING", "DELIVERED"]
 
 
-def test_a_report_whose_file_is_gone_is_not_sent_again(database: Database) -> None:
+def test_a_report_whose_file_is_gone_is_not_received_again(database: Database) -> None:
     conclude(database, Triage.POSITIVE)
     mark_delivered(database, claimed(database)[0], "me", "x", 0)
     change(database, ResultRow, path=None)

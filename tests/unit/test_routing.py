@@ -7,7 +7,14 @@ import pytest
 
 from ich_node.config import Config, parse_config
 from ich_node.records import Destination, StudySent, Triage
-from ich_node.routing import configured_destinations, destinations_for, is_old, pacs_to_ask, priority_of
+from ich_node.routing import (
+    configured_destinations,
+    destinations_for,
+    is_old,
+    pacs_named,
+    pacs_to_ask,
+    priority_of,
+)
 
 PACS = {"name": "pacs", "ae_title": "PACS", "host": "10.0.0.1", "port": 104}
 READING = {"name": "reading-room", "ae_title": "READER", "host": "reader.local", "port": 11112}
@@ -143,3 +150,22 @@ def test_a_peer_may_be_live_where_the_node_is_in_shadow_mode() -> None:
     known = parse_config({"node": {"mode": "shadow"}, "peer": [peer], "destination": [PACS]}, Path("test"))
     assert [bool(one.held) for one in destinations_for(known, sent("CT1", "10.1.2.3"))] == [False]
     assert [bool(one.held) for one in destinations_for(known, sent("CT2", "10.1.2.3"))] == [True]
+
+
+def test_a_pacs_goes_by_its_ae_title_or_by_the_name_of_a_destination_and_is_listed_once() -> None:
+    query = {"ae_title": "PACS", "host": "10.0.0.1", "port": 104}
+    peers = [
+        {"ae_title": "CT1", "address": "10.1.2.3", "return_port": 4242}, {"ae_title": "CT2", "address": "10.1.2.4"},
+        {"ae_title": "CT3", "address": "10.1.3.0/24", "return_port": 104},
+    ]  # fmt: skip
+    other = READING | {"name": "other", "host": "10.0.0.9"}
+    known = parse_config({"query": query, "peer": peers, "destination": [PACS, READING, other]}, Path("test"))
+
+    def places(name: str) -> list[tuple[str, int]]:
+        return sorted((one.host, one.port) for one in pacs_named(known, name))
+
+    assert places("PACS") == places("pacs") == [("10.0.0.1", 104)]
+    assert places("reading-room") == [("reader.local", 11112)]
+    assert places("READER") == [("10.0.0.9", 11112), ("reader.local", 11112)]
+    assert places("CT1") == [("10.1.2.3", 4242)]
+    assert places("CT2") == places("CT3") == places("NOBODY") == []

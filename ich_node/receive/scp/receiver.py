@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 import ssl
 import threading
 import time
 from collections.abc import Callable
-from typing import Final, cast
+from typing import Final
 
-from pydicom.uid import UID
-from pynetdicom import AE, evt
-from pynetdicom import _config as pynetdicom_config
+from pynetdicom import evt
 from pynetdicom.association import Association
+from pynetdicom.events import EventHandlerType
 
-from ich_node import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from ich_node.association import VERIFICATION, measure_by_no_clock
 from ich_node.audit import AuditTrail, open_trail
 from ich_node.config import Config
 from ich_node.database import Database
@@ -24,13 +20,12 @@ from ich_node.job_queue import free_leases_of_the_dead
 from ich_node.receive.commitment_reports import CommitmentReports
 from ich_node.receive.negotiation import serve_as_storage
 from ich_node.receive.scp.entrance import Entrance
+from ich_node.receive.scp.listening import application_entity, open_port
 from ich_node.receive.scp.storing import Storing
 from ich_node.receive.self_check import SelfCheck
-from ich_node.receive.transport import ConnectionHandler, Server
+from ich_node.receive.transport import Server
 from ich_node.tls import ServerTls, log_state
 
-ASSOCIATION_TIMEOUT_S: Final = 10.0
-"""Of a release or an abort (ARTIM)."""
 _STUCK_S: Final = 15.0
 """Longest time that the listener may need for one connection."""
 
@@ -181,51 +176,18 @@ class Receiver:
         return servers
 
     def _listen(self, port: int, tls: Callable[[], ssl.SSLContext] | None) -> Server:
-        settings = self._config.node
-        try:
-            server = self._application_entity().make_server(
-                (settings.bind, port),
-                ae_title=settings.ae_title,
-                evt_handlers=[
-                    (evt.EVT_REQUESTED, self._entrance.on_requested),
-                    (evt.EVT_REJECTED, self._entrance.on_rejected),
-                    (evt.EVT_SOP_COMMON, serve_as_storage),
-                    (evt.EVT_C_STORE, self._storing.on_store),
-                    (evt.EVT_N_EVENT_REPORT, self._commitments.on_event_report),
-                    (evt.EVT_ACSE_SENT, self._storing.on_acse_sent),
-                    (evt.EVT_RELEASED, self._storing.on_released),
-                    (evt.EVT_CONN_CLOSE, self._storing.on_closed),
-                ],
-                server_class=Server,
-                request_handler=ConnectionHandler,
-            )
-        except OSError as error:
-            taken = error.errno in (errno.EADDRINUSE, errno.EACCES, errno.EADDRNOTAVAIL)
-            what = f"cannot listen on {settings.bind}:{port}: {error.strerror}"
-            key = "node.port" if tls is None else "tls.port"
-            hint = f"; is another node running? see {key} and node.bind" if taken else ""
-            raise StartError(what + hint) from error
-        listening = cast(Server, server)
+        handlers: list[EventHandlerType] = [
+            (evt.EVT_REQUESTED, self._entrance.on_requested),
+            (evt.EVT_REJECTED, self._entrance.on_rejected),
+            (evt.EVT_SOP_COMMON, serve_as_storage),
+            (evt.EVT_C_STORE, self._storing.on_store),
+            (evt.EVT_N_EVENT_REPORT, self._commitments.on_event_report),
+            (evt.EVT_ACSE_SENT, self._storing.on_acse_sent),
+            (evt.EVT_RELEASED, self._storing.on_released),
+            (evt.EVT_CONN_CLOSE, self._storing.on_closed),
+        ]
+        entity = application_entity(self._config, self._config.node.ae_title)
+        hint = f"is another node running? see {'node.port' if tls is None else 'tls.port'} and node.bind"
+        listening = open_port(self._config, entity, port, handlers, self._storing.spool.incoming, hint)
         listening.tls, listening.knows, listening.repeats = tls, self._entrance.knows, self._entrance.repeats
-        listening.longest_object = self._config.receiver.maximum_object_mib * 1024 * 1024
-        listening.incoming = self._storing.spool.incoming, self._config.receiver.reserve_mib * 1024 * 1024
         return listening
-
-    def _application_entity(self) -> AE:
-        measure_by_no_clock()
-        pynetdicom_config.LOG_REQUEST_IDENTIFIERS = False
-        pynetdicom_config.LOG_RESPONSE_IDENTIFIERS = False
-        pynetdicom_config.LOG_HANDLER_LEVEL = "none"
-        # a UID that is too long is answered 0xA900; by itself pynetdicom would abort the whole study's association
-        pynetdicom_config.VALIDATORS["UI"] = lambda _uid: (True, "")
-        entity = AE(ae_title=self._config.node.ae_title)
-        entity.require_called_aet = True
-        entity.implementation_class_uid = UID(IMPLEMENTATION_CLASS_UID)
-        entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME
-        entity.maximum_pdu_size = self._config.receiver.maximum_pdu_kib * 1024
-        entity.maximum_associations = self._config.receiver.maximum_associations
-        entity.acse_timeout = ASSOCIATION_TIMEOUT_S
-        entity.network_timeout = self._config.receiver.idle_timeout_s
-        entity.dimse_timeout = self._config.receiver.idle_timeout_s
-        entity.add_supported_context(VERIFICATION)  # the others are decided per association, in on_requested
-        return entity
