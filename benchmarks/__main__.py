@@ -20,6 +20,7 @@ NAMES = (
     "prepare",
     "worklist",
     "claims",
+    "object_storage",
     "viewer",
     "browsers",
 )
