@@ -121,14 +121,14 @@ def object_store(folder: Path, **options: Any) -> Iterator[ObjectStore]:
 
 
 def storage(folder: Path, endpoint: str, **changes: Any) -> dict[str, Any]:
-    """The section [storage] of a configuration, with small times."""
+    """The section [storage] of a configuration."""
     secret = folder / "s3.secret"
     secret.parent.mkdir(parents=True, exist_ok=True)
     secret.write_text(changes.pop("secret", SECRET_KEY) + "\n")
     secret.chmod(0o600)
     return {
         "url": f"s3://{BUCKET}/node", "endpoint": endpoint, "tls": False, "access_key": ACCESS_KEY,
-        "secret_key_file": str(secret), "request_timeout_s": 1.0, "give_up_s": 1.5,
+        "secret_key_file": str(secret), "request_timeout_s": 10.0, "give_up_s": 15.0,
     } | changes  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from typing import Final
 
 from ich_node.durable import PART_SUFFIX, sync_directory, write_durably
 from ich_node.errors import StartError
+from ich_node.failpoint import reach
 from ich_node.stored_files.files import FoundFile
 
 UNREADABLE: Final = ".unreadable"
@@ -96,6 +97,7 @@ class LocalFiles:
     def delete_unfinished(self, before: float) -> int:
         parts = [path for path in self._state.glob(f"*/**/*{PART_SUFFIX}") if path.stat().st_mtime < before]
         for path in parts:
+            reach("stray-before-unlink")
             path.unlink(missing_ok=True)
         return len(parts)
 

@@ -303,6 +303,7 @@ def _client(place: Place) -> Any:
         skip_instance_cache=True,
     )
     store.retries = 1  # tries are counted in one place, and that is here
+    store.connect()  # makes no request, and takes its time: no part of the first one's
     return store
 
 

@@ -191,7 +191,7 @@ def test_what_is_to_go_waits_on_its_list_while_the_store_is_away(site: Site) -> 
     _, files = site.head()
     site.values["retention"] = {"images_days": 1e-7, "results_days": 1000}
     with Door(site.store) as door:
-        site.values["storage"]["endpoint"] = door.url
+        site.values["storage"] |= {"endpoint": door.url, "give_up_s": 1.0}
         with site.node() as node:
             pass_on(node, files)
             node.settle()
@@ -248,7 +248,7 @@ def test_what_is_answered_with_success_lies_in_the_bucket_byte_for_byte(store: O
 
 def test_a_long_object_is_stored_in_parts(store: ObjectStore, tmp_path: Path) -> None:
     long = ct_slice(1, Rows=2048, Columns=4096, PixelData=bytes(range(256)) * (2 * 2048 * 4096 // 256))
-    with running(tmp_path / "state", storage=storage(tmp_path, store.url, request_timeout_s=20.0)) as node:
+    with running(tmp_path / "state", storage=storage(tmp_path, store.url)) as node:
         assert send(node.port, long) == [SUCCESS]
         assert stored_of(node, store) == {long.SOPInstanceUID: encoded(long)}
 
@@ -258,7 +258,9 @@ def test_a_store_that_hangs_while_images_come_takes_nothing_back_and_loses_nothi
     store: ObjectStore, tmp_path: Path
 ) -> None:
     slices = [ct_slice(number) for number in range(12)]
-    with running(tmp_path / "state", storage=storage(tmp_path, store.url)) as node:
+    with running(
+        tmp_path / "state", storage=storage(tmp_path, store.url, request_timeout_s=3.0, give_up_s=3.0)
+    ) as node:
         assert send(node.port, *slices[:6]) == [SUCCESS] * 6
         with store.frozen():
             statuses = send(node.port, *slices)
@@ -275,7 +277,7 @@ def test_a_store_that_hangs_while_images_come_takes_nothing_back_and_loses_nothi
 def test_a_store_that_is_killed_in_the_middle_gets_no_success_for_what_it_has_not(
     store: ObjectStore, tmp_path: Path
 ) -> None:
-    values = storage(tmp_path, store.url)
+    values = storage(tmp_path, store.url, give_up_s=2.0)
     with running(tmp_path / "state", storage=values) as node, associated(node.port) as to:
         statuses: dict[str, int | None] = {}
         for number in range(30):
@@ -365,7 +367,7 @@ def test_the_store_is_reached_by_tls_and_its_certificate_is_checked(tmp_path: Pa
     issued.private_key_pem.write_to_path(tmp_path / "store.key")
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     with object_store(tmp_path / "moto", certificate=(tmp_path / "store.pem", tmp_path / "store.key")) as store:
-        values = storage(tmp_path, store.url, tls=True, ca_file=str(tmp_path / "ca.pem"), give_up_s=5.0)
+        values = storage(tmp_path, store.url, tls=True, ca_file=str(tmp_path / "ca.pem"), give_up_s=2.0)
         boto(store, tmp_path / "ca.pem").create_bucket(Bucket=BUCKET)
         files = stored_files(parse_config(settings(tmp_path / "state", tmp_path, storage=values)))
         files.write("results/a.dcm", [b"report"])
@@ -420,7 +422,7 @@ def test_one_image_that_vanished_makes_the_series_incomplete(site: Site) -> None
 def test_while_the_store_is_away_series_wait_and_their_attempts_are_not_counted(site: Site) -> None:
     _, files = site.head()
     with Door(site.store) as door:
-        site.values["storage"] |= {"endpoint": door.url, "give_up_s": 0.3}
+        site.values["storage"] |= {"endpoint": door.url, "give_up_s": 1.0}
         with site.node() as node:
             pass_on(node, files)
             delete_copies(site.state)
@@ -441,7 +443,7 @@ def test_while_the_store_is_away_series_wait_and_their_attempts_are_not_counted(
 def test_a_result_that_cannot_be_fetched_now_is_delivered_later(site: Site) -> None:
     _, files = site.head()
     with Door(site.store) as door:
-        site.values["storage"] |= {"endpoint": door.url, "give_up_s": 0.3}
+        site.values["storage"] |= {"endpoint": door.url, "give_up_s": 1.0}
         with site.node() as node:
             pass_on(node, files)
             wait_for(lambda: node.worker.step() and site.rows(ResultRow), "the report is saved")

@@ -121,7 +121,7 @@ def test_objects_of_every_size_are_stored_whole_each_with_the_digest_of_what_was
 ) -> None:
     content = os.urandom(size)
     with Door(store) as door:
-        files = files_at(tmp_path, door.url, request_timeout_s=20.0, give_up_s=30.0)
+        files = files_at(tmp_path, door.url)
         files.write("spool/00/a.dcm", [content[:100], content[100 : MEBIBYTE + 7], content[MEBIBYTE + 7 :]])
         assert store.objects() == {"node/spool/00/a.dcm": content}
         delete_copies(files.state_directory)
@@ -230,7 +230,7 @@ def test_a_store_that_asks_for_patience_is_asked_again(store: ObjectStore, tmp_p
 
 def test_a_store_that_never_takes_it_is_given_up_and_left_alone(store: ObjectStore, tmp_path: Path) -> None:
     with Door(store) as door:
-        files = files_at(tmp_path, door.url, give_up_s=0.5)
+        files = files_at(tmp_path, door.url, give_up_s=1.0)
         door.refuse = 10**6
         with pytest.raises(ObjectStoreAway, match="SlowDown"):
             files.write("spool/00/a.dcm", [b"image"])
