@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from ich_node.audit import AuditTrail
@@ -16,23 +17,28 @@ log = EventLog("housekeeping")
 
 
 def unlink_forgotten(files: StoredFiles, database: Database, trail: AuditTrail) -> int:
-    """Delete what is listed, and take it off the list; return how many files went.
-
-    Raises:
-        StorageUnavailable: what they are cannot be read now.
-    """
+    """Delete what is listed, and take it off the list; return how many files went."""
     count = 0
     while names := files_to_delete(database):
-        images = [name for name in names if name.startswith("spool/")]
-        results = [name for name in names if name not in images]
-        for some, are_images in ((images, True), (results, False)):
-            trail.files_deleted(files.paths(some), images=are_images)
-        gone = [name for name in names if _delete(files, name)]
+        gone = [name for name in names if _delete(files, name)] if _recorded(files, names, trail) else []
         note_deleted(database, gone)
         count += len(gone)
         if len(gone) < len(names):  # they stay on the list, and are tried again
             break
     return count
+
+
+def _recorded(files: StoredFiles, names: Sequence[str], trail: AuditTrail) -> bool:
+    """Record what is about to be deleted; False where that cannot be read now."""
+    images = [name for name in names if name.startswith("spool/")]
+    results = [name for name in names if name not in images]
+    try:
+        for some, are_images in ((images, True), (results, False)):
+            trail.files_deleted(files.paths(some), images=are_images)
+    except ObjectStoreAway as error:
+        log.error("a file that is to go cannot be deleted; it is tried again", error, errno=None)
+        return False
+    return True
 
 
 def size_of(files: StoredFiles, name: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import threading
@@ -12,10 +13,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from pydicom import dcmread
 from pydicom.uid import generate_uid
 
+from ich_node.accounts import Role, add_account
 from ich_node.config import parse_config
 from ich_node.database import FileToDeleteRow, InstanceRow, ResultRow, SeriesRow, open_database
 from ich_node.errors import ConfigError, StartError
@@ -24,15 +27,18 @@ from ich_node.housekeeping import delete_expired, remove_strays
 from ich_node.pacs import SmallPacs, send_study
 from ich_node.phantom import PhantomSettings, write_series
 from ich_node.rebuild import rebuild
+from ich_node.records import REPORT_KIND
 from ich_node.stored_files import stored_files
 from tests.ct_series import ct_slice, encoded
 from tests.integration.receiving import Running, running, send, store_bytes
 from tests.integration.receiving import association as associated
 from tests.object_store import BUCKET, Door, ObjectStore, copies_of, delete_copies, object_store, storage
+from tests.page_browser import PASSWORD, log_in
 from tests.running import (
     NodeProcesses,
     PartsOfANode,
     as_toml,
+    free_port,
     leaks_a_socket,
     parts_of_a_node,
     settings,
@@ -195,8 +201,9 @@ def test_what_is_to_go_waits_on_its_list_while_the_store_is_away(site: Site) -> 
         with site.node() as node:
             pass_on(node, files)
             node.settle()
+            delete_copies(site.state)  # the audit trail has to read whose they are
             door.refuse = 10**6
-            delete_expired(node.config, node.database)
+            assert delete_expired(node.config, node.database) == 0
             assert len(site.rows(FileToDeleteRow)) == len(site.keys("spool")) == 12
             door.refuse = 0
             time.sleep(RESTS_S)
@@ -456,6 +463,33 @@ def test_a_result_that_cannot_be_fetched_now_is_delivered_later(site: Site) -> N
             assert wait_for(lambda: node.deliverer.step(), "what waited is sent")
             assert {one.state for one in node.settle().studies[0].deliveries} == {"DELIVERED"}
             stored_files(node.config).close()
+
+
+@pytest.mark.slow
+def test_the_pages_show_what_lies_in_the_bucket(site: Site) -> None:
+    uid, files = site.head()
+    site.values["web"] = {"enabled": True, "port": free_port()}
+    with site.node() as node:
+        pass_on(node, files)
+        node.settle()
+        add_account(node.database, "eva", Role.READER, PASSWORD)
+    delete_copies(site.state)
+    report = next(row for row in site.rows(ResultRow) if row.kind == REPORT_KIND)
+    image = dcmread(files[0])
+    url = f"http://127.0.0.1:{site.values['web']['port']}"
+    with NodeProcesses(site.folder, site.values, roles=("web",)), httpx.Client(base_url=url, timeout=60) as client:
+        log_in(client, "eva")
+        assert "Phäntom" in client.get(f"/studies/{uid}").text
+        pixels = client.get(f"/studies/{uid}/slices/{image.SOPInstanceUID}")
+        assert (pixels.status_code, len(pixels.content)) == (200, 2 * image.Rows * image.Columns)
+        taken = client.get(f"/studies/{uid}/objects/{Path(report.path).name}")
+        assert hashlib.sha256(taken.content).hexdigest() == report.sha256
+        for key in site.store.objects("node/"):
+            site.store.client().delete_object(Bucket=BUCKET, Key=key)
+        delete_copies(site.state)
+        assert client.get(f"/studies/{uid}/objects/{Path(report.path).name}").status_code == 404
+        others = [dcmread(path).SOPInstanceUID for path in files[1:]]  # some were read ahead
+        assert 410 in {client.get(f"/studies/{uid}/slices/{one}").status_code for one in others}
 
 
 # ------------------------------------------------------------------------------------------- the real commands
