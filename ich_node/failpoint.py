@@ -26,8 +26,7 @@ Point = Literal[
     "delivery-claimed", "delivery-noted", "delivery-stored", "file-before-folder-sync", "file-before-rename",
     "file-before-sync", "file-half-written", "images-forgotten", "instance-before-row", "instances-read",
     "instances-saved", "leases-before-release", "migrated-before-commit", "no-result-before-row",
-    "object-after-put", "object-before-put", "object-received", "planes-saved", "planes-scored",
-    "release-before-note", "report-before-row",
+    "object-received", "planes-saved", "planes-scored", "release-before-note", "report-before-row",
     "report-before-save", "results-forgotten", "series-claimed", "series-closed", "stray-before-unlink",
 ]  # fmt: skip
 """Every place there is, on the way of an image from its first byte to a delivery that is confirmed and committed to."""

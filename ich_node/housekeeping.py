@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -144,14 +145,14 @@ def remove_strays(config: Config, database: Database) -> int:
     old = [one.name for one in files.found("results", "") if one.written_at < before]
     reports = {name: name for name in old if name.endswith(".dcm")}
     maps = {name: str(report_beside(Path(name))) for name in old if name.endswith(MAPS_SUFFIX)}
-    strays = [name for name, report in (reports | maps).items() if report not in known]
-    for name in strays:
+    strays: list[Callable[[], None]] = list(files.unfinished(before))
+    strays += [partial(files.delete, name) for name, report in (reports | maps).items() if report not in known]
+    for delete in strays:
         reach("stray-before-unlink")
-        files.delete(name)
-    count = len(strays) + files.delete_unfinished(before)
-    if count:
-        log.warning("stray files deleted", count=count)
-    return count
+        delete()
+    if strays:
+        log.warning("stray files deleted", count=len(strays))
+    return len(strays)
 
 
 def _installation_of(config: Config) -> str:

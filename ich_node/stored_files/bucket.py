@@ -6,14 +6,13 @@ import json
 import re
 import secrets
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from ich_node.errors import ConfigError, ObjectStoreAway, StartError, StorageUnavailable
-from ich_node.failpoint import reach
 from ich_node.stored_files.copies import LocalCopies
 from ich_node.stored_files.files import FoundFile
 from ich_node.stored_files.local import UNREADABLE
@@ -112,9 +111,7 @@ class BucketFiles:
                     begin.extend(piece)
                 yield piece
 
-        reach("object-before-put")
         self._bucket.put(name, passing())
-        reach("object-after-put")
         if len(begin) <= PART_BYTES:  # whoever reads it next need not fetch it
             with suppress(StorageUnavailable, OSError):
                 self._copies.add(name, lambda part: part.write_bytes(begin) >= 0)
@@ -153,8 +150,8 @@ class BucketFiles:
             if one.name.endswith(suffix):
                 yield FoundFile(one.name, one.size_bytes, _received_at(one.name) or one.written_at)
 
-    def delete_unfinished(self, before: float) -> int:
-        return self._bucket.abort_uploads(before)
+    def unfinished(self, before: float) -> Iterable[Callable[[], None]]:
+        return self._bucket.uploads(before)
 
     def check(self) -> str:
         name, content = f"doctor/{secrets.token_hex(8)}", secrets.token_bytes(1024)

@@ -6,7 +6,7 @@ written twice. Readers get a path of this machine; where the file is gone, nothi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -108,8 +108,12 @@ class StoredFiles(Protocol):
             StorageUnavailable: they cannot be listed now.
         """
 
-    def delete_unfinished(self, before: float) -> int:
-        """Delete what interrupted writes left before a time; return how many."""
+    def unfinished(self, before: float) -> Iterable[Callable[[], None]]:
+        """Give what deletes each thing that an interrupted write left before a time.
+
+        Raises:
+            StorageUnavailable: they cannot be listed now.
+        """
 
     def check(self) -> str:
         """Write, read, list and delete a file, and say in words that all went well.

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from ich_node.durable import PART_SUFFIX, sync_directory, write_durably
 from ich_node.errors import StartError
-from ich_node.failpoint import reach
 from ich_node.stored_files.files import FoundFile
 
 UNREADABLE: Final = ".unreadable"
@@ -94,12 +94,9 @@ class LocalFiles:
                     about = path.stat(follow_symlinks=False)
                     yield FoundFile(self.name_of(Path(path.path)), about.st_size, about.st_mtime)
 
-    def delete_unfinished(self, before: float) -> int:
+    def unfinished(self, before: float) -> Iterable[Callable[[], None]]:
         parts = [path for path in self._state.glob(f"*/**/*{PART_SUFFIX}") if path.stat().st_mtime < before]
-        for path in parts:
-            reach("stray-before-unlink")
-            path.unlink(missing_ok=True)
-        return len(parts)
+        return [partial(path.unlink, missing_ok=True) for path in parts]
 
     def check(self) -> str:
         """Nothing to say: whether the state folder can be written is looked at anyhow."""

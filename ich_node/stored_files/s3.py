@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -182,17 +183,15 @@ class Bucket:
                 name = one["Key"].removeprefix(prefix)
                 yield FoundObject(name, int(one["Size"]), one["LastModified"].timestamp())
 
-    def abort_uploads(self, before: float) -> int:
-        """End uploads in parts that began before a time and never came to their end; return how many.
+    def uploads(self, before: float) -> list[Callable[[], None]]:
+        """Give what ends each upload in parts that began before a time and never came to its end.
 
         Raises:
-            ObjectStoreAway: that cannot be done now.
+            ObjectStoreAway: they cannot be listed now.
         """
         answer = self._ask("list_multipart_uploads", None, Prefix=self._place.prefix)
         old = [one for one in answer.get("Uploads", []) if one["Initiated"].timestamp() < before]
-        for one in old:
-            self._abort(one["Key"].removeprefix(self._place.prefix), one["UploadId"])
-        return len(old)
+        return [partial(self._abort, one["Key"].removeprefix(self._place.prefix), one["UploadId"]) for one in old]
 
     def close(self) -> None:
         """Close the connections."""

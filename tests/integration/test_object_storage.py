@@ -510,7 +510,7 @@ def test_the_real_commands_work_on_a_bucket_and_a_kill_between_object_and_row_lo
         node.config_path.write_text(as_toml(values))
         ending.push(node.__exit__)
         with monkeypatch.context() as armed:
-            armed.setenv("ICH_NODE_FAILPOINT", "object-after-put:3=kill")
+            armed.setenv("ICH_NODE_FAILPOINT", "instance-before-row:3=kill")
             armed.setenv("ICH_NODE_MAY_BE_KILLED", "by a test")
             node.start("receive")
             node.wait_ready("receive")
