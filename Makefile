@@ -70,7 +70,7 @@ docs: setup  ## write the conformance statement's tables anew from the code
 	@$(PY) -m docs.generate
 
 requirements:  ## pin the newest versions that fit pyproject.toml: for a site, and with the tools of development
-	uv pip compile pyproject.toml --extra dev --extra train --extra scale --upgrade $(PIN) -o requirements-dev.txt
+	uv pip compile pyproject.toml --extra dev --extra train --extra scale --extra s3 --upgrade $(PIN) -o requirements-dev.txt
 	uv pip compile pyproject.toml --constraint requirements-dev.txt $(PIN) -o requirements.txt
 
 install:  ## as root: user, folders, configuration and systemd units (DESTDIR=folder to look at it first)

@@ -24,6 +24,7 @@ NAMES = (
     "prepare",
     "worklist",
     "claims",
+    "object_storage",
     "viewer",
     "browsers",
 )

@@ -14,9 +14,10 @@ from ich_node.config import Config
 from ich_node.database import Database
 from ich_node.errors import TransientError
 from ich_node.job_queue.alert_answers import acknowledge, find_alert
-from ich_node.job_queue.alert_outbox import source_path
+from ich_node.job_queue.alert_outbox import source_at_hand
 from ich_node.log import EventLog
 from ich_node.service import listen
+from ich_node.stored_files import stored_files
 
 _UNKNOWN: Final = HL7Reply("AE", "names no alert of this node in MSA-2 or OBR-3")
 _NOT_NOTED: Final = HL7Reply("AE", "not noted, the node is busy: send it again")
@@ -61,7 +62,7 @@ class Answerer:
     """Decides what an answer does."""
 
     def __init__(self, config: Config, database: Database, trail: AuditTrail | None = None) -> None:
-        self._state = config.state_directory
+        self._files = stored_files(config)
         self._trail = trail or open_trail(config, "deliver")
         self._database = database
 
@@ -83,7 +84,7 @@ class Answerer:
             log.warning("an answer does not acknowledge its alert", **fields, code=answer.code)
             return _NO_ACKNOWLEDGEMENT
         if acknowledge(self._database, asked.alert.identifier, answer.by):
-            subject = read_subject(source_path(self._state, asked.alert), asked.alert.study_instance_uid)
+            subject = read_subject(source_at_hand(self._files, asked.alert), asked.alert.study_instance_uid)
             self._trail.alert_acknowledged(subject, asked.alert.identifier, answer.by, "HL7")
             log.info("alert acknowledged", **fields)
             return HL7Reply("AA", "acknowledged")

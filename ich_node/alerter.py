@@ -17,7 +17,7 @@ from ich_node.audit import AuditTrail, open_trail
 from ich_node.audit.subject import read_subject
 from ich_node.config import Config
 from ich_node.database import Database
-from ich_node.errors import AlertRefused, ChannelUnavailable, StorageFailed, StorageUnavailable
+from ich_node.errors import AlertRefused, ChannelUnavailable, ObjectStoreAway, StorageFailed, StorageUnavailable
 from ich_node.failpoint import reach
 from ich_node.job_queue import DeliveryRules, new_owner
 from ich_node.job_queue.alert_entries import AlertPlan, enter_alerts
@@ -28,11 +28,13 @@ from ich_node.job_queue.alert_outbox import (
     mark_told,
     mark_untold,
     note_unanswered,
+    source_at_hand,
     source_path,
 )
 from ich_node.job_queue.conditions import WatchRules, find_conditions, note_conditions
 from ich_node.log import EventLog
 from ich_node.records import Alert, AlertState, StudyAnswer
+from ich_node.stored_files import stored_files
 
 _POLL_S: Final = 0.1
 _WATCH_S: Final = 5.0
@@ -56,6 +58,7 @@ class Alerter:
         self._places = {name: f"{host}:{port}" for name, host, port in channel_places(config)}
         self._mails = {one.name for one in config.alert_mail}
         self._config = config
+        self._files = stored_files(config)
         self._database = database
         self._channels = channels
         self._links = open_links(config)
@@ -147,11 +150,11 @@ class Alerter:
         except AlertRefused as error:
             state = mark_alert_refused(self._database, alert, self._owner, str(error), self._rules)
             self._failed(alert, state, str(error))
-        except (StorageFailed, StorageUnavailable):  # no fault of the alert
-            raise
-        except ChannelUnavailable as error:
+        except (ChannelUnavailable, ObjectStoreAway) as error:
             state = mark_untold(self._database, alert, self._owner, str(error), self._rules)
             self._failed(alert, state, str(error))
+        except (StorageFailed, StorageUnavailable):  # no fault of the alert
+            raise
         except Exception as error:  # noqa: BLE001 - a broad catch (docs/architecture.md): a poison alert stops no other
             state = mark_alert_refused(self._database, alert, self._owner, type(error).__name__, self._rules)
             self._failed(alert, state, type(error).__name__)
@@ -171,14 +174,14 @@ class Alerter:
         if alert.study_id is None:
             return
         place = self._places.get(alert.channel, alert.channel)
-        subject = read_subject(source_path(self._config.state_directory, alert), alert.study_instance_uid)
+        subject = read_subject(source_at_hand(self._files, alert), alert.study_instance_uid)
         details = {"Alert": alert.identifier, "Channel": alert.channel, "Kind": str(alert.kind)}
         self._trail.alert_told(place, subject, by_mail=alert.channel in self._mails, why_not=why_not, **details)
 
     def _message(self, alert: Alert) -> AlertMessage:
         if alert.study_id is None:
             return message_of_node(alert)
-        path = source_path(self._config.state_directory, alert)
+        path = source_path(self._files, alert)
         if path is None:
             raise AlertRefused(_GONE)
         return message_of(alert, path, "" if self._links is None else self._links.url(alert.identifier))

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -20,7 +21,13 @@ from ich_node.commitment_asker import delivery_rules, start_asking_commitment
 from ich_node.config import Config
 from ich_node.database import Database, open_database, prepare_database
 from ich_node.deliver import StoreOutcome, Verdict, is_warning, store
-from ich_node.errors import ClassNotTaken, DestinationRefuses, DestinationUnavailable, StorageUnavailable
+from ich_node.errors import (
+    ClassNotTaken,
+    DestinationRefuses,
+    DestinationUnavailable,
+    ObjectStoreAway,
+    StorageUnavailable,
+)
 from ich_node.failpoint import reach
 from ich_node.housekeeping import start_housekeeping, wake_housekeeping, watch_certificate
 from ich_node.job_queue import (
@@ -43,6 +50,7 @@ from ich_node.role_lock import holding_role
 from ich_node.routing import pacs_to_ask, secured
 from ich_node.self_test import testing_itself
 from ich_node.service import SystemdNotifier, stop_on_signals
+from ich_node.stored_files import stored_files
 from ich_node.timekeeping import keep_time
 
 _POLL_S = 0.1
@@ -71,6 +79,7 @@ class Deliverer:
         self._transfers = Transfers(trail or open_trail(config, "deliver"), incoming=False)
         self._alive = alive
         self._config = config
+        self._files = stored_files(config)
         self._database = database
         self._owner = new_owner()
         settings = config.delivery
@@ -120,7 +129,7 @@ class Deliverer:
 
     def _deliver(self, deliveries: Sequence[Delivery]) -> None:
         reach("delivery-claimed")
-        left = [delivery for delivery in deliveries if self._has_its_files(delivery)]
+        left = self._with_files(deliveries)
         if not left:
             return
         destination = secured(self._config, left[0].destination)
@@ -175,13 +184,27 @@ class Deliverer:
         else:
             self._pause(left, str(error))
 
-    def _has_its_files(self, delivery: Delivery) -> bool:
+    def _with_files(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        """Fetch what is to be sent. Where that cannot be done now, all of it waits: no fault of the destination."""
+        try:
+            return [found for one in deliveries if (found := self._with_its_files(one)) is not None]
+        except ObjectStoreAway as error:
+            states = mark_unreached(self._database, deliveries, self._owner, str(error), self._rules)
+            for delivery, state in zip(deliveries, states, strict=True):
+                _log_failure(delivery, state, str(error))
+            return []
+
+    def _with_its_files(self, delivery: Delivery) -> Delivery | None:
         """Bury a delivery whose report was deleted; another try would not bring it back."""
-        if delivery.objects and all(one.path.is_file() for one in delivery.objects):
-            return True
+        names = [str(one.path.relative_to(self._config.state_directory)) for one in delivery.objects]
+        objects = [
+            replace(one, path=path) for one, path in zip(delivery.objects, self._files.paths(names), strict=True)
+        ]
+        if objects and all(one.path.is_file() for one in objects):
+            return replace(delivery, objects=tuple(objects))
         mark_lost(self._database, delivery, self._owner, _GONE)
         _log_failure(delivery, DeliveryState.DEAD, _GONE)
-        return False
+        return None
 
     def _note(self, delivery: Delivery, outcome: StoreOutcome) -> None:
         if self._resting.end(delivery.destination.name):

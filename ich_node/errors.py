@@ -36,7 +36,8 @@
             ├── SpoolFull            no room, or below the reserve
             ├── SpoolReadOnly        the disk is mounted read-only
             ├── DatabaseBusy         the database stayed locked
-            └── DatabaseAway         the database server does not answer
+            ├── DatabaseAway         the database server does not answer
+            └── ObjectStoreAway      the object store does not answer, or refuses
 
 Errors carry fields, never patient data: their texts may reach a log.
 """
@@ -237,3 +238,7 @@ class DatabaseBusy(StorageUnavailable):
 
 class DatabaseAway(StorageUnavailable):
     """The database server does not answer; nothing was written."""
+
+
+class ObjectStoreAway(StorageUnavailable):
+    """The object store does not answer, or refuses; whether it took what was being stored is not known."""

@@ -29,6 +29,7 @@ from ich_node.routing import calls_by_tls, configured_destinations, pacs_to_ask
 from ich_node.secret_files import check_private
 from ich_node.state_folder import make_state_folder
 from ich_node.storage_commitment import check_commitment
+from ich_node.stored_files import stored_files
 
 _MEBIBYTE = 1024 * 1024
 
@@ -43,10 +44,12 @@ class Finding:
 
 
 def examine_node(config: Config) -> Iterator[Finding]:
-    """Look at disk, secrets and database, and how the last self-test went."""
+    """Look at disk, secrets, object store and database, and how the last self-test went."""
     yield look("disk", lambda: _disk(config))
     yield look("state folder", lambda: _state_folder(config))
     yield look("secrets", lambda: _secrets(config))
+    if config.storage.place is not None:
+        yield look("object store", lambda: stored_files(config).check())
     yield look("database", lambda: _database(config))
     yield look("self-test", lambda: _self_test(config))
 
@@ -110,6 +113,7 @@ def _secrets(config: Config) -> str:
     files += [Path(config.web.key)] if config.web.key else []
     files += [server.client_key] if (server := server_of(config)) is not None and server.client_key is not None else []
     files += [config.tls.files.key] if config.tls.files is not None and not config.tls.is_elsewhere else []
+    files += [Path(config.storage.secret_key_file)] if config.storage.place is not None else []
     here = [one for one in files if not is_credential(one)]
     for one in here:
         check_private(one)

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_EXECUTED, EVENT_JOB_MISSED, JobExecutionEvent
@@ -17,9 +19,8 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from ich_node.audit import open_trail
 from ich_node.audit.stored import FOLDER, delete_old_files
 from ich_node.config import Config
-from ich_node.database import Database
+from ich_node.database import Database, read_installation
 from ich_node.drift_watch import look_for_drift
-from ich_node.durable import PART_SUFFIX
 from ich_node.failpoint import reach
 from ich_node.forgotten_files import size_of, unlink_forgotten
 from ich_node.job_queue import (
@@ -39,6 +40,7 @@ from ich_node.log import EventLog
 from ich_node.routing import calls_by_tls
 from ich_node.saved_maps import MAPS_SUFFIX, report_beside
 from ich_node.service import give_memory_back
+from ich_node.stored_files import stored_files
 from ich_node.tls import log_state
 
 _STRAY_AGE_S = 3600.0
@@ -96,12 +98,12 @@ def rescue_leases(_config: Config, database: Database) -> int:
 
 def delete_expired(config: Config, database: Database) -> int:
     """Delete images and reports past their days; rows with UIDs and hashes stay. Return how many files went."""
-    rules, state = config.retention_rules, config.state_directory
+    rules, files = config.retention_rules, stored_files(config)
     count = _unlink_listed(config, database)  # what a kill left
     while gone := forget_expired_images(database, rules):
         reach("images-forgotten")
         count += _delete(config, database, gone)
-    while gone := forget_expired_results(database, rules, lambda path: size_of(state / path)):
+    while gone := forget_expired_results(database, rules, lambda name: size_of(files, name), files.deleted_at_once):
         reach("results-forgotten")
         count += _delete(config, database, gone)
     if count:
@@ -117,7 +119,7 @@ def _delete(config: Config, database: Database, gone: list[Deletion]) -> int:
 
 def _unlink_listed(config: Config, database: Database) -> int:
     trail = open_trail(config, "housekeeping")
-    count = unlink_forgotten(config.state_directory, database, trail)
+    count = unlink_forgotten(stored_files(config), database, trail)
     trail.close()
     return count
 
@@ -137,22 +139,26 @@ def remove_strays(config: Config, database: Database) -> int:
     Image files without a row are not strays: the receiver adopts them when it starts.
     """
     before = time.time() - _STRAY_AGE_S
-    state = config.state_directory
+    files = stored_files(config)
+    files.claim(_installation_of(config))
     known = known_reports(database)
-    strays = [path for path in state.glob(f"*/**/*{PART_SUFFIX}") if path.stat().st_mtime < before]
-    reports = {path: path for path in state.glob("results/*.dcm")}
-    maps = {path: report_beside(path) for path in state.glob(f"results/*{MAPS_SUFFIX}")}
-    strays += [
-        path
-        for path, report in (reports | maps).items()
-        if path.stat().st_mtime < before and str(report.relative_to(state)) not in known
-    ]
-    for path in strays:
+    old = [one.name for one in files.found("results", "") if one.written_at < before]
+    reports = {name: name for name in old if name.endswith(".dcm")}
+    maps = {name: str(report_beside(Path(name))) for name in old if name.endswith(MAPS_SUFFIX)}
+    strays: list[Callable[[], None]] = list(files.unfinished(before))
+    strays += [partial(files.delete, name) for name, report in (reports | maps).items() if report not in known]
+    for delete in strays:
         reach("stray-before-unlink")
-        path.unlink(missing_ok=True)
+        delete()
     if strays:
         log.warning("stray files deleted", count=len(strays))
     return len(strays)
+
+
+def _installation_of(config: Config) -> str:
+    """Say whose results these are: those of another installation are no strays."""
+    installation = read_installation(config.state_directory)
+    return "" if installation is None else installation.installation_uid
 
 
 def watch_disk(config: Config, _database: Database) -> int:

@@ -15,6 +15,7 @@ from ich_node.job_queue.legal_holds import lift_hold, place_hold, save_holds
 from ich_node.log import EventLog
 from ich_node.records import Destination, StudySent
 from ich_node.routing import destinations_for
+from ich_node.stored_files import stored_files
 
 _LONGEST_RULE: Final = 300
 
@@ -77,10 +78,10 @@ def delete_study(
         address: from where somebody says so.
         confirmed: what is open or undelivered may go, too.
     """
-    state = config.state_directory
+    files = stored_files(config)
     rule = f"by {by}: {reason}"[:_LONGEST_RULE]
-    done = forget_study(database, study_instance_uid, rule, lambda path: size_of(state / path), confirmed=confirmed)
+    done = forget_study(database, study_instance_uid, rule, lambda name: size_of(files, name), confirmed=confirmed)
     if done.gone:
         trail.operated(by, address, "delete", [study_instance_uid], Files=str(done.files), Reason=reason)
-        unlink_forgotten(state, database, trail)
+        unlink_forgotten(files, database, trail)
     return done

@@ -27,6 +27,7 @@ from ich_node.query_retrieve import (
     read_study_of_patient,
 )
 from ich_node.records import Destination
+from ich_node.stored_files import stored_files
 
 _POLL_S: Final = 0.1
 _AT_ONCE: Final = 20
@@ -123,7 +124,7 @@ class HistoryAsker(PacsAsker):
 
     def _ask(self, question: HistoryQuestion) -> None:
         note_history_asked(self._database, question.study_id)
-        study = read_study_of_patient(self._config.state_directory / question.path)
+        study = read_study_of_patient(stored_files(self._config).path(question.path))
         if study is None:
             return
         try:

@@ -24,8 +24,10 @@ from pydicom.errors import InvalidDicomError
 from ich_node.config import Config
 from ich_node.database import (
     Database,
+    Installation,
     check_integrity,
     database_file,
+    note_installation,
     open_database,
     prepare_database,
     read_installation,
@@ -49,7 +51,6 @@ from ich_node.job_queue.rebuilding import (
 )
 from ich_node.job_queue.retention import REBUILT
 from ich_node.receive.entry import READ_SOP_CLASSES, describe_file
-from ich_node.receive.spool import Spool
 from ich_node.receive.statuses import RefusedDataSet
 from ich_node.records import REPORT_KIND, Destination, StudySent
 from ich_node.records.self_tests import SELF_TEST_AE_TITLE, is_self_test_patient
@@ -57,6 +58,8 @@ from ich_node.report.saved_results import SavedResult, read_result
 from ich_node.role_lock import holding_the_folder
 from ich_node.routing import destinations_for
 from ich_node.saved_maps import maps_beside
+from ich_node.state_folder import make_state_folder
+from ich_node.stored_files import BucketFiles, FoundFile, StoredFiles, stored_files
 
 _IMAGES_A_TRANSACTION: Final = 500
 _ALERT_AGAIN_S: Final = 86400.0
@@ -115,10 +118,13 @@ def rebuild(config: Config, *, hold: bool = False) -> Rebuilt:
         _refuse_where_it_is_sound(config, place)
         fresh = place.with_name(f"{place.name}.new")
         _remove(fresh)
+        files = stored_files(config)
+        _recover_installation(files)
         done = Rebuilt(same_installation=read_installation(state) is not None)
         database = open_database(f"sqlite:///{fresh}", config.database.busy_timeout_s)
         try:
             installation_uid = prepare_database(database, state, recover=True)
+            files.claim(installation_uid)
             _fill(config, database, done, installation_uid, hold=hold)
             gather_into_one_file(database)
         finally:
@@ -147,12 +153,12 @@ def _refuse_where_it_is_sound(config: Config, place: Path) -> None:
 
 
 def _fill(config: Config, database: Database, done: Rebuilt, installation_uid: str, *, hold: bool) -> None:
-    state = config.state_directory
-    results = _read_results(state, done)
+    state, files = config.state_directory, stored_files(config)
+    results = _read_results(files, done)
     done.same_installation &= all(one.is_of(installation_uid) for one in results)
     _enter_images(config, database, done)
     alert_since = time.time() - _ALERT_AGAIN_S
-    for study in _studies(state, results):
+    for study in _studies(files, results):
         enter_found_study(database, study, alert_since=alert_since)
         done.results += len(study.objects)
     _take_back(config, database)
@@ -169,17 +175,26 @@ def _restore_holds(database: Database, state: Path) -> int:
         raise StartError(f"{path} cannot be read: legal holds would be lost; mend it, or move it away") from error
 
 
-def _read_results(state: Path, done: Rebuilt) -> list[SavedResult]:
+def _recover_installation(files: StoredFiles) -> None:
+    """Where the state folder was lost, a bucket says whose it is; images and results go on under the same UIDs."""
+    state = files.state_directory
+    marked = files.installation() if isinstance(files, BucketFiles) and read_installation(state) is None else None
+    if marked is not None:
+        make_state_folder(state)
+        note_installation(state, Installation(*marked))
+
+
+def _read_results(files: StoredFiles, done: Rebuilt) -> list[SavedResult]:
     """Read every saved result; one that is damaged gets another ending, or the housekeeping would delete it."""
     results = []
-    for path in sorted(state.glob("results/*.dcm")):
+    names = sorted(one.name for one in files.found("results", ".dcm"))
+    for name, path in zip(names, files.paths(names), strict=True):
         result = read_result(path)
         if result is None:
-            aside = path.rename(path.with_suffix(".unreadable"))
-            done.unreadable.append(str(aside.relative_to(state)))
+            done.unreadable.append(files.put_aside(name))
         elif result.of_self_test:
-            maps_beside(path).unlink(missing_ok=True)
-            path.unlink()
+            files.delete(str(maps_beside(Path(name))))
+            files.delete(name)
             done.of_self_tests += 1
         else:
             results.append(result)
@@ -189,17 +204,16 @@ def _read_results(state: Path, done: Rebuilt) -> list[SavedResult]:
 def _enter_images(config: Config, database: Database, done: Rebuilt) -> None:
     """Enter the images in their order of arrival: of several versions of one, the newest speaks."""
     began = time.monotonic()
-    state = config.state_directory
-    paths = sorted(Spool(state, 0).files(), key=lambda path: (_received_at(state / path), path))
+    images = sorted(stored_files(config).found("spool", ".dcm"), key=lambda one: (one.written_at, one.name))
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        for start in range(0, len(paths), _IMAGES_A_TRANSACTION):
-            chunk = paths[start : start + _IMAGES_A_TRANSACTION]
-            read = list(threads.map(lambda path: _read_image(config, path), chunk))
+        for start in range(0, len(images), _IMAGES_A_TRANSACTION):
+            chunk = images[start : start + _IMAGES_A_TRANSACTION]
+            read = list(threads.map(lambda one: _read_image(config, one), chunk))
             found = [one for one in read if isinstance(one, FoundImage)]
             enter_found_images(database, found, max_wait_s=config.series.max_wait_s)
             done.images += len(found)
             done.of_self_tests += read.count(_NotEntered.OF_SELF_TEST)
-            done.unreadable += [path for path, one in zip(chunk, read, strict=True) if one is _NotEntered.KEPT]
+            done.unreadable += [image.name for image, one in zip(chunk, read, strict=True) if one is _NotEntered.KEPT]
     done.seconds = time.monotonic() - began
 
 
@@ -210,36 +224,32 @@ class _NotEntered(Enum):
     OF_SELF_TEST = "a self-test left it, and it is deleted"
 
 
-def _read_image(config: Config, path: str) -> FoundImage | _NotEntered:
+def _read_image(config: Config, image: FoundFile) -> FoundImage | _NotEntered:
     """Read one file of the spool; delete it where a self-test left it that did not get to its end."""
     try:
-        received = describe_file(config, path)
-        received_at = _received_at(config.state_directory / path)
+        received = describe_file(config, image.name)
         if received.calling_ae_title == SELF_TEST_AE_TITLE:
-            return _drop_of_self_test(config.state_directory / path)
+            return _drop_of_self_test(stored_files(config), image.name)
     except (RefusedDataSet, OSError):
         return _NotEntered.KEPT
-    return FoundImage(received, received_at, received.sop_class_uid in READ_SOP_CLASSES)
+    return FoundImage(received, image.written_at, received.sop_class_uid in READ_SOP_CLASSES)
 
 
-def _drop_of_self_test(path: Path) -> _NotEntered:
+def _drop_of_self_test(files: StoredFiles, name: str) -> _NotEntered:
     """Delete an image of the reserved patient; the receiver itself wrote into it that it came from this node."""
     try:
-        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["PatientID", "IssuerOfPatientID"])
+        keys = ["PatientID", "IssuerOfPatientID"]
+        header = pydicom.dcmread(files.path(name), stop_before_pixels=True, specific_tags=keys)
         of_test = is_self_test_patient(str(header.get("PatientID")), str(header.get("IssuerOfPatientID")))
     except (ValueError, KeyError, AttributeError, InvalidDicomError):
         of_test = False
     if not of_test:
         return _NotEntered.KEPT
-    path.unlink()
+    files.delete(name)
     return _NotEntered.OF_SELF_TEST
 
 
-def _received_at(path: Path) -> float:
-    return path.stat().st_mtime
-
-
-def _studies(state: Path, results: Sequence[SavedResult]) -> Iterator[FoundStudy]:
+def _studies(files: StoredFiles, results: Sequence[SavedResult]) -> Iterator[FoundStudy]:
     """Put results together by study, those of studies with a report."""
     of_study: defaultdict[str, list[SavedResult]] = defaultdict(list)
     for one in results:
@@ -248,7 +258,7 @@ def _studies(state: Path, results: Sequence[SavedResult]) -> Iterator[FoundStudy
         objects.sort(key=lambda one: (one.revision, one.kind != REPORT_KIND, one.kind, one.preference))
         reports = {one.revision: _report(one) for one in reversed(objects) if one.kind == REPORT_KIND}
         if reports:
-            saved = [(one.revision, one.created_at, _saved(state, one)) for one in objects]
+            saved = [(one.revision, one.created_at, _saved(files, one)) for one in objects]
             yield FoundStudy(uid, [reports[number] for number in sorted(reports, reverse=True)], saved)
 
 
@@ -256,7 +266,8 @@ def _report(one: SavedResult) -> FoundReport:
     return FoundReport(one.revision, one.created_at, one.triage, one.reason, one.withdrawn, one.images)
 
 
-def _saved(state: Path, one: SavedResult) -> SavedObject:
+def _saved(files: StoredFiles, one: SavedResult) -> SavedObject:
+    name = files.name_of(one.path)
     return SavedObject(
         kind=one.kind,
         encoding=one.encoding,
@@ -264,8 +275,8 @@ def _saved(state: Path, one: SavedResult) -> SavedObject:
         sop_class_uid=one.sop_class_uid,
         sop_instance_uid=one.sop_instance_uid,
         series_instance_uid=one.series_instance_uid,
-        sha256=hashlib.sha256(one.path.read_bytes()).hexdigest(),
-        path=str(one.path.relative_to(state)),
+        sha256=hashlib.sha256(files.path(name).read_bytes()).hexdigest(),
+        path=name,
     )
 
 
@@ -273,7 +284,7 @@ def _take_back(config: Config, database: Database) -> None:
     """Heed the rejection notes among the images before anything is analysed."""
     for path in rejection_candidates(database):
         try:
-            note = rejection_note(pydicom.dcmread(config.state_directory / path, stop_before_pixels=True))
+            note = rejection_note(pydicom.dcmread(stored_files(config).path(path), stop_before_pixels=True))
         except (ValueError, OSError, KeyError, AttributeError):
             continue  # the worker reads it again, and says so
         if note is not None:

@@ -10,6 +10,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Final
 
@@ -18,11 +19,23 @@ from ich_node.errors import StartError
 SUPERVISED: Final = "ICH_NODE_SUPERVISED"
 """Environment variable that tells a role to end with whoever holds its standard input."""
 
+BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
+_BOOT_VARIABLE: Final = "ICH_NODE_BOOT_ID"
+"""Set by the units (%b of systemd.unit(5)), whose sandbox hides the file."""
 _PR_SET_DUMPABLE: Final = 4
 """prctl(2)."""
 _M_ARENA_MAX: Final = -8
 """mallopt(3)."""
 _ARENAS: Final = 2
+
+
+def boot_id() -> str:
+    """Say which boot of the machine this is; empty where a sandbox hides it."""
+    try:
+        boot = os.environ.get(_BOOT_VARIABLE) or BOOT.read_text()
+    except OSError:
+        return ""
+    return boot.strip().replace("-", "")
 
 
 def keep_to_ourselves() -> None:

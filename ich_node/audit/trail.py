@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -243,7 +243,7 @@ class AuditTrail:
             message = events.exported((who, self.process), to, codes.URI_MEDIUM, some, Table=table)
             self.record(message, durable=True)
 
-    def files_deleted(self, paths: Sequence[Path], *, images: bool) -> None:
+    def files_deleted(self, paths: Iterable[Path], *, images: bool) -> None:
         """Files are about to be deleted, past their days or by a person: what they are is read from them."""
         if self._journal is None:
             return

@@ -64,13 +64,14 @@ def _audit_acknowledgement(config: Config, database: Database, what: str, by: st
     from ich_node.audit import Subject, open_trail
     from ich_node.audit.subject import read_subject
     from ich_node.job_queue.alert_answers import find_alert
-    from ich_node.job_queue.alert_outbox import source_path
+    from ich_node.job_queue.alert_outbox import source_at_hand
+    from ich_node.stored_files import stored_files
 
     asked = find_alert(database, what)
     trail = open_trail(config, "ack")
     subject = Subject("", what)  # named by its study
     if asked is not None:
-        subject = read_subject(source_path(config.state_directory, asked.alert), asked.alert.study_instance_uid)
+        subject = read_subject(source_at_hand(stored_files(config), asked.alert), asked.alert.study_instance_uid)
     trail.alert_acknowledged(subject, what if asked else "all of the study", by, f"command of {trail.person.user_id}")
     trail.close()
 

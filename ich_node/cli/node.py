@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ich_node.config import Config, find_config, load_config
-from ich_node.errors import ConfigError
+from ich_node.errors import ConfigError, SecretFileError
 from ich_node.log import start_logging
 
 if TYPE_CHECKING:
@@ -149,12 +149,31 @@ def _check_config(options: argparse.Namespace) -> int:
     if not is_credential(config.audit.client_key):
         check_server(config, path)
     later = len(channels) - len(looked_at) + key_is_credential(config) + is_credential(config.audit.client_key)
+    later += _leaves_storage(config, path)
     sys.stdout.write(
         f"{path}: no faults; {config.node.ae_title} on {_ports(config)}, {len(config.peer)} peers, "
         f"{len(config.destination)} destinations, {len(channels)} alert channels\n"
         + (f"{later} with credentials of a unit, which are looked at when it starts\n" if later else "")
     )
     return 0
+
+
+def _leaves_storage(config: Config, path: Path) -> bool:
+    """Check the files of [storage]; True where its secret is a credential, which only the units have.
+
+    Raises:
+        ConfigError: they cannot be used.
+    """
+    from ich_node.credentials import is_credential
+    from ich_node.stored_files import stored_files
+
+    if is_credential(config.storage.secret_key_file):
+        return True
+    try:
+        stored_files(config)
+    except SecretFileError as error:
+        raise ConfigError(path, [f"storage.secret_key_file = {error}"]) from error
+    return False
 
 
 def _check_tls(config: Config, path: Path) -> list[str]:

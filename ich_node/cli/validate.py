@@ -94,17 +94,18 @@ def _of_scores(options: argparse.Namespace) -> tuple[Validation, dict[str, Pictu
 def _of_node(options: argparse.Namespace, config: Config) -> tuple[Validation, dict[str, Picture], str]:
     from ich_node.decode import DecoderPool
     from ich_node.decoding_rules import decline_by, decode_limits
+    from ich_node.stored_files import stored_files
     from ich_node.validation.labels import read_labels
     from ich_node.validation.node_results import node_results
     from ich_node.validation.pictures import pictures_of
     from ich_node.validation.validating import validate
 
     labels = read_labels(options.labels)
-    database, state = open_queue(config), config.state_directory
+    database, files = open_queue(config), stored_files(config)
     uids = frozenset(one.study_instance_uid for one in labels.labels)
-    validation = validate(labels, node_results(database, state, uids), _settings(options))
+    validation = validate(labels, node_results(database, files, uids), _settings(options))
     with DecoderPool(decode_limits(config), decline_by(config), 1) as decoder:
-        pictures = dict(pictures_of(validation.worst, database, state, decoder))
+        pictures = dict(pictures_of(validation.worst, database, files, decoder))
     database.close()
     return validation, pictures, f"the answers of node {config.node.ae_title}, the current revision of each study"
 

@@ -19,6 +19,7 @@ from ich_node.config.sections import (
     ViewerSettings,
 )
 from ich_node.config.self_test_section import SelfTestSettings
+from ich_node.config.storage_section import BucketName, StorageSettings
 from ich_node.config.tls_section import TlsSettings
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "AlertAnswersSettings",
     "AlertRuleSettings",
     "AlertSettings",
+    "BucketName",
     "Config",
     "DestinationSettings",
     "HL7ChannelSettings",
@@ -35,6 +37,7 @@ __all__ = [
     "PrioritySettings",
     "QuerySettings",
     "SelfTestSettings",
+    "StorageSettings",
     "TlsSettings",
     "ViewerSettings",
     "WatchdogSettings",

@@ -40,6 +40,7 @@ from ich_node.config.sections import (
     ViewerSettings,
 )
 from ich_node.config.self_test_section import SelfTestSettings, faults_of_reserved_ae_title
+from ich_node.config.storage_section import StorageSettings
 from ich_node.config.tls_section import TlsSettings, faults_without_tls
 from ich_node.config.values import Section
 from ich_node.errors import ConfigError
@@ -64,6 +65,7 @@ class Config(Section):
     decode: DecodeSettings = DecodeSettings()
     delivery: DeliverySettings = DeliverySettings()
     database: DatabaseSettings = DatabaseSettings()
+    storage: StorageSettings = StorageSettings()
     retention: RetentionSettings = RetentionSettings()
     audit: AuditSettings = AuditSettings()
     peer: Annotated[tuple[PeerSettings, ...], Field(strict=False)] = ()

@@ -2,7 +2,7 @@
 
 from ich_node.database.changes import ChangeWatch
 from ich_node.database.engine import Database, database_file, open_database
-from ich_node.database.installation import Installation, read_installation
+from ich_node.database.installation import Installation, note_installation, read_installation
 from ich_node.database.keeping_tables import (
     CommitmentItemRow,
     CommitmentReportRow,
@@ -78,6 +78,7 @@ __all__ = [
     "database_file",
     "is_one_of",
     "new_id",
+    "note_installation",
     "open_database",
     "prepare_database",
     "read_installation",

@@ -44,12 +44,14 @@ def damage_means(reason: NotAnalysedReason) -> Iterator[None]:
     """Turn what bad bytes raise into `Unreadable`, and keep warnings, which quote header values, off every log.
 
     Raises:
-        Unreadable: with ``reason``, or TOO_LARGE where memory ran out.
+        Unreadable: with ``reason``, or FILE_GONE, or TOO_LARGE where memory ran out.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             yield
+        except FileNotFoundError as error:
+            raise Unreadable(NotAnalysedReason.FILE_GONE) from error
         except MemoryError as error:
             raise Unreadable(NotAnalysedReason.TOO_LARGE, "out of memory") from error
         except _DAMAGED as error:

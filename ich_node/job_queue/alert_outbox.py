@@ -11,9 +11,11 @@ from sqlalchemy import Connection, func, literal, or_, select, text, update
 
 from ich_node.database import AlertRow, Database, InstanceRow, ResultRow, SeriesRow, StudyRow
 from ich_node.database.tables import AWAITED
+from ich_node.errors import StorageUnavailable
 from ich_node.job_queue.outbox import DeliveryRules
 from ich_node.patient_history import history_of
 from ich_node.records import REPORT_KIND, Alert, AlertKind, AlertState, Triage
+from ich_node.stored_files import StoredFiles
 
 _A_MINUTE_S = 60.0
 _SECONDS_A_DAY = 86400.0
@@ -238,7 +240,19 @@ def note_unanswered(database: Database) -> int:
         return connection.execute(mine.values(state=AlertState.UNANSWERED)).rowcount
 
 
-def source_path(state_directory: Path, alert: Alert) -> Path | None:
-    """Say where the report of the study is, or an image before there is one; None where it was deleted."""
-    path = None if alert.source_file is None else state_directory / alert.source_file
+def source_path(files: StoredFiles, alert: Alert) -> Path | None:
+    """Say where the report of the study is, or an image before there is one; None where it was deleted.
+
+    Raises:
+        StorageUnavailable: it cannot be fetched now.
+    """
+    path = None if alert.source_file is None else files.path(alert.source_file)
     return path if path is not None and path.is_file() else None
+
+
+def source_at_hand(files: StoredFiles, alert: Alert) -> Path | None:
+    """As `source_path`, for who can do without: None, too, where it cannot be fetched now."""
+    try:
+        return source_path(files, alert)
+    except StorageUnavailable:
+        return None

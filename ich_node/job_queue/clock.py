@@ -8,7 +8,6 @@ is set forward closes no series early, takes no lease from its holder, and delet
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -41,12 +40,10 @@ from ich_node.database import (
 from ich_node.database.tables import AWAITED
 from ich_node.durable import replace_durably
 from ich_node.records import OPEN_SERIES, AlertState, DeliveryState, InstanceState
+from ich_node.service import boot_id
 
 STEP_S: Final = 2.0
 """Less is a leap second, or a clock that is being slewed."""
-_BOOT_VARIABLE: Final = "ICH_NODE_BOOT_ID"
-"""Set by the units (%b of systemd.unit(5)), whose sandbox hides the file."""
-_BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
 _UNKNOWN: Final = "unknown"
 _RECENT_S: Final = 86400.0
 _JITTER: Final = 1.2
@@ -224,8 +221,4 @@ def _offset_s() -> float:
 
 
 def _boot() -> str:
-    try:
-        boot = os.environ.get(_BOOT_VARIABLE) or _BOOT.read_text()
-    except OSError:  # a sandbox hides it: no step can be told from a new boot, and nothing is shifted
-        return _UNKNOWN
-    return boot.strip().replace("-", "")
+    return boot_id() or _UNKNOWN  # no step can be told from a new boot then, and nothing is shifted

@@ -15,6 +15,7 @@ from ich_node.receive.spool import source_ae_title, split_file
 from ich_node.records import ANALYSED_SOP_CLASSES, KEY_OBJECT_SELECTION_STORAGE, ReceivedInstance
 from ich_node.records.self_tests import SELF_TEST_AE_TITLE, SELF_TEST_PRIORITY
 from ich_node.routing import is_old, priority_of
+from ich_node.stored_files import stored_files
 
 READ_SOP_CLASSES: Final = (*ANALYSED_SOP_CLASSES, KEY_OBJECT_SELECTION_STORAGE)
 """Instances of every other class are kept, and never read."""
@@ -69,8 +70,9 @@ def describe_file(config: Config, path: str) -> ReceivedInstance:
     Raises:
         RefusedDataSet: the file is damaged.
         OSError: it cannot be read.
+        StorageUnavailable: it cannot be fetched now.
     """
-    part10 = (config.state_directory / path).read_bytes()
+    part10 = stored_files(config).path(path).read_bytes()
     syntax, encoded = split_file(part10)
     identity, sender = identify(encoded, syntax), source_ae_title(part10)
     kept = Kept(path, hashlib.sha256(encoded).hexdigest(), len(encoded), syntax)

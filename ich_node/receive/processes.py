@@ -31,6 +31,7 @@ from ich_node.log import EventLog
 from ich_node.receive.scp import Receiver
 from ich_node.role_lock import holding_role
 from ich_node.service import SystemdNotifier, stop_on_signals
+from ich_node.stored_files import stored_files
 from ich_node.timekeeping import keep_time
 
 MOST_BY_ITSELF: Final = 4
@@ -65,12 +66,14 @@ def run_receiver(config: Config) -> None:
     database = open_database(config.database_url, config.database.busy_timeout_s)
     notifier = SystemdNotifier()
     with stop_on_signals() as stop, holding_role(config.state_directory, "receive"):
-        prepare_database(database, config.state_directory)
+        files, installation_uid = stored_files(config), prepare_database(database, config.state_directory)
+        files.claim(installation_uid)
         keep_time(config, database)
         trail = open_trail(config, "receive")
         receiver = Receiver(config, database, trail)
         processes = number_of_processes(config)
         receiver.prepare()
+        files.close()  # connections do not survive a fork
         receiver.listen(processes)
         trail.started(config)
         if processes == 1:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import struct
-import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
@@ -12,70 +11,64 @@ from typing import Final
 from pydicom.uid import UID
 
 from ich_node import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from ich_node.durable import PART_SUFFIX, sync_directory, write_durably
-from ich_node.errors import SpoolFull, StartError
+from ich_node.errors import ObjectStoreAway, SpoolFull
+from ich_node.log import EventLog
 from ich_node.receive import statuses
 from ich_node.receive.statuses import RefusedDataSet
+from ich_node.stored_files import FoundFile, StoredFiles
 
 _PREAMBLE: Final = b"\0" * 128 + b"DICM"
 _MEBIBYTE: Final = 1024 * 1024
 
+log = EventLog("receive")
+
 
 class Spool:
-    """Image files of one state folder. Names are random and ours; nothing of an object ends up in a path."""
+    """Images of one node. Their names are random and ours; nothing of an object ends up in a name."""
 
-    def __init__(self, state_directory: Path, reserve_mib: int) -> None:
-        self._state_directory = state_directory
-        self._root = state_directory / "spool"
+    def __init__(self, files: StoredFiles, reserve_mib: int) -> None:
+        self._files = files
         self._reserve_bytes = reserve_mib * _MEBIBYTE
 
     @property
     def incoming(self) -> Path:
         """The folder for what is not whole yet; its files have no names."""
-        return self._root
+        return self._files.state_directory / "spool"
 
     def prepare(self) -> None:
-        """Make the folders and remove what an interrupted write left.
+        """Make ready for writing, and remove what an interrupted write left.
 
         Raises:
-            StartError: the state folder cannot be written.
+            StartError: nothing can be written.
         """
-        try:
-            for number in range(256):
-                (self._root / f"{number:02x}").mkdir(parents=True, exist_ok=True)
-            sync_directory(self._root)
-            sync_directory(self._state_directory)
-            for part in self._root.glob(f"*/*{PART_SUFFIX}"):
-                part.unlink()
-            (probe := self._root / f"probe{PART_SUFFIX}").write_bytes(b"")
-            probe.unlink()
-        except OSError as error:
-            raise StartError(f"the state folder {self._state_directory} cannot be written: {error.strerror}") from error
+        self._files.prepare()
 
     def write(self, pieces: Iterable[bytes | memoryview]) -> str:
-        """Write a file durably: temporary file, fsync, rename, fsync of the folder.
+        """Write a file durably.
 
         Returns:
-            The path relative to the state folder.
+            Its name: a path relative to the state folder, or to the bucket.
 
         Raises:
             SpoolFull: no room, or the reserve would be touched; no partial file is left.
+            StorageUnavailable: it cannot be written now, or nobody knows whether it was.
         """
-        if shutil.disk_usage(self._root).free < self._reserve_bytes:
+        if shutil.disk_usage(self.incoming).free < self._reserve_bytes:
             raise SpoolFull("the disk is filled up to its reserve")
-        name = uuid.uuid4().hex
-        path = self._root / name[:2] / f"{name}.dcm"
-        write_durably(path, pieces)
-        return str(path.relative_to(self._state_directory))
+        name = self._files.new_image()
+        self._files.write(name, pieces)
+        return name
 
-    def remove(self, relative_path: str) -> None:
-        """Remove a file that no row speaks of."""
-        (self._state_directory / relative_path).unlink(missing_ok=True)
+    def remove(self, name: str) -> None:
+        """Remove a file that no row speaks of. One that cannot be removed now is looked at by the next start."""
+        try:
+            self._files.delete(name)
+        except ObjectStoreAway as error:
+            log.warning("a file without a row stays until the next start", why=str(error))
 
-    def files(self) -> Iterator[str]:
-        """List the image files, relative to the state folder."""
-        for path in self._root.glob("*/*.dcm"):
-            yield str(path.relative_to(self._state_directory))
+    def files(self) -> Iterator[FoundFile]:
+        """List the image files."""
+        return self._files.found("spool", ".dcm")
 
 
 def file_head(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str, source_ae_title: str) -> bytes:

@@ -3,10 +3,10 @@
 from typing import Final
 
 SUCCESS: Final = 0x0000
-"""The object is safe: its bytes are on disk and its row is committed."""
+"""The object is safe: its bytes are on disk, or in the bucket, and its row is committed."""
 
 OUT_OF_RESOURCES: Final = 0xA700
-"""No room, or the database stayed locked. The sender may try again later."""
+"""No room, or the database stayed locked, or the object store is away. The sender may try again later."""
 
 DATA_SET_DOES_NOT_MATCH_SOP_CLASS: Final = 0xA900
 """The identifiers in the data set are missing, malformed, or differ from those of the command set."""

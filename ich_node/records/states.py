@@ -112,6 +112,7 @@ class NotAnalysedReason(Enum):
     DECODE_TIMEOUT = "decoding took longer than allowed"
     TOO_LARGE = "the image is larger than allowed"
     NOT_DICOM = "not a DICOM file, or a damaged one"
+    FILE_GONE = "the image's file is gone"
     NO_READABLE_SLICE = "no slice of the series could be read"
     OTHER_SERIES_CHOSEN = "another series of the study is analysed"
     TWO_PATIENTS = "the series holds images of two patients"
@@ -139,6 +140,7 @@ UNREADABLE_REASONS: Final = frozenset(
         NotAnalysedReason.DECODE_TIMEOUT,
         NotAnalysedReason.TOO_LARGE,
         NotAnalysedReason.NOT_DICOM,
+        NotAnalysedReason.FILE_GONE,
     }
 )
 """What makes a slice that was wanted unreadable."""

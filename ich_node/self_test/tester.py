@@ -24,6 +24,7 @@ from ich_node.job_queue.self_tests import (
 from ich_node.log import EventLog
 from ich_node.records.self_tests import BY_SCHEDULE, SelfTestToRun, SelfTestVerdict
 from ich_node.self_test.run import Stopped, run_self_test
+from ich_node.stored_files import stored_files
 
 _POLL_S: Final = 1.0
 _DIED: Final = "the process that ran it ended"
@@ -83,7 +84,7 @@ class SelfTester:
             log.error("self-test failed", None, why=_DIED, count=ended)
         tests = forget_self_test_studies(self._database)
         if tests:
-            unlink_forgotten(self._config.state_directory, self._database, self._trail)
+            unlink_forgotten(stored_files(self._config), self._database, self._trail)
             note_cleaned(self._database, tests)  # files that stay are on the list, and housekeeping tries them again
         forget_old_self_tests(self._database)
         self._clear = True

@@ -12,15 +12,16 @@ from pydicom.errors import InvalidDicomError
 
 from ich_node.database import Database
 from ich_node.records import StudyResult
+from ich_node.stored_files import StoredFiles
 from ich_node.validation.answers import report_files, study_results
 
 
-def node_results(database: Database, state_directory: Path, wanted: Collection[str]) -> tuple[StudyResult, ...]:
+def node_results(database: Database, files: StoredFiles, wanted: Collection[str]) -> tuple[StudyResult, ...]:
     """Read the answers of all studies, and everything about those of the wanted UIDs."""
-    files = report_files(database, wanted)
+    reports = report_files(database, wanted)
     return tuple(
-        dataclasses.replace(one, sex=_sex(state_directory / files[one.study_instance_uid]))
-        if one.study_instance_uid in files
+        dataclasses.replace(one, sex=_sex(files.path(reports[one.study_instance_uid])))
+        if one.study_instance_uid in reports
         else one
         for one in study_results(database, wanted)
     )

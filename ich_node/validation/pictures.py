@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from ich_node.database import Database
@@ -12,6 +11,7 @@ from ich_node.decode import DecoderPool
 from ich_node.records import KeySlicePicture
 from ich_node.report.drawing import grey_png
 from ich_node.report.slice_pictures import plain_slice
+from ich_node.stored_files import StoredFiles
 from ich_node.validation.worst import WorstCase
 from ich_node.viewable import ViewableSlice, viewable_series
 
@@ -32,21 +32,21 @@ class Picture:
 
 
 def pictures_of(
-    worst: Sequence[WorstCase], database: Database, state_directory: Path, decoder: DecoderPool
+    worst: Sequence[WorstCase], database: Database, files: StoredFiles, decoder: DecoderPool
 ) -> Mapping[str, Picture]:
     """Draw one slice of each study, by Study Instance UID."""
     uids = [one.case.label.study_instance_uid for one in worst]
-    return {uid: _picture(uid, database, state_directory, decoder) for uid in uids}
+    return {uid: _picture(uid, database, files, decoder) for uid in uids}
 
 
-def _picture(uid: str, database: Database, state_directory: Path, decoder: DecoderPool) -> Picture:
+def _picture(uid: str, database: Database, files: StoredFiles, decoder: DecoderPool) -> Picture:
     series = viewable_series(database, uid)
     if not series:
         return Picture(why_not=NOT_KEPT)
     slices = series[0].slices
     number = _highest(slices)
     chosen = slices[number]
-    path = state_directory / chosen.file
+    path = files.path(chosen.file)
     if not path.is_file():
         return Picture(why_not=NOT_KEPT)
     plane = decoder.submit_plane([(path, chosen.frame)]).result()

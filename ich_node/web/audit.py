@@ -6,13 +6,13 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Final
 
 from ich_node.audit import AuditTrail
 from ich_node.audit.subject import read_subject
 from ich_node.job_queue.alert_answers import AskedAlert
-from ich_node.job_queue.alert_outbox import source_path
+from ich_node.job_queue.alert_outbox import source_at_hand
+from ich_node.stored_files import StoredFiles
 from ich_node.web.patients import Patient
 
 _AGAIN_S: Final = 3600.0
@@ -23,22 +23,22 @@ _MOST_SEEN: Final = 50_000
 class PageAudit:
     """Records who looked at what, who logged in, who acknowledged an alert, and what operators did."""
 
-    def __init__(self, trail: AuditTrail, state_directory: Path) -> None:
+    def __init__(self, trail: AuditTrail, files: StoredFiles) -> None:
         self._trail = trail
-        self._state = state_directory
+        self._files = files
         self._seen: OrderedDict[tuple[str, str, str], float] = OrderedDict()
         self._lock = threading.Lock()
 
     def alert_viewed(self, asked: AskedAlert, address: str) -> None:
         """Record that the page of an alert was shown."""
         alert = asked.alert
-        subject = read_subject(source_path(self._state, alert), alert.study_instance_uid)
+        subject = read_subject(source_at_hand(self._files, alert), alert.study_instance_uid)
         self._trail.page_viewed(subject, alert.identifier, address)
 
     def alert_acknowledged(self, asked: AskedAlert, name: str, how: str, address: str) -> None:
         """Record that somebody acknowledged an alert."""
         alert = asked.alert
-        subject = read_subject(source_path(self._state, alert), alert.study_instance_uid)
+        subject = read_subject(source_at_hand(self._files, alert), alert.study_instance_uid)
         self._trail.alert_acknowledged(subject, alert.identifier, name, how, address)
 
     def refused(self, address: str) -> None:

@@ -12,6 +12,8 @@ from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
 
 from ich_node.audit import Subject
+from ich_node.errors import ObjectStoreAway
+from ich_node.stored_files import StoredFiles
 
 _KEYS: Final = [
     "SpecificCharacterSet", "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "AccessionNumber",
@@ -27,6 +29,7 @@ _CANNOT_BE_READ: Final = (
     AttributeError,
     TypeError,
     RecursionError,
+    ObjectStoreAway,
 )
 
 
@@ -53,16 +56,15 @@ class Patient:
 class Patients:
     """Reads whose studies files are, and remembers it: no file of the node ever changes."""
 
-    def __init__(self, state_directory: Path) -> None:
-        self._state = state_directory
-        self._read = lru_cache(_MOST_FILES)(_read_patient)
+    def __init__(self, files: StoredFiles) -> None:
+        self._read = lru_cache(_MOST_FILES)(lambda file: _read_patient(files.path(file)))
 
     def of(self, file: str | None) -> Patient:
         """Read it from an image or report, relative to the state folder; nobody where it is gone or cannot be read."""
         if file is None:
             return Patient()
         try:
-            return self._read(self._state / file)
+            return self._read(file)
         except _CANNOT_BE_READ:
             return Patient()
 

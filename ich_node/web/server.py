@@ -23,6 +23,7 @@ from ich_node.errors import ConfigError, StorageFailed
 from ich_node.log import EventLog
 from ich_node.role_lock import holding_role
 from ich_node.service import SystemdNotifier, listen, stop_on_signals
+from ich_node.stored_files import stored_files
 from ich_node.timekeeping import keep_time
 from ich_node.web.app import make_app
 from ich_node.web.audit import PageAudit
@@ -84,19 +85,19 @@ def run_web(config: Config) -> None:
 
 
 def _site(config: Config, database: Database, links: AlertLinks, trail: AuditTrail, decoder: DecoderPool) -> Site:
-    state = config.state_directory
+    files = stored_files(config)
     rules = SessionRules(idle_s=60 * config.web.session_idle_min, longest_s=3600 * config.web.session_h)
     return Site(
         config=config,
         database=database,
         links=links,
-        audit=PageAudit(trail, state),
+        audit=PageAudit(trail, files),
         gate=Gate(database, rules, config.web.trusts_proxy),
         pages=Pages(config.node.ae_title),
-        patients=Patients(state),
+        patients=Patients(files),
         live=LiveFeed(partial(live_state, database), partial(ChangeWatch, database)),
-        slices=SliceReader(state, decoder),
-        sizes=FolderSizes(state),
+        slices=SliceReader(files, decoder),
+        sizes=FolderSizes(files),
     )
 
 

@@ -8,13 +8,14 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from pathlib import Path
 from typing import Final
 
 import numpy as np
 
 from ich_node.database import Database
-from ich_node.decode import DecodedPlane, DecoderPool, MemberFile
+from ich_node.decode import DecodedPlane, DecoderPool
+from ich_node.errors import StorageUnavailable
+from ich_node.stored_files import StoredFiles
 from ich_node.viewable import ViewableSeries, ViewableSlice, viewable_series
 
 _MOST_BYTES: Final = 192 * 1024 * 1024
@@ -23,6 +24,9 @@ _LONGEST_LIST_S: Final = 30.0
 """What was rejected or deleted meanwhile is shown for no longer than this."""
 _LOWEST_HU: Final = -32768
 _HIGHEST_HU: Final = 32767
+
+_Key = tuple[str, int | None]
+"""A file, as the database names it, and a frame."""
 
 
 class SliceGone(Exception):
@@ -77,21 +81,22 @@ class SliceReader:
         decoder: child processes that decode.
     """
 
-    def __init__(self, state_directory: Path, decoder: DecoderPool) -> None:
-        self._state = state_directory
+    def __init__(self, files: StoredFiles, decoder: DecoderPool) -> None:
+        self._files = files
         self._decoder = decoder
         self._lock = threading.Lock()
-        self._kept: OrderedDict[MemberFile, bytes] = OrderedDict()
+        self._kept: OrderedDict[_Key, bytes] = OrderedDict()
         self._bytes = 0
-        self._coming: dict[MemberFile, Future[bytes]] = {}
+        self._coming: dict[_Key, Future[bytes]] = {}
 
     def pixels(self, file: str, frame: int | None) -> bytes:
         """Give the Hounsfield units of a slice: int16, little endian, (rows, columns).
 
         Raises:
             SliceGone: the file is gone, or cannot be decoded.
+            StorageUnavailable: it cannot be fetched now.
         """
-        member = (self._state / file, frame)
+        member = (file, frame)
         with self._lock:
             if member in self._kept:
                 self._kept.move_to_end(member)
@@ -108,18 +113,19 @@ class SliceReader:
         """Begin to decode slices that somebody will ask for in a moment."""
 
         def read(one: ViewableSlice) -> None:
-            with suppress(SliceGone):
+            with suppress(SliceGone, StorageUnavailable):
                 self.pixels(one.file, one.frame)
 
         for one in slices:
             threading.Thread(target=read, args=(one,), name="read ahead", daemon=True).start()
 
-    def _decode(self, member: MemberFile, future: Future[bytes]) -> None:
+    def _decode(self, member: _Key, future: Future[bytes]) -> None:
         try:
-            if not member[0].exists():
+            path = self._files.path(member[0])
+            if not path.exists():
                 raise SliceGone("its file was deleted after its days")
-            encoded = _encode(self._decoder.submit_plane([member]).result())
-        except SliceGone as gone:
+            encoded = _encode(self._decoder.submit_plane([(path, member[1])]).result())
+        except (SliceGone, StorageUnavailable) as gone:
             future.set_exception(gone)
         else:
             self._keep(member, encoded)
@@ -129,7 +135,7 @@ class SliceReader:
                 del self._coming[member]
             future.cancel()  # where something unforeseen happened: nobody waits for ever
 
-    def _keep(self, member: MemberFile, encoded: bytes) -> None:
+    def _keep(self, member: _Key, encoded: bytes) -> None:
         with self._lock:
             self._kept[member] = encoded
             self._bytes += len(encoded)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -14,6 +14,7 @@ from ich_node.pipeline import Model
 from ich_node.plane_reader import PlaneReader
 from ich_node.records import Destination, EligibilityRules, StudySent
 from ich_node.routing import destinations_for, mode_for, peer_of
+from ich_node.stored_files import StoredFiles
 
 LEASE_S: Final = 60.0
 PLANES_AT_ONCE: Final = 16
@@ -21,10 +22,11 @@ PLANES_AT_ONCE: Final = 16
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Workbench:
-    """Settings, database, model and decoder of one worker, and the name its leases carry."""
+    """Settings, database, files, model and decoder of one worker, and the name its leases carry."""
 
     config: Config
     database: Database
+    files: StoredFiles
     model: Model
     decoder: DecoderPool
     reader: PlaneReader
@@ -40,9 +42,13 @@ class Workbench:
     def model_sha256(self) -> str:
         return self.model.identity.sha256
 
-    def file(self, path: str) -> Path:
-        """Give the place of a file that is named relative to the state folder."""
-        return self.config.state_directory / path
+    def file(self, name: str) -> Path:
+        """Give a path to read a file at, by the name that the database has for it."""
+        return self.files.path(name)
+
+    def files_of(self, names: Iterable[str]) -> list[Path]:
+        """Give paths to read several files at, in their order."""
+        return list(self.files.paths(names))
 
     def destinations(self, study: StudySent) -> tuple[Destination, ...]:
         """List where the results of a study go."""

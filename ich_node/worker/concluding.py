@@ -205,7 +205,7 @@ def _conclusion(
 def _context(bench: Workbench, job: SeriesJob, content: SeriesContent) -> StudyContext:
     read = {one.sop_instance_uid for plane in content.planes for one in plane.members}
     facts = [one for one in eligible_slices(content.facts) if one.sop_instance_uid in read]
-    files = [bench.file(one.path) for one in content.instances if one.sop_instance_uid in read]
+    files = bench.files_of(one.path for one in content.instances if one.sop_instance_uid in read)
     return study_context(job.study_instance_uid, job.series_instance_uid, facts, files)
 
 
@@ -249,7 +249,7 @@ def _report(
         mode=bench.mode(job.calling_ae_title, job.remote_address),
     )
     reach("report-before-save")
-    return save_objects(bench.config.state_directory, objects, maps_of(finding, pictures) if with_maps else ())
+    return save_objects(bench.files, objects, maps_of(finding, pictures) if with_maps else ())
 
 
 def _context_of(
@@ -260,7 +260,7 @@ def _context_of(
     read = {one.sop_instance_uid for one in slices}
     read |= {member.sop_instance_uid for one in slices for member in one.members}
     facts = [one for one in eligible_slices(content.facts) if one.sop_instance_uid in read]
-    files = [bench.file(one.path) for one in content.instances if one.sop_instance_uid in read]
+    files = bench.files_of(one.path for one in content.instances if one.sop_instance_uid in read)
     other = study_context(job.study_instance_uid, saved.series_instance_uid, facts, files)
     return dataclasses.replace(other, header=study.speaker)
 

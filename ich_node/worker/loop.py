@@ -35,6 +35,7 @@ from ich_node.plane_reader import PlaneReader
 from ich_node.records import WORKER_NOTED_EVERY_S, ModelChoice, ModelUse, RunningWorker, SeriesJob
 from ich_node.role_lock import holding_role
 from ich_node.service import SystemdNotifier, give_memory_back, stop_on_signals
+from ich_node.stored_files import stored_files
 from ich_node.timekeeping import keep_time
 from ich_node.worker.bench import LEASE_S, Workbench
 from ich_node.worker.concluding import conclude, standing_of
@@ -76,6 +77,7 @@ class Worker:
         self._bench = Workbench(
             config=config,
             database=database,
+            files=stored_files(config),
             model=model,
             decoder=decoder,
             reader=PlaneReader(decoder),
@@ -234,6 +236,7 @@ def run_worker(config: Config) -> None:
         DecoderPool(decode_limits(config), decline_by(config), config.decode.processes) as decoder,
     ):
         installation_uid = prepare_database(database, config.state_directory)
+        stored_files(config).claim(installation_uid)
         keep_time(config, database)
         free_leases_of_the_dead(database)
         chosen = active_choice(config, database)

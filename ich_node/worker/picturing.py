@@ -7,12 +7,14 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from ich_node.decode import DecodedPlane, MemberFile
-from ich_node.pictures import pictures_of_slices
+from ich_node.pictures import pictured_slices, pictures_of_slices
 from ich_node.records import (
     Destination,
     KeySlicePicture,
     ReportReference,
     SeriesContent,
+    SliceKey,
+    SliceProbability,
     Triage,
     TriageFinding,
 )
@@ -76,7 +78,10 @@ def pictures_of(
     """
     if not (for_maps or set(kinds) & {_SUMMARY, *_MARKS_A_PLACE}):
         return ()
-    paths = {instance.sop_instance_uid: bench.file(instance.path) for instance in content.instances}
+    shown = {uid for one in pictured_slices(finding) for uid, _ in _keys(one)}
+    wanted = [one for one in content.instances if one.sop_instance_uid in shown]
+    files = bench.files_of(one.path for one in wanted)
+    paths = {one.sop_instance_uid: path for one, path in zip(wanted, files, strict=True)}
 
     def read(members: Sequence[MemberFile]) -> DecodedPlane:
         plane = bench.reader.read(members).result()
@@ -84,3 +89,7 @@ def pictures_of(
         return plane
 
     return pictures_of_slices(finding, paths, content.facts, read, bench.model.windowing, bench.model.engine)
+
+
+def _keys(one: SliceProbability) -> list[SliceKey]:
+    return [(one.sop_instance_uid, one.frame), *(member.key for member in one.members)]

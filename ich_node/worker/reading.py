@@ -26,6 +26,7 @@ def submit_waiting(bench: Workbench, jobs: Sequence[SeriesJob], most: int) -> di
     room = most
     for job in jobs:
         waiting = next_to_read(bench, job, room) if room else []
+        bench.files_of(name for one in waiting for name in (one.path, one.older_path) if name)  # side by side
         submitted[job.id] = [(one, _submit(bench, one)) for one in waiting]
         room -= len(waiting)
     return submitted

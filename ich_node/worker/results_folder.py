@@ -1,4 +1,4 @@
-"""Result objects → durable files in the state folder."""
+"""Result objects → durable files."""
 
 from __future__ import annotations
 
@@ -6,25 +6,26 @@ import hashlib
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
-from ich_node.durable import sync_directory, write_durably
 from ich_node.job_queue import SavedObject
 from ich_node.records import REPORT_KIND, ResultObject
 from ich_node.saved_maps import SavedMap, encode_maps, maps_beside
+from ich_node.stored_files import StoredFiles
+
+_FOLDER: Final = "results"
 
 
 def save_objects(
-    state_directory: Path, objects: Sequence[ResultObject], maps: Sequence[SavedMap] = ()
+    files: StoredFiles, objects: Sequence[ResultObject], maps: Sequence[SavedMap] = ()
 ) -> tuple[SavedObject, ...]:
     """Write each object durably, under a random name, and maps beside the report."""
-    folder = state_directory / "results"
-    folder.mkdir(exist_ok=True)
-    sync_directory(folder.parent)
+    files.make_folder(_FOLDER)
     saved: list[SavedObject] = []
     for one in objects:
         preference = sum(other.kind == one.kind for other in saved)  # the same content in several encodings
-        path = folder / f"{uuid.uuid4().hex}.dcm"
-        write_durably(path, [one.part10])
+        name = f"{_FOLDER}/{uuid.uuid4().hex}.dcm"
+        files.write(name, [one.part10])
         saved.append(
             SavedObject(
                 kind=one.kind,
@@ -34,10 +35,10 @@ def save_objects(
                 sop_instance_uid=one.sop_instance_uid,
                 series_instance_uid=one.series_instance_uid,
                 sha256=hashlib.sha256(one.part10).hexdigest(),
-                path=str(path.relative_to(state_directory)),
+                path=name,
             )
         )
     report = next((one for one in saved if one.kind == REPORT_KIND), None)
     if maps and report is not None:
-        write_durably(maps_beside(state_directory / report.path), [encode_maps(maps)])
+        files.write(str(maps_beside(Path(report.path))), [encode_maps(maps)])
     return tuple(saved)

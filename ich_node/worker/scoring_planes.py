@@ -63,6 +63,7 @@ def _score(
     if not left:
         return _note_nothing_waits(bench, job, plan)
     now = missing[:most]
+    bench.files_of({plan.paths[uid] for plane in now for uid, _ in _keys(plane)})  # side by side, then one by one
     tasks = [(plane, bench.reader.read([_file(bench, plan, key) for key in _keys(plane)])) for plane in now]
     size = max(1, bench.model.engine.batch_size)
     for start in range(0, len(tasks), size):

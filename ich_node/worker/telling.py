@@ -71,7 +71,7 @@ def _no_result(bench: Workbench, study: StudyToTell) -> Sequence[SavedObject]:
         study.study_instance_uid,
         study.series_instance_uid,
         content.facts,
-        [bench.file(one.path) for one in content.instances],
+        bench.files_of(one.path for one in content.instances),
     )
     return _saved(bench, study, context, finding)
 
@@ -100,7 +100,7 @@ def _saved(
         kinds=viewer_kinds(bench, _destinations(bench, study), finding, study.predecessors),
         mode=bench.mode(study.calling_ae_title, study.remote_address),
     )
-    return save_objects(bench.config.state_directory, objects)
+    return save_objects(bench.files, objects)
 
 
 def _destinations(bench: Workbench, study: StudyToTell) -> Sequence[Destination]:

@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from ich_node.accounts import Role, SessionRules, add_token
 from ich_node.audit import open_trail
+from ich_node.stored_files import LocalFiles
 from ich_node.web.api.allowance import Allowance
 from ich_node.web.api.door import Door
 from ich_node.web.api.problems import answer_problems
@@ -247,7 +248,7 @@ def test_a_body_longer_than_64_kib_is_refused_however_it_is_sent(program: Progra
 def test_a_token_that_is_used_too_often_waits_and_others_do_not(tmp_path: Path) -> None:
     with outbox(tmp_path) as box:
         gate = Gate(box.database, SessionRules(idle_s=3600, longest_s=3600), ())
-        audit = PageAudit(open_trail(box.config, "web"), tmp_path)
+        audit = PageAudit(open_trail(box.config, "web"), LocalFiles(tmp_path))
         door = Door(welcome, gate, audit, Allowance(clock=lambda: 0.0))
         hasty, calm = (add_token(box.database, name, Role.VIEWER) for name in ("hasty", "calm"))
         answers = asyncio.run(ask(door, [hasty] * 21 + [calm]))

@@ -23,7 +23,8 @@ from ich_node.errors import SpoolFull
 from ich_node.pacs import send_study
 from ich_node.phantom import PhantomSettings, write_series
 from ich_node.rebuild import rebuild
-from ich_node.worker import Worker, results_folder
+from ich_node.stored_files import local
+from ich_node.worker import Worker
 from tests.ct_series import ct_slice
 from tests.integration.receiving import association, encoded, files_in, running, send, store_bytes
 from tests.running import NodeProcesses, leaks_a_socket, parts_of_a_node, settings, wait_for
@@ -230,7 +231,7 @@ def test_a_report_that_cannot_be_saved_now_is_saved_later_and_no_fault_of_its_se
     with parts_of_a_node(settings(tmp_path / "state", tmp_path), tiny_model, decoder) as node:
         send_study(files, "127.0.0.1", node.receiver.port, "ICH_NODE", "SCANNER1")
         with monkeypatch.context() as full:
-            full.setattr(results_folder, "write_durably", no_room)
+            full.setattr(local, "write_durably", no_room)
             for _ in range(5):
                 wait_for(lambda: cannot_save(node.worker), "a report that cannot be saved")
         (series,) = node.status().studies[0].series

@@ -24,6 +24,7 @@ from ich_node.models_in_use import open_configured_model
 from ich_node.pacs import send_study
 from ich_node.phantom import LESIONS, PhantomSettings, write_series
 from ich_node.pipeline import Model
+from ich_node.stored_files import LocalFiles
 from ich_node.validation.node_results import node_results
 from tests.running import as_toml, parts_of_a_node, settings
 from tests.validating import Head, add_answer, proposed_for, read_head
@@ -205,7 +206,7 @@ def test_a_worker_answers_by_the_thresholds_of_the_site_and_the_report_says_so(
         (series,) = study.series
         assert series.finding is not None
         assert series.finding["thresholds"]["any"] == {"low": 0.0, "high": 0.0}
-        (found,) = node_results(node.database, node.config.state_directory, {study.study_instance_uid})
+        (found,) = node_results(node.database, LocalFiles(node.config.state_directory), {study.study_instance_uid})
         reports = list((node.config.state_directory / "results").rglob("*.dcm"))
     assert found.thresholds["any"].high == 0.0
     assert (found.sex, found.model) == ("O", (model.identity.name, model.identity.version, model.identity.sha256))

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
+from ich_node import service
 from ich_node.database import Database, DeliveryRow, InstanceRow, OpenAssociationRow, SeriesRow
 from ich_node.job_queue import LongestWaits, SendingAssociation, clock, watch_clock
 from tests.outbox import outbox
@@ -147,8 +148,8 @@ def test_what_boot_it_is_comes_from_the_unit_where_the_sandbox_hides_it(
     watch(database, tmp_path)
     receive(database, received(1))
     due_at = rows(database, SeriesRow)[0].due_at
-    boot = clock._BOOT.read_text().strip()
-    monkeypatch.setattr(clock, "_BOOT", tmp_path / "hidden")
+    boot = service.BOOT.read_text().strip()
+    monkeypatch.setattr(service, "BOOT", tmp_path / "hidden")
     machine.step_s = HOURS
     monkeypatch.setenv("ICH_NODE_BOOT_ID", boot.replace("-", ""))  # as %b is written
     assert rows(database, SeriesRow)[0].due_at == pytest.approx(due_at + HOURS, abs=1.0)

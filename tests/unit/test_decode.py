@@ -661,7 +661,7 @@ def test_files_that_are_no_dicom_are_unreadable(tmp_path, content):
 
 
 def test_a_file_that_is_not_there_is_unreadable(tmp_path):
-    assert reason_of(tmp_path / "absent") is NotAnalysedReason.NOT_DICOM
+    assert reason_of(tmp_path / "absent") is NotAnalysedReason.FILE_GONE
 
 
 @pytest.mark.parametrize("kept", [0, 1, 3000, 6142])

@@ -16,6 +16,7 @@ from ich_node.job_queue.workers import note_worker
 from ich_node.queries import Mark, happenings_since
 from ich_node.records import RunningWorker
 from ich_node.role_lock import holding_role, role_is_held
+from ich_node.stored_files import LocalFiles
 from ich_node.web.exposition import Exposition
 from ich_node.web.folder_sizes import FolderSize, FolderSizes
 from ich_node.web.readiness import Readiness
@@ -199,7 +200,7 @@ def test_labels_are_names_of_the_configuration_and_everything_else_is_other(data
     config = parse_config(
         {"node": {"state_directory": str(tmp_path)}, "receiver": {"allow_any": True}, "destination": [pacs]}
     )
-    text = Exposition(config, database, FolderSizes(config.state_directory)).text().decode()
+    text = Exposition(config, database, FolderSizes(LocalFiles(config.state_directory))).text().decode()
     assert "10.0.0.1" not in text
     samples = [one for family in text_string_to_metric_families(text) for one in family.samples]
     by_name = {(one.name, *one.labels.values()): one.value for one in samples}
@@ -224,7 +225,7 @@ def test_what_computes_is_told_whether_or_not_one_looks_for_drift(database: Data
     told = []
     for is_on in (True, False):
         config = parse_config(values | {"drift": {"enabled": is_on}})
-        text = Exposition(config, database, FolderSizes(config.state_directory)).text().decode()
+        text = Exposition(config, database, FolderSizes(LocalFiles(config.state_directory))).text().decode()
         samples = [one for family in text_string_to_metric_families(text) for one in family.samples]
         told.append({(one.name, *one.labels.values()): one.value for one in samples})
     for one in told:
@@ -247,7 +248,7 @@ def test_by_default_this_machine_alone_reads_without_a_token(address: str, may: 
 def test_what_lies_in_folders_is_counted(tmp_path: Path) -> None:
     (tmp_path / "spool/00").mkdir(parents=True)
     (tmp_path / "spool/00/a.dcm").write_bytes(b"12345")
-    sizes = FolderSizes(tmp_path)
+    sizes = FolderSizes(LocalFiles(tmp_path))
     sizes.look()
     assert sizes.known() == {"spool": FolderSize(1, 5), "results": FolderSize(0, 0)}
 

@@ -60,7 +60,7 @@ def test_a_member_that_cannot_be_read_is_named_and_no_pixels_are_given(tmp_path:
     assert plane.hu.size == 0
     assert [(one.index, one.reason) for one in plane.unreadable] == [
         (1, NotAnalysedReason.CANNOT_DECODE),
-        (2, NotAnalysedReason.NOT_DICOM),
+        (2, NotAnalysedReason.FILE_GONE),
     ]
 
 

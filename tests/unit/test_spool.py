@@ -14,13 +14,14 @@ import pytest
 from ich_node.durable import write_durably
 from ich_node.errors import SpoolFull, SpoolReadOnly, StartError, StorageFailed
 from ich_node.receive.spool import Spool, file_head, split_file
+from ich_node.stored_files import LocalFiles
 
 HEAD = file_head("1.2.840.10008.5.1.4.1.1.2", "1.2.3", "1.2.840.10008.1.2.1", "CT1")
 
 
 @pytest.fixture
 def spool(tmp_path: Path) -> Spool:
-    spool = Spool(tmp_path, reserve_mib=0)
+    spool = Spool(LocalFiles(tmp_path), reserve_mib=0)
     spool.prepare()
     return spool
 
@@ -39,7 +40,7 @@ def fail_with(number: int) -> Callable[..., None]:
 def test_what_is_written_is_there_whole(spool: Spool, tmp_path: Path) -> None:
     path = spool.write((b"head", memoryview(b"body")))
     assert (tmp_path / path).read_bytes() == b"headbody"
-    assert list(spool.files()) == [path]
+    assert [one.name for one in spool.files()] == [path]
 
 
 def test_names_are_ours_and_differ(spool: Spool) -> None:
@@ -98,7 +99,7 @@ def test_a_disk_that_is_mounted_read_only_is_named(
 
 
 def test_the_reserve_of_the_disk_is_not_touched(tmp_path: Path) -> None:
-    spool = Spool(tmp_path, reserve_mib=10**9)
+    spool = Spool(LocalFiles(tmp_path), reserve_mib=10**9)
     spool.prepare()
     with pytest.raises(SpoolFull, match="reserve"):
         spool.write((b"x",))
@@ -115,7 +116,7 @@ def test_what_an_interrupted_write_left_is_removed_at_the_start(spool: Spool, tm
 def test_a_state_folder_below_a_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StartError, match=f"the state folder {tmp_path}/file/state cannot be written: Not a directory"):
-        Spool(tmp_path / "file/state", 0).prepare()
+        Spool(LocalFiles(tmp_path / "file/state"), 0).prepare()
 
 
 def test_the_head_of_a_file_is_what_ps3_10_wants(spool: Spool, tmp_path: Path) -> None:

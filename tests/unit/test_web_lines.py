@@ -11,6 +11,7 @@ import pytest
 
 from ich_node.accounts import Role
 from ich_node.queries import AlertStatus, DeliveryStatus, SeriesStatus, StudyStatus, WorklistStudy
+from ich_node.stored_files import LocalFiles
 from ich_node.web.gate import Visitor
 from ich_node.web.lines import Line, line_of
 from ich_node.web.patients import Patient, Patients
@@ -44,7 +45,7 @@ def alert(state: str, sent_at: float | None = 1.0, by: str = "") -> AlertStatus:
 
 def line(visitor: Visitor = READER, file: str | None = None, state: Path = Path("/nowhere"), **changes: Any) -> Line:
     site: Any = SimpleNamespace(
-        patients=Patients(state), config=SimpleNamespace(web=SimpleNamespace(viewer_url=VIEWER_URL))
+        patients=Patients(LocalFiles(state)), config=SimpleNamespace(web=SimpleNamespace(viewer_url=VIEWER_URL))
     )
     return line_of(WorklistStudy(replace(STUDY, **changes), "CT1", "AE1", 30, file, 0.0), site, visitor)
 
@@ -147,21 +148,21 @@ def test_names_are_read_in_the_script_they_were_written_in(
     tmp_path: Path, name: str, characters: str | list[str], shown: str
 ) -> None:
     file = written(tmp_path, SpecificCharacterSet=characters, PatientName=name)
-    assert Patients(tmp_path).of(file).name == shown
+    assert Patients(LocalFiles(tmp_path)).of(file).name == shown
 
 
 def test_dates_that_are_none_are_left_out(tmp_path: Path) -> None:
-    found = Patients(tmp_path).of(written(tmp_path, PatientBirthDate="19500102", StudyTime="101112.5"))
+    found = Patients(LocalFiles(tmp_path)).of(written(tmp_path, PatientBirthDate="19500102", StudyTime="101112.5"))
     assert (found.birth_date, found.study_time) == ("19500102", "101112")
     (tmp_path / "other").mkdir()
     odd = written(tmp_path / "other", StudyTime="10")
-    assert Patients(tmp_path / "other").of(odd).study_time == ""
+    assert Patients(LocalFiles(tmp_path / "other")).of(odd).study_time == ""
 
 
 @pytest.mark.parametrize("content", [b"", b"x" * 200, b"\0" * 128 + b"DICM\xff\xff"])
 def test_a_file_that_is_gone_or_damaged_is_nobodys(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "odd.dcm").write_bytes(content)
-    patients = Patients(tmp_path)
+    patients = Patients(LocalFiles(tmp_path))
     assert patients.of("odd.dcm") == Patient()
     assert patients.of("gone.dcm") == Patient()
     assert patients.of(None) == Patient()

@@ -3,6 +3,7 @@
 Annotations are evaluated as they stand: FastAPI reads them, and some name what is local to a function.
 """
 
+from pathlib import Path
 from typing import Annotated
 
 import numpy as np
@@ -14,6 +15,7 @@ from ich_node.accounts import Role
 from ich_node.queries.reports import current_report_file
 from ich_node.records import SliceKey
 from ich_node.saved_maps import maps_beside, read_maps
+from ich_node.stored_files import stored_files
 from ich_node.web.routes.known import UID
 from ich_node.web.site import Site
 
@@ -26,7 +28,7 @@ def add_heatmaps(app: FastAPI, site: Site) -> None:
         """Read the maps of the report that holds now; none where the site wants none shown."""
         allowed = site.config.viewer.heatmaps and UID.fullmatch(study)
         report = current_report_file(site.database, study) if allowed else None
-        return {} if report is None else read_maps(maps_beside(site.config.state_directory / report))
+        return {} if report is None else read_maps(stored_files(site.config).path(str(maps_beside(Path(report)))))
 
     known_maps = Annotated[dict[SliceKey, NDArray[np.uint8]], Depends(maps)]
 

@@ -3,7 +3,6 @@
 Annotations are evaluated as they stand: FastAPI reads them, and some name what is local to a function.
 """
 
-from pathlib import Path
 from typing import Annotated
 
 from fastapi import Depends, FastAPI, HTTPException, Request
@@ -12,6 +11,7 @@ from fastapi.responses import FileResponse, HTMLResponse
 from ich_node.accounts import Role
 from ich_node.job_queue.feedback import feedback_of
 from ich_node.queries import WorklistStudy
+from ich_node.stored_files import stored_files
 from ich_node.viewable import viewable_series
 from ich_node.web.gate import Visitor
 from ich_node.web.lines import Line, line_of
@@ -72,8 +72,9 @@ def add_study(app: FastAPI, site: Site) -> None:
     ) -> FileResponse:
         """Give an object that the node made of the study."""
         line, page = shown(found, visitor)
-        path = site.config.state_directory / "results" / Path(name).name
-        if name not in {one.name for one in page.files} or not path.exists():
+        known = name in {one.name for one in page.files}
+        path = stored_files(site.config).path(f"results/{name}") if known else None
+        if path is None or not path.exists():
             raise HTTPException(404)
         note_view(request, visitor, line, f"object {name}")
         return FileResponse(path, media_type="application/dicom", filename=name)

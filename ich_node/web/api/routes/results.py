@@ -10,6 +10,7 @@ from fastapi.responses import FileResponse
 
 from ich_node.accounts import Role
 from ich_node.queries import WorklistStudy
+from ich_node.stored_files import stored_files
 from ich_node.web.api import answers
 from ich_node.web.api.known import knowing, note_view, shown
 from ich_node.web.api.models import StudyResults
@@ -48,8 +49,9 @@ def add_results(api: FastAPI, site: Site) -> None:
     ) -> FileResponse:
         """Give an object that the node made of the study, as a DICOM file."""
         _line, page = shown(site, found, program)
-        path = site.config.state_directory / "results" / name
-        if name not in {one.name for one in page.files} or not path.is_file():
+        known = name in {one.name for one in page.files}
+        path = stored_files(site.config).path(f"results/{name}") if known else None
+        if path is None or not path.is_file():
             raise HTTPException(404, "the study has no such object, or it was deleted after its days")
         note_view(site, request, program, found, f"object {name}")
         return FileResponse(path, media_type=_DICOM, filename=name)
