@@ -64,8 +64,8 @@ def run_receiver(config: Config) -> None:
     pydicom_settings.reading_validation_mode = IGNORE
     database = open_database(config.database_url, config.database.busy_timeout_s)
     notifier = SystemdNotifier()
-    with stop_on_signals() as stop, holding_role(config.state_directory, "receive"):
-        prepare_database(database, config.state_directory)
+    with stop_on_signals() as stop, holding_role(config.host_directory, "receive"):
+        prepare_database(database, config.state_directory, host_directory=config.host_directory)
         keep_time(config, database)
         trail = open_trail(config, "receive")
         receiver = Receiver(config, database, trail)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import struct
+import time
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -19,13 +20,21 @@ from ich_node.receive.statuses import RefusedDataSet
 
 _PREAMBLE: Final = b"\0" * 128 + b"DICM"
 _MEBIBYTE: Final = 1024 * 1024
+_ENTERED_S: Final = 3600.0
+"""So long after it was written a file has its row, or its host is gone."""
 
 
 class Spool:
     """Image files of one state folder. Names are random and ours; nothing of an object ends up in a path."""
 
-    def __init__(self, state_directory: Path, reserve_mib: int) -> None:
+    def __init__(self, state_directory: Path, reserve_mib: int, mark: str = "") -> None:
+        """Open it.
+
+        Args:
+            mark: ends the names of our files, where other hosts write into the same folders; empty: all are ours.
+        """
         self._state_directory = state_directory
+        self._mark = mark
         self._root = state_directory / "spool"
         self._reserve_bytes = reserve_mib * _MEBIBYTE
 
@@ -45,9 +54,9 @@ class Spool:
                 (self._root / f"{number:02x}").mkdir(parents=True, exist_ok=True)
             sync_directory(self._root)
             sync_directory(self._state_directory)
-            for part in self._root.glob(f"*/*{PART_SUFFIX}"):
+            for part in self._root.glob(f"*/*{self._mark}{PART_SUFFIX}"):
                 part.unlink()
-            (probe := self._root / f"probe{PART_SUFFIX}").write_bytes(b"")
+            (probe := self._root / f"probe{self._mark}{PART_SUFFIX}").write_bytes(b"")
             probe.unlink()
         except OSError as error:
             raise StartError(f"the state folder {self._state_directory} cannot be written: {error.strerror}") from error
@@ -64,13 +73,23 @@ class Spool:
         if shutil.disk_usage(self._root).free < self._reserve_bytes:
             raise SpoolFull("the disk is filled up to its reserve")
         name = uuid.uuid4().hex
-        path = self._root / name[:2] / f"{name}.dcm"
+        path = self._root / name[:2] / f"{name}{self._mark}.dcm"
         write_durably(path, pieces)
         return str(path.relative_to(self._state_directory))
 
     def remove(self, relative_path: str) -> None:
         """Remove a file that no row speaks of."""
         (self._state_directory / relative_path).unlink(missing_ok=True)
+
+    def is_left_over(self, relative_path: str) -> bool:
+        """Say of a file without a row whether a crash left it: another host may be about to enter a young one."""
+        path = self._state_directory / relative_path
+        if path.stem.endswith(self._mark):
+            return True
+        try:
+            return path.stat().st_mtime < time.time() - _ENTERED_S
+        except FileNotFoundError:
+            return False
 
     def files(self) -> Iterator[str]:
         """List the image files, relative to the state folder."""

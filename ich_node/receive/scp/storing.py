@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import socket
 import threading
 import uuid
 import weakref
@@ -56,7 +58,7 @@ class Storing:
         self._config = config
         self._database = database
         self._transfers = Transfers(trail, incoming=True)
-        self.spool = Spool(config.state_directory, config.receiver.reserve_mib)
+        self.spool = Spool(config.state_directory, config.receiver.reserve_mib, _mark_of_host(config))
         self._owner = new_owner()
         self._sending: dict[Any, SendingAssociation] = {}
         """Open associations that have sent something."""
@@ -248,7 +250,7 @@ class Storing:
     def adopt_orphans(self) -> None:
         """Enter files that a crash left without a row: written, but never answered with success."""
         known = known_paths(self._database)
-        for path in [path for path in self.spool.files() if path not in known]:
+        for path in [path for path in self.spool.files() if path not in known and self.spool.is_left_over(path)]:
             try:
                 received = describe_file(self._config, path)
             except (RefusedDataSet, OSError) as error:
@@ -264,3 +266,10 @@ class Storing:
                 log.info("file of a self-test that has ended deleted", path=path)
             else:
                 log.warning("file without a row adopted", path=path)
+
+
+def _mark_of_host(config: Config) -> str:
+    """Give what tells our files in the spool from those of other hosts."""
+    if not config.has_several_hosts:
+        return ""
+    return f"-{hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]}"
