@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
 from typing import Any, Final
@@ -53,7 +53,14 @@ class Alerter:
         database: Database,
         channels: Mapping[str, Channel],
         trail: AuditTrail | None = None,
+        is_our_turn: Callable[[], bool] = lambda: True,
     ) -> None:
+        """Open links and know the rules.
+
+        Args:
+            is_our_turn: says whether this host watches the node; alerts of studies are told by each.
+        """
+        self._is_our_turn = is_our_turn
         self._trail = trail or open_trail(config, "deliver")
         self._places = {name: f"{host}:{port}" for name, host, port in channel_places(config)}
         self._mails = {one.name for one in config.alert_mail}
@@ -114,6 +121,8 @@ class Alerter:
         if time.monotonic() < self._watch_at:
             return
         self._watch_at = time.monotonic() + _WATCH_S
+        if not self._is_our_turn():
+            return
         settings = self._config.watchdog
         watching_since = time.time() - (time.monotonic() - self._began)
         silence_s = self._config.self_test.silence_s if self._config.self_test.enabled else None

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -31,9 +32,11 @@ from ich_node.errors import (
 from ich_node.failpoint import reach
 from ich_node.housekeeping import start_housekeeping, wake_housekeeping, watch_certificate
 from ich_node.job_queue import (
+    Turn,
     claim_deliveries,
     free_leases_of_the_dead,
     hurry_deliveries,
+    is_still_ours,
     mark_delivered,
     mark_held,
     mark_lost,
@@ -41,6 +44,7 @@ from ich_node.job_queue import (
     mark_unreached,
     new_owner,
     pause_destination,
+    renew_deliveries,
 )
 from ich_node.log import EventLog
 from ich_node.pacs_askers import CountAsker, HistoryAsker, PacsAsker
@@ -56,7 +60,9 @@ from ich_node.timekeeping import keep_time
 _POLL_S = 0.1
 _LONGEST_POLL_S = 2.0
 _NINE_TENTHS = 9.0
-_SPARE_LEASE_S = 60.0
+_LEASE_S = 60.0
+_RENEWED_AT_EACH = 4
+"""Of a lease: a deliverer that is gone holds nothing up for longer, however long one object may take."""
 _MOST_AT_ONCE = 20
 _DESTINATIONS_AT_ONCE = 8
 _GONE = "the report's file is gone; ich-node requeue makes a new report"
@@ -82,12 +88,11 @@ class Deliverer:
         self._files = stored_files(config)
         self._database = database
         self._owner = new_owner()
-        settings = config.delivery
         self._patience = _patience(config)
         self._rules = delivery_rules(config)
         self._resting = Resting(self._rules)
         self._to_commit = {one.name for one in config.destination if one.commitment}
-        self._lease_s = _SPARE_LEASE_S + settings.connect_timeout_s + settings.response_timeout_s * (_MOST_AT_ONCE + 2)
+        self._renew_at = 0.0
 
     def run(self, stop: threading.Event) -> None:
         """Deliver until told to stop, to several destinations at once: one that hangs holds up no other."""
@@ -107,6 +112,9 @@ class Deliverer:
     def _send_what_is_due(self, sending: dict[str, Future[None]], threads: ThreadPoolExecutor) -> bool:
         for name in [name for name, future in sending.items() if future.done()]:
             sending.pop(name).result()
+        if sending and time.monotonic() >= self._renew_at:
+            renew_deliveries(self._database, self._owner, lease_s=_LEASE_S)
+            self._renew_at = time.monotonic() + _LEASE_S / _RENEWED_AT_EACH
         deliveries = self._claim(sending) if len(sending) < _DESTINATIONS_AT_ONCE else []
         if deliveries:
             sending[deliveries[0].destination.name] = threads.submit(self._deliver, deliveries)
@@ -123,9 +131,7 @@ class Deliverer:
         if self._config.node.mode == "shadow":
             return []
         state, alone = self._config.state_directory, {*busy, *self._resting.names()}
-        return claim_deliveries(
-            self._database, self._owner, state, lease_s=self._lease_s, limit=_MOST_AT_ONCE, busy=alone
-        )
+        return claim_deliveries(self._database, self._owner, state, lease_s=_LEASE_S, limit=_MOST_AT_ONCE, busy=alone)
 
     def _deliver(self, deliveries: Sequence[Delivery]) -> None:
         reach("delivery-claimed")
@@ -140,7 +146,8 @@ class Deliverer:
                 reached = True
                 try:
                     while left:
-                        self._send(association, left[0])
+                        if is_still_ours(self._database, left[0], self._owner):
+                            self._send(association, left[0])
                         left.pop(0)
                 finally:
                     self._transfers.end(association)
@@ -248,34 +255,46 @@ def run_deliverer(config: Config) -> None:
     check_server(config)
     database = open_database(config.database_url, config.database.busy_timeout_s)
     notifier = SystemdNotifier()
-    with stop_on_signals() as stop, holding_role(config.state_directory, "deliver"):
-        prepare_database(database, config.state_directory)
+    with stop_on_signals() as stop, holding_role(config.host_directory, "deliver"):
+        prepare_database(database, config.state_directory, host_directory=config.host_directory)
         free_leases_of_the_dead(database)
         watch_certificate(config, database)
         trail = open_trail(config, "deliver")
-        with (
-            sending_audit(config, stop),
-            start_housekeeping(config, database) as scheduler,
-            taking_answers(config, database, stop, trail),
-            testing_itself(config, database, stop, trail),
-            ThreadPoolExecutor(1, "alerts") as beside,
-        ):
-            start_asking(config, database, stop, trail)
-            start_asking_commitment(config, database, stop)
-            keep_time(config, database, partial(wake_housekeeping, scheduler))
-            alerts = beside.submit(Alerter(config, database, alerting, trail).run, stop)
-            alerts.add_done_callback(lambda _: stop.set())  # alerts that end by themselves end the process
-            trail.started(config)
-            log.info("deliverer ready", destinations=[one.name for one in config.destination])
-            notifier.ready(f"delivering to {len(config.destination)} destinations")
-            try:
-                Deliverer(config, database, notifier.alive, trail).run(stop)
-            finally:
-                stop.set()  # or the end would wait for the alerts, and they for it
-            notifier.stopping()
-            alerts.result()
-            trail.stopped()
+        keeping, testing = Turn(database, "housekeeping"), Turn(database, "self-test")
+        turns = (keeping, testing) if "receive" in config.node.roles else (keeping,)
+        with sending_audit(config, stop), start_housekeeping(config, database, keeping.is_mine) as scheduler:
+            keep_time(config, database, partial(wake_housekeeping, scheduler))  # before anything is decided by a time
+            with (
+                taking_answers(config, database, stop, trail),
+                testing_itself(config, database, stop, trail, testing.is_mine),
+                ThreadPoolExecutor(1, "alerts") as beside,
+            ):
+                start_asking(config, database, stop, trail)
+                start_asking_commitment(config, database, stop)
+                alerts = beside.submit(Alerter(config, database, alerting, trail, keeping.is_mine).run, stop)
+                alerts.add_done_callback(lambda _: stop.set())  # alerts that end by themselves end the process
+                trail.started(config)
+                log.info("deliverer ready", destinations=[one.name for one in config.destination])
+                notifier.ready(f"delivering to {len(config.destination)} destinations")
+                try:
+                    Deliverer(config, database, partial(_live, notifier, turns), trail).run(stop)
+                finally:
+                    stop.set()  # or the end would wait for the alerts, and they for it
+                notifier.stopping()
+                alerts.result()
+                trail.stopped()
+        with suppress(StorageUnavailable):  # else they run out
+            for turn in turns:
+                turn.give_back()
     database.close()
+
+
+def _live(notifier: SystemdNotifier, turns: Sequence[Turn]) -> None:
+    """Say that the deliverer lives, and keep its turns, however long what is done in them takes."""
+    notifier.alive()
+    with suppress(StorageUnavailable):
+        for turn in turns:
+            turn.is_mine()
 
 
 def start_asking(config: Config, database: Database, stop: threading.Event, trail: AuditTrail | None = None) -> None:

@@ -22,7 +22,7 @@ def examine(config: Config) -> Iterator[Finding]:
 def _model(config: Config) -> str:
     """Look at the model that answers, be it the configuration's or one that a person chose."""
     database = open_database(config.database_url, config.database.busy_timeout_s)
-    prepare_database(database, config.state_directory)
+    prepare_database(database, config.state_directory, host_directory=config.host_directory)
     chosen = active_choice(config, database)
     database.close()
     if chosen is not None:

@@ -37,7 +37,8 @@
             ├── SpoolReadOnly        the disk is mounted read-only
             ├── DatabaseBusy         the database stayed locked
             ├── DatabaseAway         the database server does not answer
-            └── ObjectStoreAway      the object store does not answer, or refuses
+            ├── ObjectStoreAway      the object store does not answer, or refuses
+            └── ClockDisagrees       the clock of this host is not that of the database server; ``ahead_s``
 
 Errors carry fields, never patient data: their texts may reach a log.
 """
@@ -242,3 +243,15 @@ class DatabaseAway(StorageUnavailable):
 
 class ObjectStoreAway(StorageUnavailable):
     """The object store does not answer, or refuses; whether it took what was being stored is not known."""
+
+
+class ClockDisagrees(StorageUnavailable):
+    """The clock of this host is so far from the database server's that the host would take what is not its."""
+
+    def __init__(self, ahead_s: float) -> None:
+        self.ahead_s = ahead_s
+        how = "ahead of" if ahead_s > 0 else "behind"
+        super().__init__(f"the clock of this host is {abs(ahead_s):.0f} s {how} the database server's: set them right")
+
+    def __reduce__(self) -> tuple[type["ClockDisagrees"], tuple[float]]:
+        return type(self), (self.ahead_s,)

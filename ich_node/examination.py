@@ -23,6 +23,7 @@ from ich_node.database import open_database, prepare_database
 from ich_node.deliver import echo
 from ich_node.durable import write_durably
 from ich_node.errors import ConfigError, IchNodeError, StartError
+from ich_node.job_queue.shared_clock import NOTICED_S
 from ich_node.queries import last_self_test
 from ich_node.records import Destination, TlsFiles
 from ich_node.routing import calls_by_tls, configured_destinations, pacs_to_ask
@@ -99,7 +100,7 @@ def _disk(config: Config) -> str:
 def _state_folder(config: Config) -> str:
     """Look for what others could read, were the folder itself ever opened."""
     state = config.state_directory
-    places = [state, *(state / name for name in ("spool", "results", "cache"))]
+    places = [state, *(state / name for name in ("spool", "results")), config.host_directory / "cache"]
     modes = {path: stat.S_IMODE(path.stat().st_mode) for path in (*places, *state.glob("*.*")) if path.exists()}
     wide = sorted(str(path) for path, mode in modes.items() if mode & 0o077)
     within = f"; made before with wider rights, shielded by the folder: {', '.join(wide)}" if wide else ""
@@ -123,10 +124,13 @@ def _secrets(config: Config) -> str:
 
 def _database(config: Config) -> str:
     database = open_database(config.database_url, config.database.busy_timeout_s)
-    installation_uid = prepare_database(database, config.state_directory)
+    installation_uid = prepare_database(database, config.state_directory, host_directory=config.host_directory)
     with database.writing():
         pass
+    ahead_s = database.ahead_of_server_s() if config.has_several_hosts else 0.0
     database.close()
+    if abs(ahead_s) >= NOTICED_S:
+        raise StartError(f"the clock of this host is {ahead_s:+.0f} s off the database server's: set them right")
     return f"whole and writable, installation {installation_uid}"
 
 

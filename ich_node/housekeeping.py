@@ -48,12 +48,20 @@ _SILENCE_S = 600.0
 _JOBS_AT_ONCE = 2
 _MEBIBYTE = 1024 * 1024
 
+_Job = Callable[[Config, Database], object]
+
 log = EventLog("housekeeping")
 
 
 @contextmanager
-def start_housekeeping(config: Config, database: Database) -> Iterator[BackgroundScheduler]:
-    """Run the jobs in the background until the block ends. A missed run is made up once, not many times."""
+def start_housekeeping(
+    config: Config, database: Database, is_our_turn: Callable[[], bool] = lambda: True
+) -> Iterator[BackgroundScheduler]:
+    """Run the jobs in the background until the block ends. A missed run is made up once, not many times.
+
+    Args:
+        is_our_turn: says whether this host keeps the house of all; jobs about the host itself run anyway.
+    """
     scheduler = BackgroundScheduler(
         timezone="UTC",
         # few threads: each keeps a database connection and memory of its own for good
@@ -62,19 +70,24 @@ def start_housekeeping(config: Config, database: Database) -> Iterator[Backgroun
     )
     scheduler.add_listener(_on_trouble, EVENT_JOB_ERROR | EVENT_JOB_MISSED)
     scheduler.add_listener(lambda _: give_memory_back(), EVENT_JOB_EXECUTED)
-    jobs: list[tuple[Callable[[Config, Database], object], int]] = [
-        (rescue_leases, 30),
-        (watch_disk, 60),
+    of_each_host: list[tuple[_Job, int]] = [(rescue_leases, 30), (watch_disk, 60), (watch_certificate, 6 * 3600)]
+    of_all: list[tuple[_Job, int]] = [
         (watch_silence, 60),
         (delete_expired, 900),
         (watch_retention, 3600),
         (remove_strays, 3600),
-        (watch_certificate, 6 * 3600),
         (delete_old_audit, 3600),
         (watch_drift, 3600),
     ]
-    for job, seconds in jobs:
+
+    def in_turn(job: _Job) -> None:
+        if is_our_turn():
+            job(config, database)
+
+    for job, seconds in of_each_host:
         scheduler.add_job(job, "interval", seconds=seconds, args=(config, database), id=job.__name__)
+    for job, seconds in of_all:
+        scheduler.add_job(in_turn, "interval", seconds=seconds, args=(job,), id=job.__name__)
     scheduler.start()
     try:
         yield scheduler

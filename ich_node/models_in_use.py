@@ -34,7 +34,7 @@ def open_configured_model(config: Config) -> Model:
         settings.engine,
         threads=settings.threads,
         show_untrained=settings.show_findings_of_untrained_model,
-        cache=config.state_directory / "cache",
+        cache=config.host_directory / "cache",
         public_key=settings.public_key_file,
         site_thresholds=site,
     )

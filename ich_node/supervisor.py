@@ -45,8 +45,8 @@ class _Child:
 
 
 def roles_of(config: Config) -> tuple[str, ...]:
-    """Name the roles that a whole node has; the web pages only where they are switched on."""
-    return (*ROLES, WEB) if config.web.enabled else ROLES
+    """Name the roles that this host has; the web pages only where they are switched on."""
+    return (*config.node.roles, WEB) if config.web.enabled else config.node.roles
 
 
 def serve(config: Config, config_path: Path, roles: tuple[str, ...] = ROLES) -> int:
@@ -56,14 +56,14 @@ def serve(config: Config, config_path: Path, roles: tuple[str, ...] = ROLES) -> 
         AlreadyRunning: a node or one of its roles runs on the state folder.
         StartError: the database cannot be used.
     """
-    with holding_role(config.state_directory, "serve", wait_s=0.0):
-        refuse_where_it_runs(config.state_directory, roles)
+    with holding_role(config.host_directory, "serve", wait_s=0.0):
+        refuse_where_it_runs(config.host_directory, roles)
         return _serve(config, config_path, roles)
 
 
 def _serve(config: Config, config_path: Path, roles: tuple[str, ...]) -> int:
     database = open_database(config.database_url, config.database.busy_timeout_s)
-    prepare_database(database, config.state_directory)
+    prepare_database(database, config.state_directory, host_directory=config.host_directory)
     database.close()
     notifier = SystemdNotifier()
     with stop_on_signals() as stop:

@@ -30,16 +30,19 @@ def programs() -> Path | None:
 
 @dataclass(frozen=True)
 class Server:
-    """A server that listens on a socket in its folder alone."""
+    """A server that listens on a socket in its folder, and where it is told to."""
 
     folder: Path
     bin: Path
+    listen: str = ""
+    """An address of the network namespace that the server runs in."""
+    namespace: str = ""
 
     def url(self, name: str) -> str:
         return f"postgresql+psycopg://postgres@/{name}?host={self.folder}"
 
     def start(self) -> None:
-        options = f"-k {self.folder} -c listen_addresses='' -c max_connections=200 -c shared_buffers=64MB"
+        options = f"-k {self.folder} -c listen_addresses='{self.listen}' -c max_connections=200 -c shared_buffers=64MB"
         self._run(
             "pg_ctl", "-D", str(self.folder / "data"), "-o", options, "-l", str(self.folder / "log"), "-w", "start"
         )
@@ -53,6 +56,9 @@ class Server:
         if not flushed:
             with (self.folder / "data" / "postgresql.conf").open("a") as settings:
                 settings.write("fsync = off\nfull_page_writes = off\n")
+        if self.listen:
+            with (self.folder / "data" / "pg_hba.conf").open("a") as rules:
+                rules.write("host all all samenet trust\n")
 
     def create(self, name: str, template: str = "template0") -> str:
         """Make a database, empty or like another; give its URL."""
@@ -67,7 +73,8 @@ class Server:
     def _run(self, program: str, *arguments: str) -> None:
         as_user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
         environment = {**os.environ, "LC_ALL": "C"}
-        command = [*as_user, str(self.bin / program), *arguments]
+        inside = ["ip", "netns", "exec", self.namespace] if self.namespace else []
+        command = [*inside, *as_user, str(self.bin / program), *arguments]
         done = subprocess.run(
             command, env=environment, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE, text=True, timeout=120, check=False,
@@ -76,7 +83,7 @@ class Server:
 
 
 @contextmanager
-def running_server(*, flushed: bool = False) -> Iterator[Server]:
+def running_server(*, flushed: bool = False, listen: str = "", namespace: str = "") -> Iterator[Server]:
     """A server for as long as it is needed."""
     found = programs()
     if found is None:
@@ -85,7 +92,7 @@ def running_server(*, flushed: bool = False) -> Iterator[Server]:
     try:
         if os.geteuid() == 0:
             os.chown(folder, pwd.getpwnam("postgres").pw_uid, -1)
-        server = Server(folder, found)
+        server = Server(folder, found, listen, namespace)
         server.make(flushed=flushed)
         server.start()
         try:

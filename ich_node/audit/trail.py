@@ -95,7 +95,7 @@ class AuditTrail:
         """The process serves from now on; say first whether its configuration is another than before."""
         if self._journal is None:
             return
-        if (changed := note_configuration(self._state / FOLDER, config)) is not None:
+        if (changed := note_configuration(config.host_directory / FOLDER, config)) is not None:
             self.record(
                 events.security_alert(codes.SOFTWARE_CONFIGURATION, (self.process,), None, changed), durable=True
             )

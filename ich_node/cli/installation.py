@@ -26,9 +26,9 @@ def _installation(options: argparse.Namespace) -> int:
     config = read_config(options)
     database = open_database(config.database_url, config.database.busy_timeout_s)
     if options.new or options.here:
-        settle_installation(database, config.state_directory, anew=options.new)
+        settle_installation(database, config.state_directory, host_directory=config.host_directory, anew=options.new)
     else:
-        prepare_database(database, config.state_directory)
+        prepare_database(database, config.state_directory, host_directory=config.host_directory)
     database.close()
     installation = read_installation(config.state_directory)
     assert installation is not None, "the file was just written"

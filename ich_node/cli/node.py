@@ -56,7 +56,7 @@ def open_queue(config: Config) -> Database:
 
     os.umask(0o077)
     database = open_database(config.database_url, config.database.busy_timeout_s)
-    prepare_database(database, config.state_directory)
+    prepare_database(database, config.state_directory, host_directory=config.host_directory)
     return database
 
 

@@ -37,7 +37,7 @@ def _self_test(options: argparse.Namespace) -> int:
 
     config = read_config(options)
     database = open_queue(config)
-    if not role_is_held(config.state_directory, "deliver"):
+    if "deliver" in config.node.roles and not role_is_held(config.host_directory, "deliver"):
         sys.stderr.write("ich-node self-test: `ich-node deliver` does not run, which runs the tests\n")
         return 1
     trail = open_trail(config, "self-test")

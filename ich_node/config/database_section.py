@@ -13,6 +13,11 @@ from ich_node.config.values import PositiveSeconds, Section
 _POSTGRESQL: Final = "postgresql+psycopg://"
 
 
+def is_on_server(url: str) -> bool:
+    """Say whether a URL names a database that several hosts can share."""
+    return url.startswith(_POSTGRESQL)
+
+
 def _database_url(value: str) -> str:
     if not value or value.startswith("sqlite:///"):
         return value
@@ -42,7 +47,7 @@ class DatabaseSettings(Section):
 
     @model_validator(mode="after")
     def _password_has_a_use(self) -> DatabaseSettings:
-        if self.password_file and not self.url.startswith(_POSTGRESQL):
+        if self.password_file and not is_on_server(self.url):
             raise ValueError("password_file needs a url of PostgreSQL")
         return self
 

@@ -23,6 +23,7 @@ from ich_node.config.answer_sections import AlertAnswersSettings, WebSettings
 from ich_node.config.audit_section import AuditSettings
 from ich_node.config.database_section import DatabaseSettings
 from ich_node.config.drift_section import DriftSettings
+from ich_node.config.hosts import faults_of_hosts
 from ich_node.config.sections import (
     DecodeSettings,
     DeliverySettings,
@@ -90,6 +91,16 @@ class Config(Section):
         return self.node.state_directory
 
     @property
+    def has_several_hosts(self) -> bool:
+        """Whether other hosts share the database and the state folder."""
+        return bool(self.node.host_directory)
+
+    @property
+    def host_directory(self) -> Path:
+        """What is this host's own: locks, how its clock stood, caches. On a node of one host it is the state folder."""
+        return Path(self.node.host_directory) if self.has_several_hosts else self.state_directory
+
+    @property
     def database_url(self) -> str:
         return self.database.location(self.state_directory)
 
@@ -152,6 +163,7 @@ def _faults_between_keys(values: dict[str, Any]) -> list[str]:
     faults += _faults_of_channels(values)
     faults += faults_without_tls(values)
     faults += faults_of_reserved_ae_title(values)
+    faults += faults_of_hosts(values)
     if _section(values, "history").get("query") is True and "query" not in values:
         faults.append("history.query = true: needs [query], the PACS that is asked")
     if not values.get("peer") and _section(values, "receiver").get("allow_any") in (None, False):

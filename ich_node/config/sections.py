@@ -24,6 +24,7 @@ from ich_node.records import USUAL_OBJECTS, PeerCertificate
 from ich_node.records.rules import NO_CONTRAST_VALUES
 
 Mode = Literal["live", "objects", "shadow"]
+NodeRole = Literal["receive", "work", "deliver"]
 Outcome = Literal["positive", "indeterminate", "negative", "not_analysed"]
 ObjectKind = Literal["report", "summary", "key_slices", "key_objects", "presentation"]
 
@@ -35,6 +36,8 @@ class NodeSettings(Section):
     bind: Host = "0.0.0.0"  # noqa: S104 - a DICOM receiver listens on the network; peers are on an allow-list
     port: Port = 11112
     state_directory: Folder = Path("var")
+    host_directory: str = ""
+    roles: Annotated[tuple[NodeRole, ...], Field(strict=False)] = ("receive", "work", "deliver")
     mode: Mode = "live"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 

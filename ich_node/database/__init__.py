@@ -10,6 +10,7 @@ from ich_node.database.keeping_tables import (
     DeletionRow,
     FileToDeleteRow,
     LegalHoldRow,
+    TurnRow,
 )
 from ich_node.database.many_values import is_one_of
 from ich_node.database.migrate import check_integrity, prepare_database, settle_installation
@@ -73,6 +74,7 @@ __all__ = [
     "SeriesRow",
     "SessionRow",
     "StudyRow",
+    "TurnRow",
     "WorkerRow",
     "check_integrity",
     "database_file",

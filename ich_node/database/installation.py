@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from filelock import FileLock
 from sqlalchemy import Connection, delete, insert, select
 
 from ich_node.database.tables import InstallationRow
@@ -23,6 +24,7 @@ from ich_node.errors import ConfigError, SpoolFull, StartError
 from ich_node.log import EventLog
 
 INSTALLATION: Final = "installation.json"
+_LOCK: Final = "installation.lock"
 _MACHINE_ID: Final = Path("/etc/machine-id")
 _NO_IDENTIFIER: Final = ("", "uninitialized")
 """What stands there before the first boot (machine-id(5))."""
@@ -43,7 +45,8 @@ class Installation:
     created_at: float
     """Seconds since 1970 in UTC."""
     machine: str = ""
-    """A digest of the machine's identifier, which is never written itself (machine-id(5)); empty where it has none."""
+    """A digest of the machine's identifier, which is never written itself (machine-id(5)); empty where it has none, or
+    where several share the folder."""
     directory: str = ""
     """The state folder."""
 
@@ -105,16 +108,20 @@ def identify(connection: Connection, state_directory: Path, *, recover: bool = F
     return Installation(row.installation_uid, row.created_at)
 
 
-def note_installation(state_directory: Path, installation: Installation) -> None:
-    """Write the file beside the database where it is missing, or where the state folder was moved."""
-    here = Installation(
-        installation.installation_uid, installation.created_at, _machine(), str(state_directory.resolve())
-    )
+def note_installation(state_directory: Path, installation: Installation, *, one_machine: bool = True) -> None:
+    """Write the file beside the database where it is missing, or where the state folder was moved.
+
+    Args:
+        one_machine: False where several hosts share the folder: it belongs to none of them.
+    """
+    machine = _machine() if one_machine else ""
+    here = Installation(installation.installation_uid, installation.created_at, machine, str(state_directory.resolve()))
     if read_installation(state_directory) == here:
         return
     content = json.dumps(asdict(here), indent=1) + "\n"
     try:
-        replace_durably(state_directory / INSTALLATION, [content.encode()])
+        with FileLock(state_directory / _LOCK):  # hosts may start at the same time
+            replace_durably(state_directory / INSTALLATION, [content.encode()])
     except SpoolFull as error:  # a full disk keeps no node from starting: what it has is served
         log.warning("no room for installation.json; it is written at the next start", why=str(error))
 

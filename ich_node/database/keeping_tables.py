@@ -100,6 +100,16 @@ class DeletionRow(Base):
     deleted_at: Mapped[float]
 
 
+class TurnRow(Base):
+    """What one process of the node does at a time, on whatever host: whose turn it is, until when."""
+
+    __tablename__ = "turn"
+
+    name: Mapped[str] = mapped_column(String(32), primary_key=True)
+    owner: Mapped[str] = mapped_column(String(128))
+    expires_at: Mapped[float]
+
+
 class FileToDeleteRow(Base):
     """A file that no row speaks of any more and that is about to be unlinked; the row goes when the file has gone."""
 

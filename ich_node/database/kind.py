@@ -31,3 +31,5 @@ class Kind:
     """Says why the database cannot be worked with."""
     change_mark: str
     """A statement whose answer differs once somebody has committed something."""
+    server_time: str | None = None
+    """A statement that asks for the server's time, in seconds since 1970; None where there is no server."""

@@ -21,12 +21,15 @@ _MEND: Final = "stop the node and run `ich-node rebuild`, or restore a backup: d
 _LONGEST_MIGRATION_S = 600.0
 
 
-def prepare_database(database: Database, state_directory: Path, *, recover: bool = False) -> str:
-    """Check, migrate and identify the database; make the state folder. The first process does it, the others wait.
+def prepare_database(
+    database: Database, state_directory: Path, *, host_directory: Path | None = None, recover: bool = False
+) -> str:
+    """Check, migrate and identify the database; make the folders. The first process does it, the others wait.
 
     Args:
         database: to prepare.
         state_directory: made with mode 0700.
+        host_directory: of this host alone, where several share the state folder; also made.
         recover: an empty database goes on as the installation that the state folder names.
 
     Returns:
@@ -38,11 +41,16 @@ def prepare_database(database: Database, state_directory: Path, *, recover: bool
             or is open to others.
     """
     return _prepare(
-        database, state_directory, lambda connection: identify(connection, state_directory, recover=recover)
+        database,
+        state_directory,
+        host_directory,
+        lambda connection: identify(connection, state_directory, recover=recover),
     )
 
 
-def settle_installation(database: Database, state_directory: Path, *, anew: bool) -> str:
+def settle_installation(
+    database: Database, state_directory: Path, *, host_directory: Path | None = None, anew: bool
+) -> str:
     """Say that the installation of a database is here and nowhere else, or make it another one.
 
     Returns:
@@ -52,18 +60,26 @@ def settle_installation(database: Database, state_directory: Path, *, anew: bool
         StartError: see ``prepare_database``.
     """
 
-    return _prepare(database, state_directory, begin_anew if anew else stay_the_same)
+    return _prepare(database, state_directory, host_directory, begin_anew if anew else stay_the_same)
 
 
-def _prepare(database: Database, state_directory: Path, identity: Callable[[Connection], Installation]) -> str:
+def _prepare(
+    database: Database,
+    state_directory: Path,
+    host_directory: Path | None,
+    identity: Callable[[Connection], Installation],
+) -> str:
+    own = host_directory or state_directory
     try:
         make_state_folder(state_directory)
-        with FileLock(state_directory / "migrate.lock", timeout=_LONGEST_MIGRATION_S):
+        make_state_folder(own)
+        # hosts wait for each other in the database: a migration is one write transaction
+        with FileLock(own / "migrate.lock", timeout=_LONGEST_MIGRATION_S):
             check_integrity(database)
             with database.writing() as connection:
                 _migrate(connection)
                 installation = identity(connection)
-            note_installation(state_directory, installation)
+            note_installation(state_directory, installation, one_machine=own == state_directory)
             return installation.installation_uid
     except Timeout:
         raise StartError("another process has been migrating the database for 10 minutes") from None

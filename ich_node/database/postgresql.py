@@ -72,6 +72,7 @@ def open_postgresql(url: URL, busy_timeout_s: float) -> Kind:
         name_trouble=_name_trouble,
         faults=_faults,
         change_mark="SELECT pg_current_snapshot()::text",
+        server_time="SELECT extract(epoch FROM clock_timestamp())::float8",
     )
 
 

@@ -22,6 +22,7 @@ from ich_node.job_queue.outbox import (
     DeliveryRules,
     claim_deliveries,
     hurry_deliveries,
+    is_still_ours,
     mark_delivered,
     mark_held,
     mark_lost,
@@ -29,6 +30,7 @@ from ich_node.job_queue.outbox import (
     mark_unreached,
     pause_destination,
     release_deliveries,
+    renew_deliveries,
 )
 from ich_node.job_queue.quarantine import (
     quarantine_series,
@@ -56,6 +58,7 @@ from ich_node.job_queue.studies import (
     unreported_studies,
     withdraw_study,
 )
+from ich_node.job_queue.turns import Turn
 from ich_node.job_queue.work import (
     claim_series,
     close_series,
@@ -77,6 +80,7 @@ __all__ = [
     "SeriesPlan",
     "SeriesQuestion",
     "StudyToTell",
+    "Turn",
     "WhyUnreadable",
     "analyse_again",
     "claim_deliveries",
@@ -91,6 +95,7 @@ __all__ = [
     "give_back",
     "hurry_deliveries",
     "is_forgotten",
+    "is_still_ours",
     "known_paths",
     "known_reports",
     "load_content",
@@ -118,6 +123,7 @@ __all__ = [
     "release_deliveries",
     "release_lease",
     "release_quarantined",
+    "renew_deliveries",
     "report_not_analysed",
     "requeue",
     "rescue_expired_leases",

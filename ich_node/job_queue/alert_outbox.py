@@ -7,7 +7,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, func, literal, or_, select, text, update
+from sqlalchemy import ColumnElement, Connection, exists, func, literal, or_, select, text, update
+from sqlalchemy.orm import aliased
 
 from ich_node.database import AlertRow, Database, InstanceRow, ResultRow, SeriesRow, StudyRow
 from ich_node.database.tables import AWAITED
@@ -32,6 +33,9 @@ def claim_alert(
     of_studies: bool = True,
 ) -> Alert | None:
     """Take the lease of the alert that is to be told next: by priority, what is positive first, then the oldest.
+
+    While another alerter tells of a study through a channel, what else is to be told of it there waits: alerts come in
+    their order.
 
     Args:
         busy: names of channels to leave alone, since something is being told there.
@@ -59,7 +63,7 @@ def claim_alert(
     with database.reading() as connection:
         full = _channels_at_their_limit(connection, most_per_minute, now)
         free = [name for name in most_per_minute if name not in busy and name not in full]
-        claimable = claimable.where(AlertRow.channel.in_(free)).limit(1)
+        claimable = claimable.where(AlertRow.channel.in_(free), ~_is_told_by_another(owner, now)).limit(1)
         if not connection.execute(claimable).first():
             return None
     with database.writing() as connection:
@@ -70,6 +74,14 @@ def claim_alert(
                   "lease_expires_at": now + lease_s}  # fmt: skip
         connection.execute(update(AlertRow).where(AlertRow.id == row.id).values(values))
         return alert_of(connection, row, row.attempts + 1)
+
+
+def _is_told_by_another(owner: str, now: float) -> ColumnElement[bool]:
+    telling = aliased(AlertRow)
+    return exists().where(
+        telling.state == AlertState.SENDING, telling.lease_owner != owner, telling.lease_expires_at >= now,
+        telling.study_id == AlertRow.study_id, telling.channel == AlertRow.channel,
+    )  # fmt: skip
 
 
 def _channels_at_their_limit(connection: Connection, most_per_minute: dict[str, int], now: float) -> list[str]:

@@ -36,6 +36,7 @@ from ich_node.database import (
     SeriesRow,
     SessionRow,
     StudyRow,
+    TurnRow,
 )
 from ich_node.database.tables import AWAITED
 from ich_node.durable import replace_durably
@@ -140,6 +141,7 @@ def shift_times(database: Database, step_s: float) -> None:
         _shift_drift(connection, step_s)
         _shift(connection, SelfTestRow, None, step_s, "asked_at", "started_at", "finished_at")
         _shift(connection, ModelChoiceRow, None, step_s, "chosen_at", "settled_at")
+        _shift(connection, TurnRow, None, step_s, "expires_at")
 
 
 def _shift_series(connection: Connection, step_s: float) -> None:
@@ -193,7 +195,7 @@ def _bring_near(database: Database, waits: LongestWaits) -> None:
     nearest: list[tuple[Any, str, float]] = [
         (SeriesRow, "due_at", now + waits.series_s), (SeriesRow, "last_received_at", now),
         (SeriesRow, "not_before", now + waits.series_s), (SeriesRow, "lease_expires_at", lease_until),
-        (OpenAssociationRow, "lease_expires_at", lease_until),
+        (OpenAssociationRow, "lease_expires_at", lease_until), (TurnRow, "expires_at", lease_until),
         (DeliveryRow, "next_attempt_at", retry_at), (DeliveryRow, "lease_expires_at", lease_until),
         (DeliveryRow, "commitment_ask_at", now + waits.commitment_s),
         (DestinationRow, "next_attempt_at", retry_at), (AlertRow, "lease_expires_at", lease_until),

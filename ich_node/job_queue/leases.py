@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sqlalchemy import delete, select, update
 
-from ich_node.database import AlertRow, Database, DeliveryRow, OpenAssociationRow, SeriesRow
+from ich_node.database import AlertRow, Database, DeliveryRow, OpenAssociationRow, SeriesRow, TurnRow
 from ich_node.records import AlertState, DeliveryState
 
 
@@ -27,6 +27,7 @@ def free_leases_of_the_dead(database: Database) -> int:
         owners |= set(connection.execute(select(DeliveryRow.lease_owner).distinct()).scalars())
         owners |= set(connection.execute(select(AlertRow.lease_owner).distinct()).scalars())
         owners |= set(connection.execute(select(OpenAssociationRow.lease_owner).distinct()).scalars())
+        owners |= set(connection.execute(select(TurnRow.owner)).scalars())
     dead = [owner for owner in owners if owner is not None and _is_dead(owner)]
     if not dead:
         return 0
@@ -41,12 +42,15 @@ def free_leases_of_the_dead(database: Database) -> int:
             .where(DeliveryRow.lease_owner.in_(dead), DeliveryRow.state == DeliveryState.SENDING)
             .values(lease_owner=None, lease_expires_at=None, state=DeliveryState.PENDING)
         )
+        outrun = update(DeliveryRow).where(DeliveryRow.lease_owner.in_(dead))
+        connection.execute(outrun.values(lease_owner=None, lease_expires_at=None))
         alerts = connection.execute(
             update(AlertRow)
             .where(AlertRow.lease_owner.in_(dead), AlertRow.state == AlertState.SENDING)
             .values(lease_owner=None, lease_expires_at=None, state=AlertState.PENDING)
         )
         connection.execute(delete(OpenAssociationRow).where(OpenAssociationRow.lease_owner.in_(dead)))
+        connection.execute(delete(TurnRow).where(TurnRow.owner.in_(dead)))
         return series.rowcount + deliveries.rowcount + alerts.rowcount
 
 

@@ -15,12 +15,14 @@ from sqlalchemy import (
     Connection,
     and_,
     delete,
+    exists,
     func,
     insert,
     or_,
     select,
     update,
 )
+from sqlalchemy.orm import aliased
 
 from ich_node.database import (
     CommitmentItemRow,
@@ -33,6 +35,7 @@ from ich_node.database import (
 from ich_node.records import Delivery, DeliveryObject, DeliveryState, Destination, Triage
 
 _SECONDS_A_DAY = 86400.0
+_FREE: Final = {"lease_owner": None, "lease_expires_at": None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +71,18 @@ def claim_deliveries(
 ) -> list[Delivery]:
     """Take the lease of the deliveries of one destination that are to be tried now, the oldest first.
 
+    While another deliverer sends something of a study there, the rest of it waits: its revisions arrive in their order.
+
     Args:
         busy: names of destinations to leave alone, since an association with them is open.
     """
     now = time.time()
     with database.reading() as connection:
         due = _due_destinations(connection, owner, now, busy)
-    if not due:
-        return []
-    claimable = _claimable(owner, now)
+        claimable = _claimable(owner, now)
+        any_of_them = claimable.where(DeliveryRow.destination.in_(due)).order_by(None).limit(1)
+        if not due or connection.execute(any_of_them).first() is None:
+            return []
     with database.writing() as connection:
         if len(due) > 1:  # the one that waits for what goes first
             first = connection.execute(claimable.where(DeliveryRow.destination.in_(due)).limit(1)).first()
@@ -110,6 +116,13 @@ def _due_destinations(connection: Connection, owner: str, now: float, busy: Coll
     return sorted(names - paused - set(busy))
 
 
+def renew_deliveries(database: Database, owner: str, *, lease_s: float) -> None:
+    """Renew the lease of everything that this deliverer is sending."""
+    mine = update(DeliveryRow).where(DeliveryRow.lease_owner == owner)
+    with database.writing() as connection:
+        connection.execute(mine.values(lease_expires_at=time.time() + lease_s))
+
+
 def _destinations_with_pending(connection: Connection) -> Iterator[str]:
     """Go from name to name: DISTINCT would read every row."""
     following = select(func.min(DeliveryRow.destination)).where(DeliveryRow.state == DeliveryState.PENDING)
@@ -130,6 +143,15 @@ def _left_over(owner: str, now: float) -> ColumnElement[bool]:
     return or_(DeliveryRow.lease_expires_at < now, DeliveryRow.lease_owner == owner)
 
 
+def _is_sent_by_another(owner: str, now: float) -> ColumnElement[bool]:
+    """Tell what of the same study another is sending there; a revision that was outrun on its way counts, too."""
+    sending = aliased(DeliveryRow)
+    return exists().where(
+        sending.study_id == DeliveryRow.study_id, sending.destination == DeliveryRow.destination,
+        sending.lease_owner != owner, sending.lease_expires_at >= now,
+    )  # fmt: skip
+
+
 def _claimable(owner: str, now: float) -> Any:
     free = or_(
         DeliveryRow.state == DeliveryState.PENDING,
@@ -141,6 +163,7 @@ def _claimable(owner: str, now: float) -> Any:
         .outerjoin(DestinationRow, DestinationRow.name == DeliveryRow.destination)
         .where(
             free,
+            ~_is_sent_by_another(owner, now),
             DeliveryRow.next_attempt_at <= now,
             or_(DestinationRow.name.is_(None), DestinationRow.next_attempt_at <= now),
         )
@@ -183,6 +206,22 @@ def _delivery(connection: Connection, row: Any, state_directory: Path) -> Delive
         ),
         urgent=bool(row.urgent),
     )
+
+
+def is_still_ours(database: Database, delivery: Delivery, owner: str) -> bool:
+    """Say whether a delivery that was claimed is still to be sent by us.
+
+    After an outage another deliverer may have it; or a later revision has come, and it is let go.
+    """
+    ours = select(DeliveryRow.id).where(
+        DeliveryRow.id == delivery.id, DeliveryRow.lease_owner == owner, DeliveryRow.state == DeliveryState.SENDING
+    )
+    with database.reading() as connection:
+        if connection.execute(ours).first() is not None:
+            return True
+    with database.writing() as connection:
+        _let_go(connection, delivery, owner)
+    return False
 
 
 def mark_delivered(
@@ -322,5 +361,11 @@ def _finish(connection: Connection, delivery: Delivery, owner: str, values: dict
         DeliveryRow.lease_owner == owner,
         DeliveryRow.state == DeliveryState.SENDING,
     )
-    released = {"lease_owner": None, "lease_expires_at": None}
-    connection.execute(update(DeliveryRow).where(*mine).values(values | released))
+    connection.execute(update(DeliveryRow).where(*mine).values(values | _FREE))
+    _let_go(connection, delivery, owner)
+
+
+def _let_go(connection: Connection, delivery: Delivery, owner: str) -> None:
+    """Free what is not to be sent any more: a later revision outran it while it was ours."""
+    outrun = (DeliveryRow.id == delivery.id, DeliveryRow.lease_owner == owner)
+    connection.execute(update(DeliveryRow).where(*outrun, DeliveryRow.state != DeliveryState.SENDING).values(_FREE))

@@ -68,11 +68,11 @@ def gives_a_result() -> ColumnElement[bool]:
 
 
 def supersede_unsent(connection: Connection, study_id: int) -> None:
-    """Keep what was not sent yet of a study from being sent."""
+    """Keep what was not sent yet of a study from being sent; what is on its way keeps its lease until it arrives."""
     connection.execute(
         update(DeliveryRow)
         .where(DeliveryRow.study_id == study_id, DeliveryRow.state.in_(_UNSENT))
-        .values({"state": DeliveryState.SUPERSEDED, "finished_at": time.time()} | _FREE)
+        .values(state=DeliveryState.SUPERSEDED, finished_at=time.time())
     )
 
 

@@ -158,6 +158,8 @@ def enter_instance(
     series_id, study_id, dormant = _series_of(connection, received, found, now, now + max_wait_s)
     versions = connection.execute(_FIND_VERSIONS, {"uid": received.sop_instance_uid}).all()
     known = next((one for one in versions if one.sha256 == received.sha256), None)
+    if known is not None and known.path == received.path:  # a receiver that started meanwhile took it for an orphan
+        return Entered(Reception.NEW, series_id, study_id)
     if known is not None and known.path is not None:
         return Entered(Reception.DUPLICATE, series_id, study_id)
     if known is not None:

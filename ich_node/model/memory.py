@@ -7,11 +7,14 @@ import re
 from pathlib import Path
 from typing import Any, Final
 
+from filelock import FileLock
+
 from ich_node.durable import replace_durably
 from ich_node.errors import ModelError, StartError
 from ich_node.records import ModelIdentity
 
 MEMORY: Final = "models.json"
+_LOCK: Final = "models.lock"
 _VERSION: Final = re.compile(r"v?(\d+(?:\.\d+)*)(.*)", re.DOTALL)
 
 
@@ -48,13 +51,14 @@ def remember_model(state_directory: Path, model: ModelIdentity) -> None:
         SpoolFull: there is no room.
         StartError: what was used before cannot be read.
     """
-    known = _read(state_directory)
-    before = known.get(model.name)
-    entry = {"version": model.version, "sha256": model.sha256}
-    if before == entry or (before is not None and _age(model.version) < _age(str(before["version"]))):
-        return
-    content = json.dumps(known | {model.name: entry}, indent=1, sort_keys=True) + "\n"
-    replace_durably(state_directory / MEMORY, [content.encode()])
+    with FileLock(state_directory / _LOCK):  # workers may start at the same time
+        known = _read(state_directory)
+        before = known.get(model.name)
+        entry = {"version": model.version, "sha256": model.sha256}
+        if before == entry or (before is not None and _age(model.version) < _age(str(before["version"]))):
+            return
+        content = json.dumps(known | {model.name: entry}, indent=1, sort_keys=True) + "\n"
+        replace_durably(state_directory / MEMORY, [content.encode()])
 
 
 def _read(state_directory: Path) -> dict[str, Any]:

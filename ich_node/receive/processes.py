@@ -65,8 +65,9 @@ def run_receiver(config: Config) -> None:
     pydicom_settings.reading_validation_mode = IGNORE
     database = open_database(config.database_url, config.database.busy_timeout_s)
     notifier = SystemdNotifier()
-    with stop_on_signals() as stop, holding_role(config.state_directory, "receive"):
-        files, installation_uid = stored_files(config), prepare_database(database, config.state_directory)
+    with stop_on_signals() as stop, holding_role(config.host_directory, "receive"):
+        files = stored_files(config)
+        installation_uid = prepare_database(database, config.state_directory, host_directory=config.host_directory)
         files.claim(installation_uid)
         keep_time(config, database)
         trail = open_trail(config, "receive")

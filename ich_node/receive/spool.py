@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import struct
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
@@ -19,6 +20,8 @@ from ich_node.stored_files import FoundFile, StoredFiles
 
 _PREAMBLE: Final = b"\0" * 128 + b"DICM"
 _MEBIBYTE: Final = 1024 * 1024
+_ENTERED_S: Final = 3600.0
+"""So long after it was written a file has its row, or its host is gone."""
 
 log = EventLog("receive")
 
@@ -26,8 +29,14 @@ log = EventLog("receive")
 class Spool:
     """Images of one node. Their names are random and ours; nothing of an object ends up in a name."""
 
-    def __init__(self, files: StoredFiles, reserve_mib: int) -> None:
+    def __init__(self, files: StoredFiles, reserve_mib: int, mark: str = "") -> None:
+        """Open it.
+
+        Args:
+            mark: ends the names of our files, where other hosts write too; empty: all are ours.
+        """
         self._files = files
+        self._mark = mark
         self._reserve_bytes = reserve_mib * _MEBIBYTE
 
     @property
@@ -69,6 +78,10 @@ class Spool:
     def files(self) -> Iterator[FoundFile]:
         """List the image files."""
         return self._files.found("spool", ".dcm")
+
+    def is_left_over(self, file: FoundFile) -> bool:
+        """Say of a file without a row whether a crash left it: another host may be about to enter a young one."""
+        return Path(file.name).stem.endswith(self._mark) or file.written_at < time.time() - _ENTERED_S
 
 
 def file_head(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str, source_ae_title: str) -> bytes:

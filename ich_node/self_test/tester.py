@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -37,9 +37,15 @@ class SelfTester:
     """Runs what is asked for, asks for it when it is time, and clears up.
 
     The first test comes a whole interval after the start: the roles have to get ready, and a short life sees none.
+
+    Args:
+        is_our_turn: says whether this host is the one that tests.
     """
 
-    def __init__(self, config: Config, database: Database, trail: AuditTrail) -> None:
+    def __init__(
+        self, config: Config, database: Database, trail: AuditTrail, is_our_turn: Callable[[], bool] = lambda: True
+    ) -> None:
+        self._is_our_turn = is_our_turn
         self._config = config
         self._database = database
         self._trail = trail
@@ -59,6 +65,9 @@ class SelfTester:
 
     def step(self, stop: threading.Event) -> SelfTestVerdict | None:
         """Run the test that is asked for, or that it is time for; None where there is none, or it was stopped."""
+        if not self._is_our_turn():
+            self._clear = False
+            return None
         if not self._clear:
             self._clear_up()
         if self._config.self_test.enabled and time.monotonic() >= self._due_at:
@@ -96,9 +105,21 @@ class SelfTester:
 
 
 @contextmanager
-def testing_itself(config: Config, database: Database, stop: threading.Event, trail: AuditTrail) -> Iterator[None]:
-    """Test the node in a thread of its own, until told to stop; the block ends when it has cleared up."""
-    tester = SelfTester(config, database, trail)
+def testing_itself(
+    config: Config,
+    database: Database,
+    stop: threading.Event,
+    trail: AuditTrail,
+    is_our_turn: Callable[[], bool],
+) -> Iterator[None]:
+    """Test the node in a thread of its own, until told to stop; the block ends when it has cleared up.
+
+    A host that does not receive cannot: a test calls the receiver from its own host.
+    """
+    if "receive" not in config.node.roles:
+        yield
+        return
+    tester = SelfTester(config, database, trail, is_our_turn)
     thread = threading.Thread(target=tester.run, args=(stop,), name="self-test", daemon=True)
     thread.start()
     try:

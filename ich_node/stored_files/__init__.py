@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import socket
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
@@ -15,10 +17,10 @@ from ich_node.stored_files.files import FoundFile, StoredFiles
 from ich_node.stored_files.local import LocalFiles
 from ich_node.stored_files.s3 import Bucket, Place
 
-__all__ = ["BucketFiles", "FoundFile", "LocalFiles", "StoredFiles", "stored_files"]
+__all__ = ["BucketFiles", "FoundFile", "LocalFiles", "StoredFiles", "mark_of_host", "stored_files"]
 
 COPIES: Final = "cache/objects"
-"""In the state folder: copies of what lies in a bucket."""
+"""In the host's folder: copies of what lies in a bucket."""
 _MEBIBYTE: Final = 1024 * 1024
 
 
@@ -29,16 +31,23 @@ def stored_files(config: Config) -> StoredFiles:
         SecretFileError: the secret of the object store cannot be read, or others can read it.
         ConfigError: the file of authorities is not there.
     """
-    return _files_of(config.storage, config.state_directory)
+    return _files_of(config.storage, config.state_directory, config.host_directory, mark_of_host(config))
+
+
+def mark_of_host(config: Config) -> str:
+    """Give what the names of images end with that this host writes; empty where there is no other host."""
+    if not config.has_several_hosts:
+        return ""
+    return f"-{hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]}"
 
 
 @lru_cache(maxsize=4)
-def _files_of(settings: StorageSettings, state_directory: Path) -> StoredFiles:
+def _files_of(settings: StorageSettings, state_directory: Path, host_directory: Path, mark: str) -> StoredFiles:
     name = settings.place
     if name is None:
-        return LocalFiles(state_directory)
-    copies = LocalCopies(state_directory / COPIES, settings.cache_mib * _MEBIBYTE)
-    return BucketFiles(Bucket(_place(settings, name)), state_directory, copies)
+        return LocalFiles(state_directory, mark)
+    copies = LocalCopies(host_directory / COPIES, settings.cache_mib * _MEBIBYTE)
+    return BucketFiles(Bucket(_place(settings, name)), state_directory, copies, mark)
 
 
 def _place(settings: StorageSettings, name: BucketName) -> Place:

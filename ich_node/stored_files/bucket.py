@@ -20,7 +20,7 @@ from ich_node.stored_files.s3 import PART_BYTES, Bucket
 
 MARK: Final = "installation.json"
 """Says whose the bucket is: as the file of that name in the state folder."""
-_IMAGE: Final = re.compile(r"spool/[0-9a-f]{2}/[0-9a-f]{2}-(?P<milliseconds>[0-9a-f]{12})-[0-9a-f]{16}\.dcm")
+_IMAGE: Final = re.compile(r"spool/[0-9a-f]{2}/[0-9a-f]{2}-(?P<milliseconds>[0-9a-f]{12})-[0-9a-f]{16}(-[0-9a-f]{8})?\.dcm")
 _FETCHED_AT_ONCE: Final = 8
 _DELETED_AT_ONCE: Final = 20
 _COUNT_AGAIN_S: Final = 6 * 3600.0
@@ -29,7 +29,8 @@ _COUNT_AGAIN_S: Final = 6 * 3600.0
 class BucketFiles:
     """Files of a bucket; see ``StoredFiles``."""
 
-    def __init__(self, bucket: Bucket, state_directory: Path, copies: LocalCopies) -> None:
+    def __init__(self, bucket: Bucket, state_directory: Path, copies: LocalCopies, mark: str = "") -> None:
+        self._mark = mark
         self._bucket = bucket
         self._state = state_directory
         self._copies = copies
@@ -100,7 +101,7 @@ class BucketFiles:
     def new_image(self) -> str:
         """The time is part of the name: the store keeps whole seconds, and of two versions the newer one speaks."""
         folder = secrets.token_hex(1)
-        return f"spool/{folder}/{folder}-{time.time_ns() // 1_000_000:012x}-{secrets.token_hex(8)}.dcm"
+        return f"spool/{folder}/{folder}-{time.time_ns() // 1_000_000:012x}-{secrets.token_hex(8)}{self._mark}.dcm"
 
     def write(self, name: str, pieces: Iterable[bytes | memoryview]) -> None:
         begin = bytearray()

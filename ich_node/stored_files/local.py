@@ -21,10 +21,15 @@ _COUNT_AGAIN_S: Final = 600.0
 
 
 class LocalFiles:
-    """Files of the state folder; see ``StoredFiles``."""
+    """Files of the state folder; see ``StoredFiles``.
 
-    def __init__(self, state_directory: Path) -> None:
+    Args:
+        mark: ends the names of images that this host writes, where others write into the same folders.
+    """
+
+    def __init__(self, state_directory: Path, mark: str = "") -> None:
         self._state = state_directory
+        self._mark = mark
 
     @property
     def state_directory(self) -> Path:
@@ -46,9 +51,9 @@ class LocalFiles:
                 (spool / f"{number:02x}").mkdir(parents=True, exist_ok=True)
             sync_directory(spool)
             sync_directory(self._state)
-            for part in spool.glob(f"*/*{PART_SUFFIX}"):
+            for part in spool.glob(f"*/*{self._mark}{PART_SUFFIX}"):
                 part.unlink()
-            (probe := spool / f"probe{PART_SUFFIX}").write_bytes(b"")
+            (probe := spool / f"probe{self._mark}{PART_SUFFIX}").write_bytes(b"")
             probe.unlink()
         except OSError as error:
             raise StartError(f"the state folder {self._state} cannot be written: {error.strerror}") from error
@@ -62,7 +67,7 @@ class LocalFiles:
 
     def new_image(self) -> str:
         name = uuid.uuid4().hex
-        return f"spool/{name[:2]}/{name}.dcm"
+        return f"spool/{name[:2]}/{name}{self._mark}.dcm"
 
     def write(self, name: str, pieces: Iterable[bytes | memoryview]) -> None:
         write_durably(self._state / name, pieces)
@@ -95,7 +100,7 @@ class LocalFiles:
                     yield FoundFile(self.name_of(Path(path.path)), about.st_size, about.st_mtime)
 
     def unfinished(self, before: float) -> Iterable[Callable[[], None]]:
-        parts = [path for path in self._state.glob(f"*/**/*{PART_SUFFIX}") if path.stat().st_mtime < before]
+        parts = [path for path in self._state.glob(f"*/**/*{PART_SUFFIX}") if _is_older(path, before)]
         return [partial(path.unlink, missing_ok=True) for path in parts]
 
     def check(self) -> str:
@@ -104,6 +109,14 @@ class LocalFiles:
 
     def close(self) -> None:
         """Nothing is open."""
+
+
+def _is_older(path: Path, than: float) -> bool:
+    """Look how old a file is; one that its writer has renamed meanwhile is not left over."""
+    try:
+        return path.stat().st_mtime < than
+    except FileNotFoundError:
+        return False
 
 
 def _files_in(folder: Path) -> Iterator[os.DirEntry[str]]:

@@ -82,7 +82,7 @@ class _NodeCollector(Collector):
     def __init__(self, config: Config, database: Database, sizes: FolderSizes) -> None:
         self._config = config
         self._database = database
-        self._totals = Totals(config.state_directory, lambda mark: happenings_since(database, mark))
+        self._totals = Totals(config.host_directory, lambda mark: happenings_since(database, mark))
         self._sizes = sizes
         self._names = _Names(config)
 

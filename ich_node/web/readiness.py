@@ -12,7 +12,6 @@ from ich_node.database import open_database
 from ich_node.queries import is_readable, is_writable
 from ich_node.role_lock import role_is_held
 
-ROLES: Final = ("receive", "work", "deliver")
 _MEBIBYTE: Final = 1024 * 1024
 _IN_TIME_S: Final = 1.0
 """A transaction that waits longer for its turn is none that a sender should wait for."""
@@ -59,8 +58,8 @@ class Readiness:
 
 
 def roles_alive(config: Config) -> dict[str, bool]:
-    """Say which roles have a process: each holds a lock that the system frees however it ends.
+    """Say which roles of this host have a process: each holds a lock that the system frees however it ends.
 
     One that hangs holds its lock too, until ``serve`` or systemd, which hear its signs of life, end it.
     """
-    return {role: role_is_held(config.state_directory, role) for role in ROLES}
+    return {role: role_is_held(config.host_directory, role) for role in config.node.roles}

@@ -62,10 +62,10 @@ def run_web(config: Config) -> None:
     notifier = SystemdNotifier()
     with (
         stop_on_signals() as stop,
-        holding_role(config.state_directory, "web"),
+        holding_role(config.host_directory, "web"),
         DecoderPool(decode_limits(config), decline_by(config), _DECODING) as decoder,
     ):
-        prepare_database(database, config.state_directory)
+        prepare_database(database, config.state_directory, host_directory=config.host_directory)
         keep_time(config, database)
         trail = open_trail(config, "web")
         site = _site(config, database, links, trail, decoder)

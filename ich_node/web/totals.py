@@ -56,14 +56,14 @@ class Sums:
 
 
 class Totals:
-    """Counts what happens, and keeps the sums in the state folder.
+    """Counts what happens, and keeps the sums in a folder of this host's own.
 
     Args:
         look: gives what has happened since a mark.
     """
 
-    def __init__(self, state_directory: Path, look: Callable[[Mark], Happenings]) -> None:
-        self._file = state_directory / FILE
+    def __init__(self, host_directory: Path, look: Callable[[Mark], Happenings]) -> None:
+        self._file = host_directory / FILE
         self._look = look
         self._lock = threading.Lock()
         self._sums = _read(self._file)

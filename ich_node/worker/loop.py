@@ -232,10 +232,10 @@ def run_worker(config: Config) -> None:
     notifier = SystemdNotifier()
     with (
         stop_on_signals() as stop,
-        holding_role(config.state_directory, "work", alone=False),
+        holding_role(config.host_directory, "work", alone=False),
         DecoderPool(decode_limits(config), decline_by(config), config.decode.processes) as decoder,
     ):
-        installation_uid = prepare_database(database, config.state_directory)
+        installation_uid = prepare_database(database, config.state_directory, host_directory=config.host_directory)
         stored_files(config).claim(installation_uid)
         keep_time(config, database)
         free_leases_of_the_dead(database)

@@ -96,7 +96,11 @@ def sha256(content: bytes) -> str:
 
 @contextmanager
 def association(
-    port: int, *contexts: tuple[str, list[str]], called: str = "ICH_NODE", calling: str = "TEST"
+    port: int,
+    *contexts: tuple[str, list[str]],
+    host: str = "127.0.0.1",
+    called: str = "ICH_NODE",
+    calling: str = "TEST",
 ) -> Iterator[Association]:
     """An association that proposes contexts of class and syntaxes; CT in explicit little endian by default."""
     entity = AE(ae_title=calling)
@@ -104,7 +108,7 @@ def association(
     entity.dimse_timeout = 60  # a node waits 30 s for its database before it answers
     for uid, syntaxes in contexts or ((CT, [ExplicitVRLittleEndian]),):
         entity.add_requested_context(uid, syntaxes)
-    established = entity.associate("127.0.0.1", port, ae_title=called)
+    established = entity.associate(host, port, ae_title=called)
     connection = established.dul.socket.socket if established.is_established else None
     if connection is not None:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -288,6 +288,24 @@ def test_the_jobs_run_on_their_own(
     assert housekeeping.log is not None
 
 
+def test_a_host_whose_turn_it_is_not_keeps_its_own_house_alone(
+    node: PartsOfANode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, rescued, deleted = threading.Semaphore(0), threading.Event(), threading.Event()
+    monkeypatch.setattr(housekeeping, "free_leases_of_the_dead", lambda _database: rescued.set() or 0)
+    monkeypatch.setattr(housekeeping, "forget_expired_images", lambda *_: deleted.set() or [])
+
+    def is_our_turn() -> bool:
+        asked.release()
+        return False
+
+    with start_housekeeping(node.config, node.database, is_our_turn) as scheduler:
+        wake_housekeeping(scheduler)
+        assert all(asked.acquire(timeout=30) for _ in range(6))
+        assert rescued.wait(30)
+    assert not deleted.is_set()
+
+
 def test_memory_is_given_back_after_a_job(node: PartsOfANode, monkeypatch: pytest.MonkeyPatch) -> None:
     given_back = threading.Event()
     monkeypatch.setattr(housekeeping, "give_memory_back", given_back.set)

@@ -29,6 +29,7 @@ _LONGEST_S = 600.0
 class CommittingPacs(SmallPacs):
     """The small PACS, and storage commitment."""
 
+    node_host: str = "127.0.0.1"
     node_port: int = 0
     holds: Callable[[str], bool] = lambda _: False
     note: Callable[..., None] = lambda **_: None
@@ -73,7 +74,7 @@ class CommittingPacs(SmallPacs):
         entity.add_requested_context(PUSH_MODEL)
         with contextlib.suppress(OSError, RuntimeError, ValueError):  # the receiver is being killed
             roles = [build_role(PUSH_MODEL, scp_role=True)]
-            association = entity.associate("127.0.0.1", self.node_port, ae_title="ICH_NODE", ext_neg=roles)
+            association = entity.associate(self.node_host, self.node_port, ae_title="ICH_NODE", ext_neg=roles)
             if association.is_established:
                 status = self._say(association, answer, event_type, uids)
                 association.release()

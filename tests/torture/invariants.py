@@ -56,18 +56,31 @@ def judge(state: Path, witness: Path, studies: Sequence[SentStudy], *, settled: 
 
 def _judge(found: Judgement, state: Path, witness: Path, studies: Sequence[SentStudy], *, settled: bool) -> None:
     with closing(sqlite3.connect(f"file:{state / 'ich-node.sqlite'}?mode=ro", uri=True, timeout=30)) as connection:
-        connection.row_factory = sqlite3.Row
         _judge_integrity(found, connection)
-        _judge_objects(found, connection, state, read_notes(witness / ANSWERS))
-        _judge_answers_of_commitment(found, connection, read_notes(witness / COMMITMENTS))
-        _judge_patients(found, connection, studies)
-        _judge_parts(found, state)
-        if settled:
-            for study in studies:
-                _judge_ending(found, connection, study)
-            _judge_reports(found, connection, read_notes(witness / REPORTS), studies)
-            _judge_commitments(found, connection, read_notes(witness / COMMITMENTS))
-            _judge_alerts(found, connection, read_notes(witness / ALERTS), studies)
+        judge_rows(found, connection, state, witness, studies, settled=settled)
+
+
+def judge_rows(
+    found: Judgement,
+    connection: sqlite3.Connection,
+    state: Path,
+    witness: Path,
+    studies: Sequence[SentStudy],
+    *,
+    settled: bool = True,
+) -> None:
+    """Look at what a database says, wherever it was read from, and at files and notes."""
+    connection.row_factory = sqlite3.Row
+    _judge_objects(found, connection, state, read_notes(witness / ANSWERS))
+    _judge_answers_of_commitment(found, connection, read_notes(witness / COMMITMENTS))
+    _judge_patients(found, connection, studies)
+    _judge_parts(found, state)
+    if settled:
+        for study in studies:
+            _judge_ending(found, connection, study)
+        _judge_reports(found, connection, read_notes(witness / REPORTS), studies)
+        _judge_commitments(found, connection, read_notes(witness / COMMITMENTS))
+        _judge_alerts(found, connection, read_notes(witness / ALERTS), studies)
 
 
 def _judge_integrity(found: Judgement, connection: sqlite3.Connection) -> None:

@@ -173,7 +173,7 @@ class TorturedNode:
             return False
         try:
             with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=5)) as connection:
-                return all(_is_settled(connection, one) for one in studies)
+                return all(is_settled(connection, one) for one in studies)
         except sqlite3.OperationalError:  # not migrated yet
             return False
 
@@ -190,6 +190,7 @@ _UNALERTED = """SELECT count(*) FROM study JOIN alert ON alert.study_id = study.
 _KNOWN = "SELECT 1 - count(*) FROM study WHERE study_instance_uid = ?"
 
 
-def _is_settled(connection: sqlite3.Connection, study: SentStudy) -> bool:
+def is_settled(connection: sqlite3.Connection, study: SentStudy) -> bool:
+    """Say whether every series of a study has ended, and nothing of it waits to be sent or told."""
     queries = (_KNOWN, _OPEN_SERIES, _UNTOLD, _UNSENT, _UNALERTED)
     return not any(connection.execute(query, [study.uid]).fetchone()[0] for query in queries)

@@ -46,7 +46,7 @@ def read_notes(path: Path) -> list[dict[str, Any]]:
 # ------------------------------------------------------------------------------------------- sender
 
 
-def send_until_answered(study: Path, port: int, witness: Path) -> None:
+def send_until_answered(study: Path, port: int, witness: Path, host: str = "127.0.0.1") -> None:
     """Send the objects of a study until each was answered with success; again after every failure, as modalities do."""
     Notes(witness / BEGUN).add(study=study.name)
     answered = {one["uid"] for one in read_notes(witness / ANSWERS) if one["status"] == 0}
@@ -54,7 +54,7 @@ def send_until_answered(study: Path, port: int, witness: Path) -> None:
     waiting = [path for path in sorted(study.glob("*.ds")) if path.stem not in answered]
     while waiting:
         try:
-            with association(port) as to:
+            with association(port, host=host) as to:
                 if to.is_established:
                     waiting, ended = _send(to, waiting, notes)
                 else:
@@ -83,8 +83,22 @@ def _send(to: Association, waiting: list[Path], notes: Notes) -> tuple[list[Path
 # ------------------------------------------------------------------------------------- PACS and RIS
 
 
-def take_what_comes(pacs_port: int, ris_port: int, node_port: int, witness: Path) -> None:
-    """Be the PACS and the RIS until a signal says stop."""
+def take_what_comes(
+    pacs_port: int,
+    ris_port: int,
+    node_port: int,
+    witness: Path,
+    *,
+    bind: str = "127.0.0.1",
+    node: str = "127.0.0.1",
+    slow_s: float = 0.0,
+) -> None:
+    """Be the PACS and the RIS until a signal says stop.
+
+    Args:
+        node: where its receiver is reached.
+        slow_s: so long the PACS takes from storing an object to its answer.
+    """
     reports, alerts = Notes(witness / REPORTS), Notes(witness / ALERTS)
     held = {one["uid"] for one in read_notes(witness / REPORTS)}
 
@@ -98,6 +112,7 @@ def take_what_comes(pacs_port: int, ris_port: int, node_port: int, witness: Path
             sha256=_digest(dataset),
             modality=str(dataset.Modality),
         )
+        time.sleep(slow_s)
 
     class Ris(socketserver.StreamRequestHandler):
         def handle(self) -> None:
@@ -121,11 +136,11 @@ def take_what_comes(pacs_port: int, ris_port: int, node_port: int, witness: Path
 
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    ris = RisServer(("127.0.0.1", ris_port), Ris)
+    ris = RisServer((bind, ris_port), Ris)
     threading.Thread(target=ris.serve_forever, args=(0.1,), daemon=True).start()
     with CommittingPacs(
-        witness / "pacs", port=pacs_port, on_stored=on_stored, node_port=node_port, holds=held.__contains__,
-        note=Notes(witness / COMMITMENTS).add,
+        witness / "pacs", port=pacs_port, bind=bind, on_stored=on_stored, node_host=node, node_port=node_port,
+        holds=held.__contains__, note=Notes(witness / COMMITMENTS).add,
     ):  # fmt: skip
         Notes(witness / "ready").add(ready=True)
         stop.wait()

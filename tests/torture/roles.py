@@ -25,6 +25,7 @@ from ich_node.database import Database, open_database
 from ich_node.failpoint import BY_A_TEST, FAILPOINT, MAY_BE_KILLED
 from ich_node.log import start_logging
 from ich_node.receive import processes
+from tests.many_hosts.host import be_a_host, enter, shorten_leases
 from tests.torture.outsiders import echo_without_end
 from tests.torture.peers import send_until_answered, take_what_comes
 
@@ -37,23 +38,31 @@ _SPARE_LEASE_S = -9.0
 def become(order: dict[str, Any]) -> int:
     """Do what an order asks for, and give the exit status."""
     _arm(order)
+    if "namespace" in order:
+        enter(order["namespace"], order["hostname"])
     role = order["role"]
     if role in NODE_ROLES:
         commitment_asker._POLL_S = 0.05
         commitment_asker._SPARE_LEASE_S = _SPARE_LEASE_S
         ich_node.worker.loop.open_configured_model = stub_model.open_stub
         ich_node.worker.loop.DecoderPool = stub_model.DecoderInside
+        if "lease_s" in order:
+            shorten_leases(order["lease_s"])
         if role == "receive":
             _strike_once()
         return main([role, "--config", order["config"]])
     if role == "expire":
         _expire(load_config(Path(order["config"])))
     elif role == "send":
-        send_until_answered(Path(order["study"]), order["port"], Path(order["witness"]))
+        where = {"host": order["host"]} if "host" in order else {}
+        send_until_answered(Path(order["study"]), order["port"], Path(order["witness"]), **where)
     elif role == "echo":
         echo_without_end(order["port"], Path(order["witness"]))
     elif role == "peers":
-        take_what_comes(order["pacs_port"], order["ris_port"], order["node_port"], Path(order["witness"]))
+        where = {name: order[name] for name in ("bind", "node", "slow_s") if name in order}
+        take_what_comes(order["pacs_port"], order["ris_port"], order["node_port"], Path(order["witness"]), **where)
+    elif role == "host":
+        be_a_host(order, become)
     else:
         raise ValueError(role)
     return 0

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,8 +17,9 @@ from sqlalchemy.exc import IntegrityError
 
 from ich_node.config.load import parse_config
 from ich_node.database import ChangeWatch, Database, DestinationRow, SeriesRow, open_database, prepare_database
-from ich_node.errors import ConfigError, DatabaseAway, DatabaseBusy, StartError, StorageFailed
-from ich_node.job_queue import claim_series
+from ich_node.errors import ClockDisagrees, ConfigError, DatabaseAway, DatabaseBusy, StartError, StorageFailed
+from ich_node.job_queue import claim_series, shared_clock
+from ich_node.job_queue.shared_clock import SharedClock
 from tests.postgresql import MIGRATED, VARIABLE, Server, is_wanted, migrate_template, running_server
 from tests.unit.queueing import claim, receive, received, rows
 
@@ -26,7 +29,7 @@ _ALL = (
     "test_job_queue_reception", "test_job_queue_waiting", "test_job_queue_trust", "test_job_queue_plans",
     "test_alert_queue", "test_accounts", "test_retention", "test_metrics", "test_worklist", "test_patient_history",
     "test_concordance", "test_viewable", "test_clock", "test_drift_measures", "test_live", "test_label_table",
-    "test_write_together", "test_job_queue_habits",
+    "test_write_together", "test_job_queue_habits", "test_several_hosts",
 )  # fmt: skip
 
 pytestmark = pytest.mark.skipif(is_wanted(), reason="this runs the others on PostgreSQL")
@@ -122,6 +125,60 @@ def test_a_change_of_another_is_seen_and_nothing_else_is(database: Database, url
     assert watch.changed()
     assert not watch.changed()
     watch.close()
+
+
+# -------------------------------------------------------------------------------------- shared clocks
+
+
+class HostAgainstServer:
+    """A shared clock, and a server whose clock is another than ours."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.steps: list[float] = []
+        self.differences: list[float] = []
+        self.clock = SharedClock(database, self.steps.append, self.differences.append)
+
+    def put_the_server(self, behind_s: float) -> None:
+        asks = f"SELECT extract(epoch FROM clock_timestamp())::float8 - {behind_s}"
+        self._database.kind = replace(self._database.kind, server_time=asks)
+
+
+def test_a_host_whose_clock_is_the_servers_works(database: Database) -> None:
+    host = HostAgainstServer(database)
+    host.clock.look()
+    assert abs(database.ahead_of_server_s()) < 2
+    assert (host.steps, host.differences) == ([], [])
+
+
+@pytest.mark.parametrize("behind_s", [3600.0, -3600.0], ids=["ahead", "behind"])
+def test_a_host_whose_clock_is_another_does_nothing_until_they_agree(database: Database, behind_s: float) -> None:
+    host = HostAgainstServer(database)
+    receive(database, received(1))
+    due_at = rows(database, SeriesRow)[0].due_at
+    database.before_transaction = host.clock.look
+    host.put_the_server(behind_s)
+    for _ in range(2):
+        with pytest.raises(ClockDisagrees, match=r"the clock of this host is 3600 s (ahead of|behind) the database"):
+            claim(database, "me")
+    assert host.differences == [pytest.approx(behind_s, abs=2)] * 2
+    host.put_the_server(5.0)
+    assert len(claim(database, "me")) == 1
+    assert host.differences[-1] == pytest.approx(5.0, abs=2)
+    assert rows(database, SeriesRow)[0].due_at == due_at, "others wrote it, whose clocks were right"
+
+
+def test_a_clock_that_is_set_is_compared_at_once(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = HostAgainstServer(database)
+    host.clock.look()
+    host.put_the_server(3600.0)
+    host.clock.look()  # not compared again yet
+    monkeypatch.setattr(shared_clock, "_offset_s", lambda: time.time() - time.monotonic() + 3600.0)
+    with pytest.raises(ClockDisagrees):
+        host.clock.look()
+    host.put_the_server(0.0)
+    host.clock.look()
+    assert host.steps == [pytest.approx(3600.0, abs=2)]
 
 
 # ------------------------------------------------------------------------------------------- troubles

@@ -40,7 +40,7 @@ from ich_node.receive.spool import Spool, file_head
 from ich_node.receive.statuses import RefusedDataSet
 from ich_node.records import ReceivedInstance, Reception
 from ich_node.records.self_tests import SELF_TEST_AE_TITLE
-from ich_node.stored_files import stored_files
+from ich_node.stored_files import mark_of_host, stored_files
 
 _PRIORITIES: Final = {0: "MEDIUM", 1: "HIGH", 2: "LOW"}
 """Priority of a C-STORE request (PS3.7 9.3.1.1)."""
@@ -57,7 +57,7 @@ class Storing:
         self._config = config
         self._database = database
         self._transfers = Transfers(trail, incoming=True)
-        self.spool = Spool(stored_files(config), config.receiver.reserve_mib)
+        self.spool = Spool(stored_files(config), config.receiver.reserve_mib, mark_of_host(config))
         self._owner = new_owner()
         self._sending: dict[Any, SendingAssociation] = {}
         """Open associations that have sent something."""
@@ -254,7 +254,8 @@ class Storing:
     def adopt_orphans(self) -> None:
         """Enter files that a crash left without a row: written, but never answered with success."""
         known = known_paths(self._database)
-        for path in [one.name for one in self.spool.files() if one.name not in known]:
+        left = (one.name for one in self.spool.files() if self.spool.is_left_over(one))
+        for path in [name for name in left if name not in known]:
             try:
                 received = describe_file(self._config, path)
             except (RefusedDataSet, OSError) as error:

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Final
+from typing import Annotated
 
 from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.responses import HTMLResponse, RedirectResponse
@@ -25,10 +25,7 @@ from ich_node.routing import configured_destinations
 from ich_node.web.deeds import Deed, acting, done, what_was_done
 from ich_node.web.disk_use import look_at_disk
 from ich_node.web.gate import Visitor
-from ich_node.web.readiness import ROLES
 from ich_node.web.site import Site
-
-_ROLES: Final = (*ROLES, "web")
 
 log = EventLog("web")
 
@@ -58,8 +55,9 @@ def add_node(app: FastAPI, site: Site) -> None:
 
     def page(visitor: Visitor, said: str = "", findings: Sequence[Finding] = ()) -> HTMLResponse:
         operation = node_operation(site.database, tuple(places))
-        state = site.config.state_directory
-        roles = [RoleSeen(one, role_is_held(state, one), operation.heard.get(one)) for one in _ROLES]
+        here = site.config.host_directory
+        names = (*site.config.node.roles, "web")
+        roles = [RoleSeen(one, role_is_held(here, one), operation.heard.get(one)) for one in names]
         stays = what_stays(site.database, site.config.retention_rules)
         return HTMLResponse(
             site.pages.of_template(

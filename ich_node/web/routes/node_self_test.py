@@ -10,8 +10,8 @@ from fastapi.responses import RedirectResponse
 
 from ich_node.accounts import Role
 from ich_node.job_queue.self_tests import ask_self_test
-from ich_node.role_lock import role_is_held
 from ich_node.web.deeds import Deed, acting, done
+from ich_node.web.readiness import roles_alive
 from ich_node.web.site import Site
 
 
@@ -22,7 +22,7 @@ def add_self_test(app: FastAPI, site: Site) -> None:
     @app.post("/node/self-test")
     def self_test(deed: Annotated[Deed, Depends(acts)]) -> RedirectResponse:
         """Ask for a self-test."""
-        if not role_is_held(site.config.state_directory, "deliver"):
+        if not roles_alive(site.config).get("deliver", True):
             raise deed.refused(409, "Nobody would run it", "The deliver role does not run, which runs the tests.")
         _, is_new = ask_self_test(site.database, deed.visitor.name)
         if not is_new:
