@@ -20,7 +20,9 @@ from ich_node.stored_files.s3 import PART_BYTES, Bucket
 
 MARK: Final = "installation.json"
 """Says whose the bucket is: as the file of that name in the state folder."""
-_IMAGE: Final = re.compile(r"spool/[0-9a-f]{2}/[0-9a-f]{2}-(?P<milliseconds>[0-9a-f]{12})-[0-9a-f]{16}(-[0-9a-f]{8})?\.dcm")
+_IMAGE: Final = re.compile(
+    r"spool/[0-9a-f]{2}/[0-9a-f]{2}-(?P<milliseconds>[0-9a-f]{12})-[0-9a-f]{16}(-[0-9a-f]{8})?\.dcm"
+)
 _FETCHED_AT_ONCE: Final = 8
 _DELETED_AT_ONCE: Final = 20
 _COUNT_AGAIN_S: Final = 6 * 3600.0
