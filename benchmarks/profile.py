@@ -44,6 +44,16 @@ _PARTS: Final = (
     ("DICOM network", ("pynetdicom/",)),
     ("imports", ("<frozen importlib",)),
 )
+_WAITS: Final = (
+    "(threading.py",
+    "(selectors.py",
+    "pebble/",
+    "concurrent/futures/",
+    "schedulers/",
+    "_recv (",
+    "receive/processes",
+)
+"""Innermost frames of threads that wait: on a busy machine they are now and then taken for running."""
 
 
 def measure() -> None:
@@ -98,8 +108,10 @@ def _parts_of(path: Path) -> Counter[str]:
     """Add up the looks at each part; a line is ``outermost;...;innermost looks``."""
     counts: Counter[str] = Counter()
     for line in path.read_text().splitlines():
-        frames, looks = line.rsplit(" ", 1)
-        counts[_part(frames.split(";"))] += int(looks)
+        stack, looks = line.rsplit(" ", 1)
+        frames = stack.split(";")
+        if not any(place in frames[-1] for place in _WAITS):
+            counts[_part(frames)] += int(looks)
     return counts
 
 

@@ -51,8 +51,12 @@ def examine_node(config: Config) -> Iterator[Finding]:
     yield look("secrets", lambda: _secrets(config))
     if config.storage.place is not None:
         yield look("object store", lambda: stored_files(config).check())
-    yield look("database", lambda: _database(config))
-    yield look("self-test", lambda: _self_test(config))
+    database = look("database", lambda: _database(config))
+    yield database
+    if database.well:
+        yield look("self-test", lambda: _self_test(config))
+    else:
+        yield Finding("self-test", False, "not looked at: the database comes first")
 
 
 def examine_peers(config: Config) -> Iterator[Finding]:

@@ -29,6 +29,7 @@ from ich_node.job_queue.alert_outbox import claim_alert
 from ich_node.job_queue.turns import take_turn
 from ich_node.receive.spool import Spool
 from ich_node.records import AlertKind, AlertState, Delivery, Reception
+from ich_node.stored_files import LocalFiles
 from ich_node.supervisor import roles_of
 from tests.outbox import Outbox, outbox
 from tests.running import free_port
@@ -162,7 +163,7 @@ def enter_alert(database: Database, study_id: int | None, identifier: str, revis
 
 
 def test_a_receiver_that_starts_leaves_alone_what_another_host_is_writing(tmp_path: Path) -> None:
-    mine, theirs = Spool(tmp_path, 0, "-aa"), Spool(tmp_path, 0, "-bb")
+    mine, theirs = (Spool(LocalFiles(tmp_path, mark), 0, mark) for mark in ("-aa", "-bb"))
     mine.prepare()
     half = [tmp_path / "spool/00" / name for name in ("1-aa.part", "2-bb.part")]
     for path in half:
@@ -170,17 +171,19 @@ def test_a_receiver_that_starts_leaves_alone_what_another_host_is_writing(tmp_pa
     mine.prepare()
     assert [path.exists() for path in half] == [False, True]
     left = theirs.write((b"whole",))
-    assert theirs.is_left_over(left)
-    assert not mine.is_left_over(left), "its host is about to enter it"
+    (young,) = theirs.files()
+    assert theirs.is_left_over(young)
+    assert not mine.is_left_over(young), "its host is about to enter it"
     os.utime(tmp_path / left, (time.time() - 2 * AN_HOUR_S,) * 2)
-    assert mine.is_left_over(left), "its host is gone"
-    assert not mine.is_left_over("spool/00/gone.dcm")
+    (old,) = mine.files()
+    assert mine.is_left_over(old), "its host is gone"
 
 
 def test_of_one_host_every_file_is_its_own(tmp_path: Path) -> None:
-    spool = Spool(tmp_path, 0)
+    spool = Spool(LocalFiles(tmp_path), 0)
     spool.prepare()
-    assert spool.is_left_over(Spool(tmp_path, 0, "-aa").write((b"x",)))
+    Spool(LocalFiles(tmp_path, "-aa"), 0, "-aa").write((b"x",))
+    assert all(spool.is_left_over(one) for one in spool.files())
 
 
 def test_an_object_that_another_receiver_adopted_keeps_its_file(database: Database) -> None:
