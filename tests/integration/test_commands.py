@@ -341,6 +341,16 @@ def test_doctor_is_content_with_a_whole_node(command: Command, tiny_bundle: Path
     assert "PACS at 127.0.0.1" in text
 
 
+def test_doctor_goes_on_where_the_database_is_ill(command: Command, tiny_bundle: Path, tmp_path: Path) -> None:
+    (state := tmp_path / "s").mkdir(mode=0o700)
+    (state / "ich-node.sqlite").write_bytes(b"this is no database" * 300)
+    command.config.write_text(as_toml(settings(state, tiny_bundle)))
+    status, text, _ = command("doctor")
+    assert status == 1
+    assert [line.split(":")[0] for line in text.splitlines()[3:]] == ["BAD  database", "BAD  self-test", "BAD  model"]
+    assert "the database comes first" in text
+
+
 def test_doctor_says_which_alert_channels_are_there(command: Command, tiny_bundle: Path, tmp_path: Path) -> None:
     gone = free_port()
     with socket.create_server(("127.0.0.1", 0)) as listening:
