@@ -14,6 +14,7 @@ NAMES = (
     "attacks",
     "latency",
     "decode",
+    "network",
     "report",
     "large",
     "early",
