@@ -98,18 +98,18 @@ def compile_quantized(graph: bytes, weights: bytes, threads: int) -> CompiledBac
             f"engine openvino-int8: this processor has none of {', '.join(_INT8_FLAGS)}; what was measured of the "
             "network in 8 bits does not hold here; set [model] engine to auto"
         )
-    core, precision = openvino.Core(), best_precision()
+    core = openvino.Core()
     try:
         model = core.read_model(graph, weights)
         batch_size = int(model.input(0).shape[0])
-        request = compile_model(core, model, precision, threads)
+        request = compile_model(core, model, "f32", threads)  # of what is not in 8 bits: bf16 is no faster there
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
         raise ModelError(
             f"engine openvino-int8: OpenVINO {openvino.get_version()} cannot use the network in 8 bits ({reason}); "
             "set [model] engine to auto, or make it anew: ich-train quantize"
         ) from None
-    return CompiledBackbone(request, f"int8 and {precision}", batch_size)
+    return CompiledBackbone(request, "int8 and f32", batch_size)
 
 
 def compile_model(core: Any, model: Any, precision: Precision, threads: int) -> Any:

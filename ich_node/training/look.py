@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from ich_node.errors import TrainingError
 from ich_node.training.fit.images import hounsfield
 from ich_node.training.fit.store import SliceStore
-from ich_node.training.prepared import PreparedSet, SliceRow
+from ich_node.training.prepared import PreparedSet, SliceRow, series_of
 from ich_node.training.restore import usual_restoration
 
 
@@ -58,3 +58,13 @@ def choose_some(rows: Sequence[SliceRow], count: int) -> list[SliceRow]:
     positive = [rows[number] for number in order if rows[number].labels[0]]
     negative = [rows[number] for number in order if not rows[number].labels[0]]
     return [*positive[: count // 2], *negative[: count - min(count // 2, len(positive))]]
+
+
+def choose_whole(rows: Sequence[SliceRow], most: int) -> list[SliceRow]:
+    """Choose whole studies while there is room for them, then slices that stand alone, always the same."""
+    chosen: list[SliceRow] = []
+    for members in series_of(rows).values():
+        if len(chosen) + len(members) <= most:
+            chosen += [rows[number] for number in members]
+    alone = [row for row in rows if not row.study or row.position_mm is None]
+    return chosen + choose_some(alone, most - len(chosen))

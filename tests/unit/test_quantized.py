@@ -139,7 +139,7 @@ def test_it_says_nearly_what_the_network_in_float32_says(quantized: Path, images
 def test_its_engine_says_what_it_is(quantized: Path, images: Tensor) -> None:
     engine = open_engine(load_bundle(quantized), "openvino-int8", threads=1)
     assert engine.name == "openvino-int8"
-    assert engine.device.startswith("CPU, int8 and ")
+    assert engine.device.startswith("CPU, int8 and f32")
     maps = engine.activation_maps(images[:2])
     logits, _ = engine.score(images[:2])
     assert np.abs(maps.mean(axis=(2, 3)) + engine.bias - logits).max() < 0.05
@@ -290,7 +290,7 @@ def test_models_are_listed_with_it(quantized: Path, capsys: pytest.CaptureFixtur
 def test_reports_say_that_it_computed(quantized: Path) -> None:
     exact, fast = (open_model(quantized, name, threads=1).identity for name in ("torch", "openvino-int8"))
     assert exact.engine == "torch (CPU, f32, 1 thread)"
-    assert fast.engine.startswith("openvino-int8 (CPU, int8 and ")
+    assert fast.engine.startswith("openvino-int8 (CPU, int8 and f32, 1 thread)")
     assert "4 of 4 studies come out the same" in fast.engine
     assert exact.sha256 == fast.sha256
 

@@ -22,18 +22,20 @@ def add_commands(commands: Commands) -> None:
     quantize.add_argument("--fold", type=int, default=0, metavar="K",
                           help="the networks are compared on it; the others set the ranges (default 0)")  # fmt: skip
     quantize.add_argument("--slices", type=int, default=300, metavar="N", help="that set the ranges (default 300)")
+    quantize.add_argument("--compare", type=int, default=2000, metavar="N",
+                          help="to compare on, at most, whole studies first (default 2000)")  # fmt: skip
     quantize.add_argument("--replace", action="store_true", help="a bundle that is there, such as BUNDLE itself")
     quantize.set_defaults(run=_quantize)
 
 
 def _quantize(options: argparse.Namespace) -> int:
-    from ich_node.training.look import PreparedSlices, choose_some
+    from ich_node.training.look import PreparedSlices, choose_some, choose_whole
     from ich_node.training.quantize import QuantizeSettings, quantize_bundle
 
     data = open_data(options)
     slices = PreparedSlices(data)
     rows = [row for one in data for row in one.rows]
-    compared = [row for row in rows if row.fold == options.fold]
+    compared = choose_whole([row for row in rows if row.fold == options.fold], options.compare)
     if not compared:
         raise TrainingError(f"--fold {options.fold}: the prepared sets have no such fold")
     calibration = choose_some([row for row in rows if row.fold != options.fold], options.slices)
