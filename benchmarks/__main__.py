@@ -18,6 +18,7 @@ NAMES = (
     "profile",
     "scanners",
     "decode",
+    "network",
     "report",
     "large",
     "early",

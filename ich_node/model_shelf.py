@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from ich_node.records import MODEL_MANIFEST, MODEL_SIGNATURE
+from ich_node.records import MODEL_MANIFEST, MODEL_SIGNATURE, quantized_in_words
 
 _LARGEST: Final = 4 * 1024 * 1024
 _MOST: Final = 100
@@ -29,6 +29,8 @@ class ShelvedModel:
     signed: bool = False
     figures: tuple[str, ...] = ()
     """Of how well it does, in words."""
+    in_8_bits: str = ""
+    """How far its network in 8 bits is from float32, in words; empty where it has none that was measured."""
     fault: str = ""
     """Why it cannot be used; empty where nothing is known against it."""
 
@@ -63,11 +65,19 @@ def shelved_model(directory: Path) -> ShelvedModel:
         backbone=str(stated["backbone"])[:64],
         signed=(directory / MODEL_SIGNATURE).exists(),
         figures=tuple(filter(None, map(_in_words, _some(stated.get("metrics"))))),
+        in_8_bits=_of_8_bits(stated.get("quantized")),
     )
 
 
 def _some(metrics: Any) -> list[Any]:
     return metrics[:_FIGURES] if isinstance(metrics, list) else []
+
+
+def _of_8_bits(stated: Any) -> str:
+    try:
+        return quantized_in_words(stated["figures"])[:200] if stated else ""
+    except (KeyError, TypeError, ValueError):
+        return ""
 
 
 def _in_words(metric: Any) -> str:

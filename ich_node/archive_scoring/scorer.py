@@ -14,7 +14,7 @@ from ich_node.archive_scoring.unpacking import on_disk
 from ich_node.decode import DecodeLimits, DecoderPool
 from ich_node.decode.instance import DeclineSlice
 from ich_node.errors import IchNodeError
-from ich_node.model.engine import EngineName
+from ich_node.model.engine import INT8, EngineName
 from ich_node.model.site_thresholds import SiteThresholds
 from ich_node.pipeline import Model, open_model
 from ich_node.records import HEMORRHAGE_CLASSES, ArchivedFile, ArchivedSeries, BadFile, EligibilityRules, ModelIdentity
@@ -40,9 +40,10 @@ class ScoringSetup:
     """Bytes of a member of a zip file, unpacked."""
 
     def digest(self, model_sha256: str) -> str:
-        """Digest what decides what a series scores. The engine is not in it: engines agree."""
+        """Digest what decides what a series scores. Of engines that agree it does not matter which; INT8 is none."""
         site = b"" if self.site_thresholds is None else self.site_thresholds.to_bytes()
-        said = (__version__, model_sha256, site, self.show_untrained, self.rules, self.limits, self.largest_member)
+        of_the_model = (model_sha256, site, self.show_untrained, self.engine == INT8)
+        said = (__version__, *of_the_model, self.rules, self.limits, self.largest_member)
         return hashlib.sha256(repr(said).encode()).hexdigest()
 
 

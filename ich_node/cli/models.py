@@ -66,10 +66,12 @@ def _model_list(options: argparse.Namespace) -> int:
 
     bundles = sorted(path.parent for path in options.directory.glob(f"*/{MANIFEST}"))
     for directory in bundles:
-        identity = load_bundle(directory).identity
+        bundle = load_bundle(directory)
+        identity, stated = bundle.identity, bundle.manifest.quantized
         trained, signed = "trained" if identity.trained else "UNTRAINED", identity.signature
         sys.stdout.write(f"{directory}  {identity.name} {identity.version}  {identity.backbone}  {trained}  {signed}\n")
-        sys.stdout.write("".join(f"    {line}\n" for line in identity.operating_points.values()))
+        measured = [f"openvino-int8: {stated.figures.in_words()}"] if stated and stated.figures else []
+        sys.stdout.write("".join(f"    {line}\n" for line in [*identity.operating_points.values(), *measured]))
     if not bundles:
         sys.stderr.write(f"ich-node: no model bundle in {options.directory}; make one: ich-node model init-untrained\n")
     return 0 if bundles else 1

@@ -60,7 +60,10 @@ def _add_score(commands: Commands) -> None:
 def with_model(parser: argparse.ArgumentParser) -> None:
     """Give a command the options that say which model scores, and on what."""
     parser.add_argument("--model", type=Path, metavar="DIR", help="model bundle (default: of the configuration)")
-    parser.add_argument("--engine", choices=("auto", "cuda", "openvino", "torch"), help="default: of the configuration")
+    parser.add_argument(
+        "--engine", choices=("auto", "cuda", "openvino", "openvino-int8", "torch"),
+        help="default: of the configuration",
+    )  # fmt: skip
     parser.add_argument(
         "--test-model", action="store_true", help="show findings of an untrained model, marked TEST MODEL"
     )

@@ -82,7 +82,7 @@ class ModelSettings(Section):
     """``[model]``: what scores the slices, and on what."""
 
     directory: Folder = Path("models/ich-irv2")
-    engine: Literal["auto", "cuda", "openvino", "torch"] = "auto"
+    engine: Literal["auto", "cuda", "openvino", "openvino-int8", "torch"] = "auto"
     threads: Annotated[int, Field(ge=0, le=256)] = 0
     public_key: str = ""
     allow_older: bool = False

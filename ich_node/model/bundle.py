@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ich_node.errors import ModelError
-from ich_node.model.manifest import WEIGHT_SUFFIX, Manifest
+from ich_node.model.manifest import QUANTIZED_STEM, WEIGHT_SUFFIX, Manifest, is_quantized_file
 from ich_node.model.signature import SIGNATURE, check_signature, sign
 from ich_node.records import MODEL_MANIFEST, ClassThresholds, ModelIdentity
 
@@ -38,6 +38,15 @@ Stored = Literal["float16", "float32"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class QuantizedFiles:
+    """The slice network in 8 bits, as OpenVINO reads it."""
+
+    graph: bytes
+    """XML."""
+    weights: bytes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class ModelBundle:
     """A bundle whose every file agreed with its hash."""
 
@@ -46,6 +55,8 @@ class ModelBundle:
     network_state: State
     """Weights of the slice network in float32, however they are stored; empty after ``without_network_weights``."""
     head_state: State | None
+    quantized: QuantizedFiles | None = None
+    """None where the bundle holds no network in 8 bits, and after ``without_network_weights``."""
 
     @property
     def thresholds(self) -> dict[str, ClassThresholds]:
@@ -53,7 +64,7 @@ class ModelBundle:
 
     def without_network_weights(self) -> "ModelBundle":
         """Let go of the slice network's weights, which an open engine holds in a form of its own."""
-        return replace(self, network_state={})
+        return replace(self, network_state={}, quantized=None)
 
 
 def load_bundle(directory: Path, public_key: Path | None = None) -> ModelBundle:
@@ -70,10 +81,13 @@ def load_bundle(directory: Path, public_key: Path | None = None) -> ModelBundle:
     """
     manifest, manifest_sha256, signature = _read_manifest(directory, public_key)
     states: dict[str, State] = {_NETWORK: {}, _HEAD: {}}
+    in_8_bits: dict[str, bytes] = {}
     for name, sha256 in manifest.files.items():
         content = _read_checked(directory / name, sha256)
         if name.endswith(WEIGHT_SUFFIX):
             _part_state(states, directory / name).update(_parse_weights(directory / name, content))
+        elif is_quantized_file(name):
+            in_8_bits[name] = content
     if not states[_NETWORK]:
         raise ModelError(f"{directory / MANIFEST}: names no weights of the slice network; restore the model folder")
     if (manifest.sequence_head is None) == bool(states[_HEAD]):
@@ -84,7 +98,8 @@ def load_bundle(directory: Path, public_key: Path | None = None) -> ModelBundle:
     identity = ModelIdentity(
         manifest.name, manifest.version, manifest_sha256, manifest.trained, manifest.backbone, points, signature
     )
-    return ModelBundle(manifest, identity, states[_NETWORK], states[_HEAD] or None)
+    quantized = _quantized_files(directory, manifest, in_8_bits)
+    return ModelBundle(manifest, identity, states[_NETWORK], states[_HEAD] or None, quantized)
 
 
 def verify_bundle(directory: Path, public_key: Path | None = None) -> list[str]:
@@ -140,6 +155,37 @@ def write_bundle(
     manifest = draft.model_copy(update={"files": files})
     _write_durably(directory / MANIFEST, (manifest.model_dump_json(indent=2) + "\n").encode())
     return manifest
+
+
+def write_quantized_bundle(
+    source: Path, directory: Path, manifest: Manifest, quantized: QuantizedFiles, card: str
+) -> Manifest:
+    """Write a bundle whose files are those of another one, byte for byte, with the network in 8 bits beside them.
+
+    Args:
+        source: The other bundle.
+        directory: An empty folder.
+        manifest: With ``quantized``; its ``files`` are those of ``source``.
+        quantized: What ``manifest.quantized`` is about.
+        card: Text of the model card.
+
+    Raises:
+        ModelError: A file of the other bundle is missing or altered.
+    """
+    files = {}
+    for name, sha256 in manifest.files.items():
+        if name != MODEL_CARD and not is_quantized_file(name):
+            files[name] = _write_durably(directory / name, _read_checked(source / name, sha256))
+    parts = [quantized.weights[at : at + SHARD_BYTES] for at in range(0, len(quantized.weights), SHARD_BYTES)]
+    for number, part in enumerate(parts, start=1):
+        name = f"{QUANTIZED_STEM}-{number:02d}-of-{len(parts):02d}.bin"
+        files[name] = _write_durably(directory / name, part)
+    name = f"{QUANTIZED_STEM}.xml"
+    files[name] = _write_durably(directory / name, quantized.graph)
+    files[MODEL_CARD] = _write_durably(directory / MODEL_CARD, card.encode())
+    written = manifest.model_copy(update={"files": files})
+    _write_durably(directory / MANIFEST, (written.model_dump_json(indent=2) + "\n").encode())
+    return written
 
 
 def sign_bundle(directory: Path, key_file: Path) -> None:
@@ -236,6 +282,17 @@ def _parse_weights(path: Path, content: bytes) -> State:
     if broken:
         raise ModelError(f"{path}: {broken[0]} holds NaN or infinity; make the model anew")
     return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+
+
+def _quantized_files(directory: Path, manifest: Manifest, contents: Mapping[str, bytes]) -> QuantizedFiles | None:
+    """Put the parts of the network in 8 bits together; None where there is none."""
+    graphs = [content for name, content in contents.items() if name.endswith(".xml")]
+    weights = [contents[name] for name in sorted(contents) if name.endswith(".bin")]
+    if (manifest.quantized is not None) != bool(graphs and weights) or bool(graphs) != bool(weights):
+        raise ModelError(
+            f"{directory / MANIFEST}: the network in 8 bits and its files do not agree; restore the model folder"
+        )
+    return QuantizedFiles(graphs[0], b"".join(weights)) if graphs else None
 
 
 def _part_state(states: dict[str, State], path: Path) -> State:

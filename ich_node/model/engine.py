@@ -19,12 +19,15 @@ from torch.nn import functional
 
 from ich_node.errors import DeviceFailed, ModelError
 from ich_node.model.activation_map import FeatureMaps, activation_maps
-from ich_node.model.bundle import ModelBundle
+from ich_node.model.bundle import ModelBundle, QuantizedFiles
 from ich_node.model.device_errors import device_errors_are_named
 from ich_node.model.network import SequenceHead, SliceNetwork
-from ich_node.model.openvino_backbone import compile_backbone
+from ich_node.model.openvino_backbone import compile_backbone, compile_quantized
 
-EngineName = Literal["auto", "cuda", "openvino", "torch"]
+EngineName = Literal["auto", "cuda", "openvino", "openvino-int8", "torch"]
+INT8: Final = "openvino-int8"
+"""The one engine that does not give what the others give; so nobody gets it who did not name it."""
+
 Floats = NDArray[np.float32]
 Embed = Callable[[Tensor], Floats]
 """Of a whole batch."""
@@ -122,7 +125,7 @@ def open_engine(
     Args:
         bundle: With the network's weights. ``bundle.without_network_weights()`` may take its place afterwards.
         engine: ``auto`` takes CUDA where there is a device that works, else OpenVINO where it knows the processor,
-            else torch.
+            else torch; never ``openvino-int8``, the bundle's network in 8 bits.
         threads: On the processor; all cores of this process where it is None.
         cache_directory: Where OpenVINO's converted network is kept, which saves most of the time of a start.
 
@@ -141,6 +144,8 @@ def open_engine(
             chosen = _choose_processor()  # slower, and better than no result
     if chosen == "openvino":
         return _open_openvino(bundle, threads, cache_directory)
+    if chosen == "openvino-int8":
+        return _open_quantized(bundle, threads)
     return _open_torch(bundle, threads)
 
 
@@ -252,6 +257,36 @@ def _open_openvino(bundle: ModelBundle, threads: int, cache_directory: Path | No
     device = f"CPU, {compiled.precision}, {_threads(threads)}"
     maps = compiled.map_features if with_maps else None
     return Engine("openvino", device, compiled.batch_size, compiled.embed, *_last_layer(bundle), maps)
+
+
+def _open_quantized(bundle: ModelBundle, threads: int) -> Engine:
+    stated, named = bundle.manifest.quantized, f"{bundle.manifest.name} {bundle.manifest.version}"
+    remedy = "set [model] engine to auto, or make one (`ich-train quantize`)"
+    if stated is None or bundle.quantized is None:
+        raise ModelError(f"engine {INT8}: {named} holds no network in 8 bits; {remedy}")
+    if stated.figures is None:
+        raise ModelError(
+            f"engine {INT8}: nobody measured how far the network in 8 bits of {named} is from float32; {remedy}"
+        )
+    return open_quantized(bundle, bundle.quantized, threads)
+
+
+def open_quantized(bundle: ModelBundle, files: QuantizedFiles, threads: int) -> Engine:
+    """Set a network in 8 bits up, measured or not: for whoever measures it. ``open_engine`` is for everybody else.
+
+    Args:
+        bundle: Whose last layer and maps these are.
+        files: The network.
+        threads: On the processor.
+
+    Raises:
+        ModelError: This processor cannot compute in 8 bits, or OpenVINO does not read the files.
+    """
+    torch.set_num_threads(1)  # as with OpenVINO in float32
+    compiled = compile_quantized(files.graph, files.weights, threads)
+    device = f"CPU, {compiled.precision}, {_threads(threads)}"
+    maps = compiled.map_features if bundle.manifest.activation_maps else None
+    return Engine(INT8, device, compiled.batch_size, compiled.embed, *_last_layer(bundle), maps)
 
 
 def _threads(threads: int) -> str:

@@ -8,11 +8,13 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from ich_node.model.network import SequenceHeadSettings
-from ich_node.records import HEMORRHAGE_CLASSES
+from ich_node.records import HEMORRHAGE_CLASSES, quantized_in_words
 from ich_node.windowing import Preprocessing
 
 WEIGHT_SUFFIX = ".safetensors"
 _ALLOWED_SUFFIXES = (WEIGHT_SUFFIX, ".md", ".txt")
+QUANTIZED_STEM = "slice-network-int8"
+_QUANTIZED_FILE = re.compile(QUANTIZED_STEM + r"(\.xml|-\d{2}-of-\d{2}\.bin)")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -108,6 +110,51 @@ def _plural(level: str) -> str:
     return "studies" if level == "study" else "slices"
 
 
+class QuantizedFigures(_Record):
+    """How far the network in 8 bits is from the same network in float32."""
+
+    compared_on: str
+    """Which slices; none of them set a range."""
+    slices: int = Field(ge=1)
+    largest_difference: float = Field(ge=0, le=1)
+    """In calibrated probability, of any class on any slice."""
+    mean_difference: float = Field(ge=0, le=1)
+    """Mean over slices of the largest difference of a class."""
+    studies: int = Field(ge=0)
+    equal_decisions: int = Field(ge=0)
+    """Studies that came out positive, indeterminate or negative as in float32."""
+    device: str
+    """What it was measured on."""
+
+    @model_validator(mode="after")
+    def _counts_studies(self) -> "QuantizedFigures":
+        if self.equal_decisions > self.studies:
+            raise ValueError("more studies came out the same than there were")
+        return self
+
+    def in_words(self) -> str:
+        """Say it in one line."""
+        return quantized_in_words(self.model_dump())
+
+
+class QuantizedNetwork(_Record):
+    """The slice network in 8 bits, which the bundle holds beside the other one for the engine ``openvino-int8``."""
+
+    made_by: str
+    """Programs and versions."""
+    recipe: str
+    """How it was quantized."""
+    calibrated_on: str
+    """Which slices set the ranges of its activations."""
+    figures: QuantizedFigures | None = None
+    """Without them it is not used."""
+
+
+def is_quantized_file(name: str) -> bool:
+    """Tell whether a file of this name is of the network in 8 bits."""
+    return _QUANTIZED_FILE.fullmatch(name) is not None
+
+
 class Manifest(_Record):
     """The whole of ``manifest.json``."""
 
@@ -131,6 +178,8 @@ class Manifest(_Record):
     """The last layer reads a mean over places, so the network itself says where its score comes from."""
     training_data: tuple[TrainingData, ...] = ()
     metrics: tuple[Metric, ...] = ()
+    quantized: QuantizedNetwork | None = None
+    """What is known of the network in 8 bits; None where the bundle holds none."""
     files: dict[str, str]
     """SHA-256 of every other file of the bundle, by its name."""
 
@@ -161,7 +210,7 @@ class Manifest(_Record):
         for name, sha256 in files.items():
             if PurePosixPath(name).name != name or "\\" in name or name.startswith("."):
                 raise ValueError(f"{name!r} is no plain file name")
-            if not name.endswith(_ALLOWED_SUFFIXES):
+            if not (name.endswith(_ALLOWED_SUFFIXES) or is_quantized_file(name)):
                 raise ValueError(f"{name}: only safetensors weights are loaded, no pickle and nothing else")
             if not _SHA256.fullmatch(sha256):
                 raise ValueError(f"{name}: {sha256!r} is no SHA-256")

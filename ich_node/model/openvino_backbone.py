@@ -1,4 +1,4 @@
-"""Convert a backbone to OpenVINO, in memory, and compile it for this processor.
+"""Convert a backbone to OpenVINO, in memory, and compile it for this processor; or compile one that comes converted.
 
 Conversion takes twelve seconds for Inception-ResNet-V2 and needs torch and timm; reading the converted network
 takes half a second. So it may be kept in a cache folder of the node, named after the model's hash.
@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 import openvino
@@ -20,8 +20,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ich_node.errors import ModelError
+
 BATCH_SIZE: Final = 1
 """On two cores a batch of four is no faster per slice, and four times slower to the first answer."""
+
+Precision = Literal["bf16", "f32"]
+_INT8_FLAGS: Final = ("avx512_vnni", "avx_vnni", "amx_int8")
 
 _LOG = logging.getLogger(__name__)
 
@@ -66,15 +71,50 @@ def compile_backbone(
         cache_key: Identifies the weights and the outputs; OpenVINO's version and the shape are added.
         batch_size: Of the fixed shape.
     """
-    core = _core()
+    core = openvino_core()
     shape = [batch_size, 3, size_px, size_px]
     if cache_directory is None:
-        model = _convert(make_backbone(), shape)
+        model = convert_backbone(make_backbone(), shape)
     else:
         version = openvino.get_version().split("-")[0]
         cached = cache_directory / f"{cache_key}-{batch_size}x{size_px}-openvino-{version}.xml"
         model = _read_cached(core, cached) or _convert_and_keep(make_backbone(), shape, cached)
-    precision = "bf16" if _has_bf16() else "f32"
+    precision = best_precision()
+    return CompiledBackbone(compile_model(core, model, precision, threads), precision, batch_size)
+
+
+def compile_quantized(graph: bytes, weights: bytes, threads: int) -> CompiledBackbone:
+    """Compile a backbone in 8 bits for this processor.
+
+    Args:
+        graph: XML, as OpenVINO writes it.
+        weights: That belong to it.
+        threads: To use.
+
+    Raises:
+        ModelError: The processor cannot compute in 8 bits, or OpenVINO does not read these files.
+    """
+    if not has_int8():
+        raise ModelError(
+            f"engine openvino-int8: this processor has none of {', '.join(_INT8_FLAGS)}; what was measured of the "
+            "network in 8 bits does not hold here; set [model] engine to auto"
+        )
+    core = openvino_core()
+    try:
+        model = core.read_model(graph, weights)
+        batch_size = int(model.input(0).shape[0])
+        request = compile_model(core, model, "f32", threads)  # of what is not in 8 bits: bf16 is no faster there
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise ModelError(
+            f"engine openvino-int8: OpenVINO {openvino.get_version()} cannot use the network in 8 bits ({reason}); "
+            "set [model] engine to auto, or make it anew: ich-train quantize"
+        ) from None
+    return CompiledBackbone(request, "int8 and f32", batch_size)
+
+
+def compile_model(core: Any, model: Any, precision: Precision, threads: int) -> Any:
+    """Compile a converted network as the node runs it; gives OpenVINO's ``InferRequest``."""
     settings = {
         "INFERENCE_PRECISION_HINT": precision,
         "INFERENCE_NUM_THREADS": threads,
@@ -83,12 +123,11 @@ def compile_backbone(
         # Other processes of the node share the cores; a pinned thread would wait for its own.
         "ENABLE_CPU_PINNING": False,
     }
-    request = core.compile_model(model, "CPU", settings).create_infer_request()
-    return CompiledBackbone(request, precision, batch_size)
+    return core.compile_model(model, "CPU", settings).create_infer_request()
 
 
 @cache
-def _core() -> Any:
+def openvino_core() -> Any:
     """Give the one OpenVINO of this process, for as long as it lives.
 
     Each brings a stack for signals to the thread that compiles first, and gives back the one before when it goes. Of
@@ -98,7 +137,8 @@ def _core() -> Any:
     return openvino.Core()
 
 
-def _convert(backbone: nn.Module, shape: list[int]) -> Any:
+def convert_backbone(backbone: nn.Module, shape: list[int]) -> Any:
+    """Convert a backbone for images of a fixed shape (slices, 3, size, size) to OpenVINO's ``Model``, in float32."""
     with torch.no_grad():
         exported = torch.export.export(backbone, (torch.zeros(shape),))
     model = openvino.convert_model(exported)
@@ -107,18 +147,27 @@ def _convert(backbone: nn.Module, shape: list[int]) -> Any:
 
 
 def _convert_and_keep(backbone: nn.Module, shape: list[int], path: Path) -> Any:
-    model = _convert(backbone, shape)
+    model = convert_backbone(backbone, shape)
     _keep(model, path)
     return model
 
 
-def _has_bf16() -> bool:
-    """True where the processor computes in bf16; OpenVINO claims it for every AVX-512, which only imitates it."""
+def best_precision() -> Precision:
+    """Give bf16 where the processor computes in it; OpenVINO claims it for every AVX-512, which only imitates it."""
+    return "bf16" if _processor_has("avx512_bf16", "amx_bf16") else "f32"
+
+
+def has_int8() -> bool:
+    """True where the processor multiplies in 8 bits without saturating on the way."""
+    return _processor_has(*_INT8_FLAGS)
+
+
+def _processor_has(*flags: str) -> bool:
     try:
-        flags = Path("/proc/cpuinfo").read_text()
+        known = Path("/proc/cpuinfo").read_text().split()
     except OSError:
         return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags
+    return not set(flags).isdisjoint(known)
 
 
 def _read_cached(core: Any, path: Path) -> Any | None:

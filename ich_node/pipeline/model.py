@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ich_node.model.bundle import ModelBundle, load_bundle
-from ich_node.model.engine import Engine, EngineName, open_engine
+from ich_node.model.engine import INT8, Engine, EngineName, open_engine
 from ich_node.model.site_thresholds import SiteThresholds
 from ich_node.records import ModelIdentity
 from ich_node.windowing import Windowing
@@ -54,7 +54,15 @@ def open_model(
     cache = None if public_key else cache
     opened = open_engine(bundle, engine, threads=threads or None, cache_directory=cache)
     windowing = Windowing(bundle.manifest.preprocessing)
+    bundle = replace(bundle, identity=replace(bundle.identity, engine=_in_words(bundle, opened)))
     return Model(bundle.without_network_weights(), windowing, opened, show_untrained)
+
+
+def _in_words(bundle: ModelBundle, engine: Engine) -> str:
+    """Say what computes, and what is known of it where it is not as exact as the others."""
+    stated = bundle.manifest.quantized
+    measured = f": {stated.figures.in_words()}" if engine.name == INT8 and stated and stated.figures else ""
+    return f"{engine.name} ({engine.device}){measured}"
 
 
 def _with_site_thresholds(bundle: ModelBundle, site: SiteThresholds | None) -> ModelBundle:

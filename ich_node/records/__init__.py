@@ -66,6 +66,7 @@ from ich_node.records.models import (
     ModelUse,
     RunningWorker,
     SecondOpinion,
+    quantized_in_words,
 )
 from ich_node.records.reception import (
     PatientMarks,
@@ -202,4 +203,5 @@ __all__ = [
     "TlsFiles",
     "Triage",
     "TriageFinding",
+    "quantized_in_words",
 ]

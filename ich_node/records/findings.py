@@ -24,6 +24,8 @@ class ModelIdentity:
     """In words, whether somebody vouches for the manifest; empty where that was not asked, as in older rows."""
     site_thresholds: str = ""
     """In words, who signed off the site's own thresholds; empty where the model's are used."""
+    engine: str = ""
+    """In words, what computed; empty in older rows."""
 
 
 @dataclass(frozen=True, slots=True)

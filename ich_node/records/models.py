@@ -6,13 +6,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from ich_node.records.states import NotAnalysedReason, Triage
 
 MODEL_MANIFEST: Final = "manifest.json"
 """Of a bundle; written last: a folder with a manifest is a whole bundle."""
 MODEL_SIGNATURE: Final = f"{MODEL_MANIFEST}.sig"
+
+
+def quantized_in_words(figures: Mapping[str, Any]) -> str:
+    """Say in one line how far a network in 8 bits is from float32; ``figures`` as the manifest states them."""
+    return (
+        f"in 8 bits a slice differs by at most {figures['largest_difference']:.3f} in probability from float32 "
+        f"(mean {figures['mean_difference']:.4f}, {figures['slices']} slices), and {figures['equal_decisions']} of "
+        f"{figures['studies']} studies come out the same"
+    )
 
 
 class ModelUse(StrEnum):

@@ -150,6 +150,8 @@ def _algorithm(model: ModelIdentity | None, finding: TriageFinding, name: str) -
         parameters.append(f"thresholds of the site: {model.site_thresholds}")
     if name in model.operating_points:
         parameters.append(f"measured at the thresholds: {model.operating_points[name]}")
+    if model.engine:
+        parameters.append(f"computed by: {model.engine}")
     if model.signature:
         parameters.append(f"signature: {model.signature}")
     if not model.trained:

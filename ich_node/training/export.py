@@ -5,9 +5,6 @@ with the training network on validation slices. Only then it is moved.
 """
 
 import logging
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -20,9 +17,10 @@ from torch import Tensor
 
 from ich_node.errors import TrainingError
 from ich_node.model.activation_map import has_activation_maps
-from ich_node.model.bundle import MANIFEST, Stored, load_bundle, verify_bundle, write_bundle
+from ich_node.model.bundle import Stored, load_bundle, verify_bundle, write_bundle
 from ich_node.model.manifest import Manifest
 from ich_node.model.network import SequenceHead, SequenceHeadSettings
+from ich_node.training.bundle_place import beside, demand_place, put_in_place
 from ich_node.training.evaluate.evaluation import Evaluation
 from ich_node.training.fit.networks import load_network
 from ich_node.training.manifest_fields import manifest_fields
@@ -110,7 +108,7 @@ def export_bundle(
         "activation_maps": has_activation_maps(network.backbone, images[:FEWEST_SLICES]),
     }
     promised = _promise(fields)
-    with _beside(out_directory) as draft:
+    with beside(out_directory) as draft:
         states = network.state_dict(), head.state if head else None
         write_bundle(draft, fields, *states, stored=settings.stored)
         parity = check_parity(trained, load_bundle(draft), images)
@@ -118,7 +116,7 @@ def export_bundle(
         manifest = write_bundle(draft, fields, *states, card, settings.stored)
         if faults := verify_bundle(draft):
             raise TrainingError(f"the bundle that was written is not whole: {faults[0]}; is the disk full?")
-        _put_in_place(draft, out_directory)
+        put_in_place(draft, out_directory)
     for warning in evaluation.warnings:
         _LOG.warning("%s", warning)
     return Exported(out_directory, manifest, tuple(parity), evaluation.warnings)
@@ -141,19 +139,7 @@ def _demand_exportable(
         raise TrainingError(f"{len(validation_hu)} validation slices; at least {FEWEST_SLICES} are needed to compare")
     if evaluation.conditions.sequence_head != (head is not None):
         raise TrainingError("evaluation and bundle do not agree on the sequence head; evaluate what is exported")
-    if _is_taken(out_directory) and not (settings.replace and _is_bundle(out_directory)):
-        raise TrainingError(
-            f"{out_directory}: something is there; choose another place, or say --replace where it is a bundle"
-        )
-
-
-def _is_taken(place: Path) -> bool:
-    return place.exists() and (not place.is_dir() or any(place.iterdir()))
-
-
-def _is_bundle(place: Path) -> bool:
-    """A folder with a manifest and plain files alone: nothing else is ever replaced."""
-    return (place / MANIFEST).is_file() and all(one.is_file() for one in place.iterdir())
+    demand_place(out_directory, replace=settings.replace)
 
 
 def _promise(fields: dict[str, Any]) -> Manifest:
@@ -171,30 +157,3 @@ def _build_head(head: TrainedHead | None) -> SequenceHead | None:
     built = SequenceHead(head.settings)
     built.load_state_dict(head.state)
     return built.eval().requires_grad_(False)
-
-
-@contextmanager
-def _beside(out_directory: Path) -> Iterator[Path]:
-    """Give a folder beside the place; whatever is still in it afterwards goes."""
-    draft = out_directory.with_name(f".{out_directory.name}.part")
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
-    try:
-        yield draft
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-
-
-def _put_in_place(draft: Path, place: Path) -> None:
-    """Move a finished bundle to its place; what was there goes when the new one stands."""
-    older = place.with_name(f".{place.name}.old")
-    shutil.rmtree(older, ignore_errors=True)
-    if place.exists():
-        place.rename(older)
-    try:
-        draft.rename(place)
-    except OSError:
-        if older.exists():
-            older.rename(place)
-        raise
-    shutil.rmtree(older, ignore_errors=True)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from ich_node.errors import TrainingError
 from ich_node.training.fit.images import hounsfield
 from ich_node.training.fit.store import SliceStore
-from ich_node.training.prepared import PreparedSet, SliceRow
+from ich_node.training.prepared import PreparedSet, SliceRow, series_of
 from ich_node.training.restore import usual_restoration
 
 
@@ -40,13 +40,31 @@ class PreparedSlices:
         return (np.clip(self.hu(row) / 80, 0, 1) * 255).astype(np.uint8)
 
     def some_hu(self, rows: Sequence[SliceRow], count: int) -> NDArray[np.float32]:
-        """Some of these slices, positive and negative in turns, all of one size: (slices, rows, columns)."""
-        order = np.random.default_rng(0).permutation(len(rows))
-        positive = [rows[number] for number in order if rows[number].labels[0]]
-        negative = [rows[number] for number in order if not rows[number].labels[0]]
-        chosen = [*positive[: count // 2], *negative[: count - min(count // 2, len(positive))]]
-        if not chosen:
+        """Some of these slices, half of them positive where there are so many, all of one size.
+
+        Returns:
+            (slices, rows, columns).
+        """
+        slices = [self.hu(row) for row in choose_some(rows, count)]
+        if not slices:
             raise TrainingError("no slice is there that the run held out; give the prepared sets of the run")
-        slices = [self.hu(row) for row in chosen]
         side = max({one.shape for one in slices}, key=lambda shape: sum(one.shape == shape for one in slices))
         return np.stack([one for one in slices if one.shape == side])
+
+
+def choose_some(rows: Sequence[SliceRow], count: int) -> list[SliceRow]:
+    """Choose at random, always the same, half of them positive where there are so many."""
+    order = np.random.default_rng(0).permutation(len(rows))
+    positive = [rows[number] for number in order if rows[number].labels[0]]
+    negative = [rows[number] for number in order if not rows[number].labels[0]]
+    return [*positive[: count // 2], *negative[: count - min(count // 2, len(positive))]]
+
+
+def choose_whole(rows: Sequence[SliceRow], most: int) -> list[SliceRow]:
+    """Choose whole studies while there is room for them, then slices that stand alone, always the same."""
+    chosen: list[SliceRow] = []
+    for members in series_of(rows).values():
+        if len(chosen) + len(members) <= most:
+            chosen += [rows[number] for number in members]
+    alone = [row for row in rows if not row.study or row.position_mm is None]
+    return chosen + choose_some(alone, most - len(chosen))

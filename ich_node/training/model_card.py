@@ -26,6 +26,7 @@ _WEAKNESSES: Final = (
     "to others.",
     "Scanners, kernels, countries and ages that are not in the data were not tested.",
 )
+_IN_8_BITS: Final = "## In 8 bits"
 _OF_OTHER_NETWORKS: Final = (
     "The figures are those of the networks of cross-validation, each on what it had not seen. The weights in this "
     "bundle are of one training by itself, to which the figures carry over as far as the trainings are alike."
@@ -63,6 +64,33 @@ def write_card(
         f"## Engines against the training network\n\n{_parity(parity)}",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def with_quantized_section(card: str, before: Manifest, manifest: Manifest) -> str:
+    """Give the card of a bundle, written as Markdown before, the version and the section of its network in 8 bits."""
+    body, _, _ = card.partition(f"\n{_IN_8_BITS}\n")
+    body = body.replace(f"# {before.name} {before.version}\n", f"# {manifest.name} {manifest.version}\n", 1)
+    return f"{body.rstrip()}\n\n{_IN_8_BITS}\n\n{_quantized(manifest)}\n"
+
+
+def _quantized(manifest: Manifest) -> str:
+    stated = manifest.quantized
+    assert stated is not None, "the section is about it"
+    assert stated.figures is not None, "it was measured"
+    rows = (
+        ("Made by", stated.made_by),
+        ("How", stated.recipe),
+        ("Ranges set by", stated.calibrated_on),
+        ("Compared with float32 on", stated.figures.compared_on),
+        ("Largest difference in probability, any class and slice", f"{stated.figures.largest_difference:.4f}"),
+        ("Mean over slices of the largest of a class", f"{stated.figures.mean_difference:.4f}"),
+        ("Studies with the same answer", f"{stated.figures.equal_decisions} of {stated.figures.studies}"),
+        ("Measured on", stated.figures.device),
+    )
+    return (
+        "The engine `openvino-int8` runs this network in 8 bits, where `model.engine` names it. All other figures of "
+        "this card are of the network in float32.\n\n" + _markdown(Table("", ("", ""), rows))
+    )
 
 
 def _title(manifest: Manifest, evaluation: Evaluation) -> str:

@@ -145,7 +145,7 @@ def test_all_faults_are_reported_at_once_with_key_value_and_what_is_allowed() ->
         ("node.port = 70000", "less than or equal to 65535"),
         ("receiver.acept: unknown key", "allowed: accept, allow_any"),
         ("series.quiet_s = -1", "greater than 0"),
-        ("model.engine = 'tpu'", "'auto', 'cuda', 'openvino' or 'torch'"),
+        ("model.engine = 'tpu'", "'auto', 'cuda', 'openvino', 'openvino-int8' or 'torch'"),
         ("destination.0.host = 'a host'", "a host name or an IP address"),
         ("peer.0.address = '10.0.0.300'", "such as 10.1.2.0/24"),
         ("peer.0.destinations = ['pcas']", "known: pacs"),

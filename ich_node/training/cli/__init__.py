@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from ich_node import __version__
 from ich_node.errors import IchNodeError
-from ich_node.training.cli import fitting, judging, preparing
+from ich_node.training.cli import fitting, judging, preparing, quantizing
 
 EXIT_FAILURE = 1
 
@@ -42,4 +42,5 @@ def build_parser() -> argparse.ArgumentParser:
     preparing.add_commands(commands)
     fitting.add_commands(commands)
     judging.add_commands(commands)
+    quantizing.add_commands(commands)
     return parser
