@@ -1,4 +1,4 @@
-"""What the machine can do at most, measured: bytes copied, files made durable, bytes sent, operations."""
+"""What the machine can do at most, measured: bytes copied, files made durable, bytes sent."""
 
 from __future__ import annotations
 
@@ -10,16 +10,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
 _COPIED: Final = 64 * 2**20
 _FILES: Final = 160
 _TRIPS: Final = 400
-_MATMUL: Final = 2048
 _TIMES: Final = 5
 
 
@@ -91,22 +88,3 @@ def _answer(server: socket.socket, size: int) -> None:
             if not missing:
                 connection.sendall(b"taken")
                 missing = size
-
-
-def matmul_operations(precision: str, threads: int) -> float:
-    """Operations a second of a large product of matrices, ``f32`` or ``bf16``; a multiplication with its sum is two."""
-    torch.set_num_threads(threads)
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    one, other = (torch.randn(_MATMUL, _MATMUL).to(dtype) for _ in range(2))
-    with torch.inference_mode():
-        return 2 * _MATMUL**3 / _best(lambda: one @ other)
-
-
-def operations(network: nn.Module, images: Tensor) -> float:
-    """Operations of the convolutions and products of a network for one batch of images."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    counter: Any = FlopCounterMode(display=False)
-    with torch.no_grad(), counter:
-        network(images)
-    return float(counter.get_total_flops())

@@ -41,13 +41,13 @@ ROUNDS: Final = 7
 SLICES: Final = 8
 """In a turn."""
 
-_TARGETS: Final = {"bf16": 2.5, "f32": 1.25, "int8": 4.5}
+TARGETS: Final = {"bf16": 2.5, "f32": 1.25, "int8": 4.5}
 _MATMUL: Final = (2048, 4096, 4096)
 _MATMUL_RUNS: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
-class _Runner:
+class Runner:
     """A way to run the network."""
 
     name: str
@@ -64,16 +64,16 @@ def measure() -> int:
         print(f"network: skipped, {MODEL} is missing (make model)")
         return 0
     bundle, threads = load_bundle(MODEL), len(os.sched_getaffinity(0))
-    gflops = _measure_machine(threads)
+    gflops = measure_machine(threads)
     sizes = sorted({REFERENCE_PX, bundle.manifest.preprocessing.size_px}, reverse=True)
     return sum(_measure_size(bundle, size_px, threads, gflops) for size_px in sizes)
 
 
 def _measure_size(bundle: ModelBundle, size_px: int, threads: int, gflops: dict[str, float]) -> int:
-    images = _images(bundle, size_px)
-    operations = _giga_operations(build_network(bundle), images[:1])
-    runners = _runners(bundle, size_px, threads)
-    rates = _rates_in_turns(runners, images, threads)
+    images = make_images(bundle, size_px)
+    operations = giga_operations(build_network(bundle), images[:1])
+    runners = make_runners(bundle, size_px, threads)
+    rates = rates_in_turns(runners, images, threads)
     rows = []
     for runner, rate in zip(runners, rates, strict=True):
         ratios = [one / reference for one, reference in zip(rate, rates[0], strict=True)]
@@ -98,7 +98,7 @@ def _measure_size(bundle: ModelBundle, size_px: int, threads: int, gflops: dict[
     return print_table(title, head, rows)
 
 
-def _images(bundle: ModelBundle, size_px: int) -> Tensor:
+def make_images(bundle: ModelBundle, size_px: int) -> Tensor:
     """Give windowed slices (SLICES, 3, size, size) of a phantom."""
     volume = draw_volume(PhantomSettings(lesion="subdural", slices=SLICES, slice_spacing_mm=160 / SLICES))
     preprocessing = bundle.manifest.preprocessing.model_copy(update={"size_px": size_px})
@@ -106,14 +106,14 @@ def _images(bundle: ModelBundle, size_px: int) -> Tensor:
         return Windowing(preprocessing)(torch.from_numpy(np.asarray(volume, np.float32)))
 
 
-def _runners(bundle: ModelBundle, size_px: int, threads: int) -> list[_Runner]:
+def make_runners(bundle: ModelBundle, size_px: int, threads: int) -> list[Runner]:
     """Set every way up; the reference comes first."""
     plain, laid_out = build_network(bundle), build_network(bundle).to(memory_format=torch.channels_last)
     best = best_precision()
     runners = [
-        _Runner("torch eager, f32 (the reference)", "f32", plain),
-        _Runner("torch eager, f32, channels last (engine torch)", "f32", _channels_last(laid_out)),
-        _Runner("torch eager, bf16 autocast, channels last", "bf16", _autocast(laid_out)),
+        Runner("torch eager, f32 (the reference)", "f32", plain),
+        Runner("torch eager, f32, channels last (engine torch)", "f32", _channels_last(laid_out)),
+        Runner("torch eager, bf16 autocast, channels last", "bf16", _autocast(laid_out)),
     ]
     model = convert_backbone(FeatureMaps(build_network(bundle).backbone), [BATCH_SIZE, 3, size_px, size_px])
     core = openvino_core()
@@ -121,14 +121,14 @@ def _runners(bundle: ModelBundle, size_px: int, threads: int) -> list[_Runner]:
     for precision in precisions:
         used = " (engine openvino)" if precision == best else ""
         request = compile_model(core, model, precision, threads)
-        runners.append(_Runner(f"OpenVINO, {precision}{used}", precision, _infer(request), _TARGETS[precision]))
+        runners.append(Runner(f"OpenVINO, {precision}{used}", precision, _infer(request), TARGETS[precision]))
     if bundle.quantized is None:
         print(f"network: int8 is left out, {MODEL} holds no network in 8 bits")
         return runners
     quantized = core.read_model(bundle.quantized.graph, bundle.quantized.weights)
     quantized.reshape([BATCH_SIZE, 3, size_px, size_px])
     request = compile_model(core, quantized, "f32", threads)
-    return [*runners, _Runner("OpenVINO, int8 (engine openvino-int8)", "int8", _infer(request), _TARGETS["int8"])]
+    return [*runners, Runner("OpenVINO, int8 (engine openvino-int8)", "int8", _infer(request), TARGETS["int8"])]
 
 
 def _channels_last(network: nn.Module) -> Callable[[Tensor], object]:
@@ -147,7 +147,7 @@ def _infer(request: Any) -> Callable[[Tensor], object]:
     return lambda image: request.infer([image.numpy()])
 
 
-def _rates_in_turns(runners: list[_Runner], images: Tensor, threads: int) -> list[list[float]]:
+def rates_in_turns(runners: list[Runner], images: Tensor, threads: int) -> list[list[float]]:
     """Give the slices per second of each runner in each round."""
     rates: list[list[float]] = [[] for _ in runners]
     torch.set_num_threads(threads)
@@ -162,7 +162,7 @@ def _rates_in_turns(runners: list[_Runner], images: Tensor, threads: int) -> lis
     return rates
 
 
-def _giga_operations(network: nn.Module, image: Tensor) -> float:
+def giga_operations(network: nn.Module, image: Tensor) -> float:
     """Count the multiplications and additions of the convolutions, in thousands of millions for one slice."""
     counted: list[int] = []
 
@@ -180,7 +180,7 @@ def _giga_operations(network: nn.Module, image: Tensor) -> float:
 # ------------------------------------------------------------------------------------------- the machine
 
 
-def _measure_machine(threads: int) -> dict[str, float]:
+def measure_machine(threads: int) -> dict[str, float]:
     """Give the GFLOP/s of one large product of matrices in each precision; print them."""
     found = {precision: _matmul_gflops(precision, threads) for precision in ("f32", "bf16", "int8")}
     rows, columns, inner = _MATMUL

@@ -26,14 +26,14 @@ from pydicom.pixels import pixel_array
 from torch import nn
 from torch.nn import functional
 
-from benchmarks import decode, limits, receive, report
+from benchmarks import decode, limits, network, receive, report
 from benchmarks.processes import dcmtk_environment, free_port, running, wait_for_port
 from benchmarks.results import Row, keep, print_rows
 from ich_node.association import Patience, associate
 from ich_node.decode.codec import stored_values
 from ich_node.deliver import store
 from ich_node.model.bundle import load_bundle
-from ich_node.model.engine import build_network, open_engine
+from ich_node.model.engine import build_network
 from ich_node.phantom import PhantomSettings, draw_volume, write_series
 from ich_node.records import DeliveryObject, Destination
 from ich_node.windowing import Windowing
@@ -43,7 +43,6 @@ HEADS: Final = Path("../shared/data/cq500")
 """Real head CT, where it is there: slices of each of the compressed syntaxes of its series."""
 ROUNDS: Final = 3
 SLICES: Final = 24
-NETWORK_SLICES: Final = 6
 HEAD_SLICES: Final = 36
 REPORTS: Final = 5
 OBJECTS: Final = 60
@@ -214,30 +213,26 @@ def _window(_: Path) -> Iterator[Row]:
     )
 
 
-def _network(folder: Path) -> Iterator[Row]:
-    """Slices/s, one at a time, of the engine that `auto` takes; beside torch as it comes, in float32."""
-    bundle = load_bundle(MODEL)
-    windowing = Windowing(bundle.manifest.preprocessing)
-    threads = len(os.sched_getaffinity(0))
-    engine = open_engine(bundle, cache_directory=folder / "cache")
-    plain = build_network(bundle)
-    with torch.inference_mode():
-        images = windowing(_volume(NETWORK_SLICES))
-        torch.set_num_threads(threads)
-        alternative = Alternative("", lambda: [plain(image.unsqueeze(0)) for image in images])
-        here, there = _in_turns(NETWORK_SLICES, lambda: engine.score(images), alternative)
-        operations = limits.operations(plain, images[:1])
-    precision = "bf16" if "bf16" in engine.device else "f32"
-    yield Row(
-        step=f"network, {bundle.manifest.backbone} at {bundle.manifest.preprocessing.size_px} px, {engine.name}",
-        unit="slices/s",
-        here=here,
-        alternative="torch eager, f32",
-        there=there,
-        limit=limits.matmul_operations(precision, threads) / operations,
-        limit_of=f"its operations at the rate of a large product of matrices in {precision}",
-        target_ratio=2.5 if precision == "bf16" else 1.25,
-    )
+def _network(_: Path) -> Iterator[Row]:
+    """Slices/s at 299 px, one at a time, by the engines of a processor; beside torch as it comes, in float32."""
+    bundle, threads = load_bundle(MODEL), len(os.sched_getaffinity(0))
+    gflops = network.measure_machine(threads)
+    images = network.make_images(bundle, network.REFERENCE_PX)
+    operations = network.giga_operations(build_network(bundle), images[:1])
+    runners = network.make_runners(bundle, network.REFERENCE_PX, threads)
+    rates = network.rates_in_turns(runners, images, threads)
+    for runner, rate in zip(runners, rates, strict=True):
+        if "engine openvino" in runner.name:
+            yield Row(
+                step=f"network, {bundle.manifest.backbone} at {network.REFERENCE_PX} px: {runner.name}",
+                unit="slices/s",
+                here=rate,
+                alternative="torch eager, f32",
+                there=rates[0],
+                limit=gflops[runner.precision] / operations,
+                limit_of=f"its {operations:.1f} GFLOP at the rate of a large product of matrices in {runner.precision}",
+                target_ratio=runner.target,
+            )
 
 
 def _head(_: Path) -> Iterator[Row]:
