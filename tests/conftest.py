@@ -18,6 +18,15 @@ def collect_garbage() -> Iterator[None]:
     gc.collect()
 
 
+@pytest.fixture(autouse=True)
+def handlers_listen_as_before() -> Iterator[None]:
+    """Undo what libraries do to the handlers of others: quantization leaves them deaf to warnings."""
+    levels = [(handler, handler.level) for handler in logging.getLogger().handlers]
+    yield
+    for handler, level in levels:
+        handler.setLevel(level)
+
+
 @pytest.fixture
 def logging_put_back() -> Iterator[None]:
     """Undo what ``start_logging`` changes in this process."""
