@@ -30,7 +30,7 @@ def install() -> None:
     sys.modules["ich_node.windowing"] = _module("ich_node.windowing", Windowing=None, place_on_slice=None)
     sys.modules["ich_node.model.bundle"] = _module("ich_node.model.bundle", ModelBundle=None, load_bundle=None)
     sys.modules["ich_node.model.engine"] = _module(
-        "ich_node.model.engine", Engine=None, EngineName=str, open_engine=None, run_sequence_head=None
+        "ich_node.model.engine", INT8="", Engine=None, EngineName=str, open_engine=None, run_sequence_head=None
     )
     sys.modules["ich_node.model.site_thresholds"] = _module(
         "ich_node.model.site_thresholds", SiteThresholds=None, signed_thresholds=None
