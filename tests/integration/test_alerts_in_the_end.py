@@ -96,9 +96,9 @@ def test_what_is_dead_is_not_told_again_after_its_correction(site: AlertingSite)
 
 def test_what_fails_after_something_newer_was_entered_stays_unsaid(site: AlertingSite) -> None:
     uid = str(generate_uid())
-    _, series_id, _ = register_instance(site.box.database, received_instance(uid), max_wait_s=60.0, analysed=False)
+    entered = register_instance(site.box.database, received_instance(uid), max_wait_s=60.0, analysed=False)
     with site.box.database.writing() as connection:
-        connection.execute(update(StudyRow).values(early_series_id=series_id, early_finding=FINDING))
+        connection.execute(update(StudyRow).values(early_series_id=entered.series_id, early_finding=FINDING))
     enter(site, AlertStep(RIS))
     early = claim(site)
     assert early is not None
