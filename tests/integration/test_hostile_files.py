@@ -98,5 +98,6 @@ def test_rebuild_enters_the_files_where_they_are_whatever_they_call_themselves(p
         "ich-node",
         "installation.json",
         "migrate.lock",
+        "installation.lock",
         "node.lock",
     }
