@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from datetime import datetime
 from typing import Any, Final
 
@@ -16,7 +17,7 @@ from ich_node.alert_rules import channels_of, plan_alerts
 from ich_node.audit import AuditTrail, open_trail
 from ich_node.audit.subject import read_subject
 from ich_node.config import Config
-from ich_node.database import Database
+from ich_node.database import Database, Looks
 from ich_node.errors import AlertRefused, ChannelUnavailable, ObjectStoreAway, StorageFailed, StorageUnavailable
 from ich_node.failpoint import reach
 from ich_node.job_queue import DeliveryRules, new_owner
@@ -37,6 +38,8 @@ from ich_node.records import Alert, AlertState, StudyAnswer
 from ich_node.stored_files import stored_files
 
 _POLL_S: Final = 0.1
+_LOOK_S: Final = 0.5
+"""So often it looks where nobody has written: what is due by the clock alone."""
 _WATCH_S: Final = 5.0
 _SPARE_LEASE_S: Final = 30.0
 _GONE: Final = "the study's report or image is gone"
@@ -92,10 +95,13 @@ class Alerter:
         telling: dict[str, Future[None]] = {}
         if count := bury_unknown_channels(self._database, self._most_per_minute.keys()):
             log.error("alerts are for channels that there are not any more: DEAD", count=count)
-        with ThreadPoolExecutor(max(len(self._channels), 1), "alert") as threads:
+        with (
+            closing(Looks(self._database, _LOOK_S)) as looks,
+            ThreadPoolExecutor(max(len(self._channels), 1), "alert") as threads,
+        ):
             while not stop.is_set():
                 try:
-                    busy = self._step(telling, threads)
+                    busy = bool(telling or looks.worth()) and self._step(telling, threads)
                 except StorageUnavailable as error:  # what was being told is claimed and told again
                     log.error("nothing can be written now; trying again", error)
                     busy = False

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -20,7 +20,7 @@ from ich_node.audit.sender import check_server, sending_audit
 from ich_node.audit.subject import read_subject
 from ich_node.commitment_asker import delivery_rules, start_asking_commitment
 from ich_node.config import Config
-from ich_node.database import Database, open_database, prepare_database
+from ich_node.database import Database, Looks, open_database, prepare_database
 from ich_node.deliver import StoreOutcome, Verdict, is_warning, store
 from ich_node.errors import (
     ClassNotTaken,
@@ -59,6 +59,8 @@ from ich_node.timekeeping import keep_time
 
 _POLL_S = 0.1
 _LONGEST_POLL_S = 2.0
+_LOOK_S = 0.5
+"""So often it looks where nobody has written: what waits for its next attempt becomes due by the clock alone."""
 _NINE_TENTHS = 9.0
 _LEASE_S = 60.0
 _RENEWED_AT_EACH = 4
@@ -97,12 +99,15 @@ class Deliverer:
     def run(self, stop: threading.Event) -> None:
         """Deliver until told to stop, to several destinations at once: one that hangs holds up no other."""
         sending: dict[str, Future[None]] = {}
-        with ThreadPoolExecutor(_DESTINATIONS_AT_ONCE, "deliver") as threads:
+        with (
+            closing(Looks(self._database, _LOOK_S)) as looks,
+            ThreadPoolExecutor(_DESTINATIONS_AT_ONCE, "deliver") as threads,
+        ):
             while not stop.is_set():
                 self._alive()
                 began = time.monotonic()
                 try:
-                    busy = self._send_what_is_due(sending, threads)
+                    busy = bool(sending or looks.worth()) and self._send_what_is_due(sending, threads)
                 except StorageUnavailable as error:  # what was being sent is claimed and sent again
                     log.error("nothing can be written now; trying again", error)
                     busy = False

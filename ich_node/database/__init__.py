@@ -1,6 +1,6 @@
 """Tables, engine and migrations. Few speak SQL outside: ``job_queue``, ``queries``, ``viewable``, ``accounts``."""
 
-from ich_node.database.changes import ChangeWatch
+from ich_node.database.changes import ChangeWatch, Looks
 from ich_node.database.engine import Database, database_file, open_database
 from ich_node.database.installation import Installation, note_installation, read_installation
 from ich_node.database.keeping_tables import (
@@ -63,6 +63,7 @@ __all__ = [
     "InstallationRow",
     "InstanceRow",
     "LegalHoldRow",
+    "Looks",
     "ModelChoiceRow",
     "OpenAssociationRow",
     "PlaneRow",

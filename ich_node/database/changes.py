@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -34,3 +36,38 @@ class ChangeWatch:
     def close(self) -> None:
         """Let go of the connection."""
         self._connection.close()
+
+
+class Looks:
+    """Tells a loop that comes by often whether a look at the database may show something new.
+
+    It may where somebody has written, and now and then because of what only time makes due. Use it in one thread.
+
+    Args:
+        at_least_every_s: so often it is worth a look in any case.
+    """
+
+    def __init__(self, database: Database, at_least_every_s: float) -> None:
+        self._database = database
+        self._every_s = at_least_every_s
+        self._watch: ChangeWatch | None = None
+        self._next = 0.0
+
+    def worth(self) -> bool:
+        """Say whether it is worth a look now; where the database cannot be asked it is, and who looks learns why."""
+        if not self._changed() and time.monotonic() < self._next:
+            return False
+        self._next = time.monotonic() + self._every_s
+        return True
+
+    def _changed(self) -> bool:
+        try:
+            self._watch = self._watch or ChangeWatch(self._database)
+        except SQLAlchemyError:
+            return True
+        return self._watch.changed()
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        if self._watch is not None:
+            self._watch.close()

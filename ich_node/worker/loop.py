@@ -6,12 +6,12 @@ import dataclasses
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from itertools import count
 
 from ich_node.audit import open_trail
 from ich_node.config import Config
-from ich_node.database import Database, open_database, prepare_database
+from ich_node.database import Database, Looks, open_database, prepare_database
 from ich_node.decode import DecoderPool
 from ich_node.decoding_rules import decline_by, decode_limits, eligibility_rules
 from ich_node.errors import DeviceFailed, IchNodeError, ModelError, StorageFailed, StorageUnavailable
@@ -47,6 +47,8 @@ from ich_node.worker.second import SecondReader
 from ich_node.worker.telling import tell_of_no_result, withdraw_results
 
 _POLL_S = 0.1
+_LOOK_S = 0.5
+"""So often it looks for studies of which something is to be said, where nobody has written."""
 _SERIES_AT_ONCE = 8
 _INSTANCES_AT_ONCE = 16
 _PLANES_AT_ONCE = 32
@@ -93,11 +95,17 @@ class Worker:
 
     def run(self, stop: threading.Event) -> None:
         """Work until told to stop; an idle worker looks for work ten times a second."""
+        with closing(Looks(self._bench.database, _LOOK_S)) as looks:
+            self._run(stop, looks)
+        with suppress(StorageUnavailable):  # else it is forgotten in minutes
+            forget_worker(self._bench.database, self._bench.owner)
+
+    def _run(self, stop: threading.Event, looks: Looks) -> None:
         while not stop.is_set():
             try:
                 self.take_chosen_model()
                 self._note_itself()
-                busy = self.step() or self.read_again()
+                busy = self.step(tell=looks.worth()) or self.read_again()
             except StorageUnavailable as error:  # what was being worked on is claimed again
                 log.error("nothing can be written now; trying again", error)
                 busy = False
@@ -108,8 +116,6 @@ class Worker:
             self._give_memory_back()
             if not busy:
                 stop.wait(_POLL_S)
-        with suppress(StorageUnavailable):  # else it is forgotten in minutes
-            forget_worker(self._bench.database, self._bench.owner)
 
     def _give_memory_back(self) -> None:
         """Now and then: series that came at once needed more than the next hours will."""
@@ -139,10 +145,14 @@ class Worker:
         """Let the silent model score some of what was answered; False where there is nothing, or no such model."""
         return self._second is not None and self._second.step(self._bench, _attempt)
 
-    def step(self) -> bool:
-        """Do what there is to do now for a few series; False where there was nothing."""
+    def step(self, *, tell: bool = True) -> bool:
+        """Do what there is to do now for a few series; False where there was nothing.
+
+        Args:
+            tell: of studies, too, that have no result, or none any more; False: nothing of them can have changed.
+        """
         bench = self._bench
-        withdrawn = withdraw_results(bench, _attempt)  # before anything else is said of the study
+        withdrawn = tell and withdraw_results(bench, _attempt)  # before anything else is said of the study
         jobs = claim_series(
             bench.database,
             bench.owner,
@@ -151,7 +161,7 @@ class Worker:
             limit=_SERIES_AT_ONCE,
         )
         if not jobs:
-            return tell_of_no_result(bench, _attempt) or withdrawn
+            return (tell and tell_of_no_result(bench, _attempt)) or withdrawn
         reach("series-claimed")
         if next(self._steps) % _TELL_EVERY == 0:
             tell_of_no_result(bench, _attempt)
