@@ -7,12 +7,11 @@ is not written with the care that results get.
 from __future__ import annotations
 
 import os
-import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final
 
-from ich_node.errors import StartError
+from ich_node.database.scratch_file import ScratchFile
 from ich_node.records import ArchivedFile, ArchivedHeader, ArchivedSeries, BadFile
 
 _SCHEMA: Final = 1
@@ -44,7 +43,7 @@ _COMMIT_EVERY: Final = 1000
 _AT_ONCE: Final = 500
 
 
-class ArchiveIndex:
+class ArchiveIndex(ScratchFile):
     """The index, open; use it as a context manager.
 
     Raises:
@@ -52,31 +51,9 @@ class ArchiveIndex:
     """
 
     def __init__(self, path: Path) -> None:
-        try:
-            self._database = sqlite3.connect(path, isolation_level="DEFERRED")
-            self._prepare(path)
-        except sqlite3.Error as error:
-            raise StartError(f"{path} cannot be used ({error}): delete it, it is made anew") from error
+        super().__init__(path, _TABLES, _SCHEMA, "it is made anew")
         self._run = 0
         self._changes = 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._database.commit()
-        self._database.close()
-
-    def _prepare(self, path: Path) -> None:
-        (version,) = self._database.execute("PRAGMA user_version").fetchone()
-        if version not in (0, _SCHEMA):
-            raise StartError(f"{path} was written by another version: delete it, it is made anew")
-        self._database.execute("PRAGMA journal_mode = WAL")
-        self._database.execute("PRAGMA synchronous = NORMAL")
-        self._database.executescript(_TABLES)
-        self._database.execute(f"PRAGMA user_version = {_SCHEMA}")
-
-    # ------------------------------------------------------------------------------------ what there is
 
     def begin_scan(self) -> None:
         """Begin to look at all files; those that are not seen until ``end_scan`` are forgotten."""

@@ -6,12 +6,11 @@ results get.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final
 
-from ich_node.errors import StartError
+from ich_node.database.scratch_file import ScratchFile
 from ich_node.records import ListedSeries
 
 _SCHEMA: Final = 1
@@ -26,7 +25,7 @@ CREATE TABLE IF NOT EXISTS series (
 _AT_ONCE: Final = 500
 
 
-class PacsList:
+class PacsList(ScratchFile):
     """The list, open; use it as a context manager.
 
     Raises:
@@ -34,27 +33,7 @@ class PacsList:
     """
 
     def __init__(self, path: Path) -> None:
-        try:
-            self._database = sqlite3.connect(path, isolation_level="DEFERRED")
-            self._prepare(path)
-        except sqlite3.Error as error:
-            raise StartError(f"{path} cannot be used ({error}): delete it, the PACS is asked anew") from error
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._database.commit()
-        self._database.close()
-
-    def _prepare(self, path: Path) -> None:
-        (version,) = self._database.execute("PRAGMA user_version").fetchone()
-        if version not in (0, _SCHEMA):
-            raise StartError(f"{path} was written by another version: delete it, the PACS is asked anew")
-        self._database.execute("PRAGMA journal_mode = WAL")
-        self._database.execute("PRAGMA synchronous = NORMAL")
-        self._database.executescript(_TABLES)
-        self._database.execute(f"PRAGMA user_version = {_SCHEMA}")
+        super().__init__(path, _TABLES, _SCHEMA, "the PACS is asked anew")
 
     def begin(self, question: str) -> set[str]:
         """Begin to ask. What another question was answered, or this one of a run that came to its end, is forgotten.
