@@ -130,7 +130,7 @@ def database_url(folder: Path, template: str = "template0") -> str:
     name = f"t{hashlib.sha256(str(folder).encode()).hexdigest()[:24]}"
     try:
         return server.create(name, template)
-    except psycopg.errors.DuplicateDatabase:
+    except (psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):  # the latter of one made this moment
         return server.url(name)
 
 
