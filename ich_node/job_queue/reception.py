@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, bindparam, case, delete, insert, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, case, delete, exists, insert, select, update
 
 from ich_node.database import (
     Database,
@@ -33,12 +33,22 @@ _LOOK_UP: Final = select(
     .scalar_subquery(),
     select(ResultRow.id).where(ResultRow.sop_instance_uid == bindparam("uid")).scalar_subquery(),
 )
+_FIND_REJECTION: Final = select(RejectionRow.reason).where(RejectionRow.sop_instance_uid == bindparam("uid"))
 _FIND_SERIES: Final = (
     select(SeriesRow.id, SeriesRow.study_id, SeriesRow.images_deleted_at, SeriesRow.old, SeriesRow.priority)
-    .add_columns(StudyRow.self_test)
+    .add_columns(
+        StudyRow.self_test,
+        exists().where(InstanceRow.sop_instance_uid == bindparam("uid")).label("has_versions"),
+        _FIND_REJECTION.scalar_subquery().label("rejected"),
+        select(OpenAssociationRow.lease_expires_at)
+        .where(OpenAssociationRow.series_id == SeriesRow.id, OpenAssociationRow.association == bindparam("name"))
+        .scalar_subquery()
+        .label("held_until"),
+    )
     .join(StudyRow, StudyRow.id == SeriesRow.study_id)
     .where(StudyRow.study_instance_uid == bindparam("study"), SeriesRow.series_instance_uid == bindparam("series"))
 )
+"""With all that the usual image needs to know, in one statement."""
 _FIND_STUDY: Final = select(StudyRow.self_test).where(StudyRow.study_instance_uid == bindparam("study"))
 _FIND_VERSIONS: Final = (
     select(
@@ -52,7 +62,6 @@ _FIND_VERSIONS: Final = (
     .join(SeriesRow, SeriesRow.id == InstanceRow.series_id)
     .where(InstanceRow.sop_instance_uid == bindparam("uid"))
 )
-_FIND_REJECTION: Final = select(RejectionRow.reason).where(RejectionRow.sop_instance_uid == bindparam("uid"))
 _ADD_INSTANCE: Final = insert(InstanceRow)
 _PAUSE_S: Final[ColumnElement[float]] = bindparam("now") - SeriesRow.last_received_at
 _REOPEN_SERIES: Final = (
@@ -75,6 +84,8 @@ _RENEW_ASSOCIATION: Final = (
     .where(OpenAssociationRow.association == bindparam("name"), OpenAssociationRow.series_id == bindparam("held"))
     .values(lease_expires_at=bindparam("until"))
 )
+
+_RENEWED_EVERY_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,12 +162,13 @@ def enter_instance(
     now: float,
 ) -> Entered:
     """Enter one instance as received at ``now``; see :func:`register_instance`."""
-    uids = {"study": received.study_instance_uid, "series": received.series_instance_uid}
-    found = connection.execute(_FIND_SERIES, uids).first()
+    uid = {"uid": received.sop_instance_uid}
+    uids = uid | {"study": received.study_instance_uid, "series": received.series_instance_uid}
+    found = connection.execute(_FIND_SERIES, uids | {"name": association.name if association else ""}).first()
     if not _may_enter(connection, received, found):
         return Entered(Reception.NO_SELF_TEST, 0, 0)
     series_id, study_id, dormant = _series_of(connection, received, found, now, now + max_wait_s)
-    versions = connection.execute(_FIND_VERSIONS, {"uid": received.sop_instance_uid}).all()
+    versions = connection.execute(_FIND_VERSIONS, uid).all() if found is None or found.has_versions else []
     known = next((one for one in versions if one.sha256 == received.sha256), None)
     if known is not None and known.path == received.path:  # a receiver that started meanwhile took it for an orphan
         return Entered(Reception.NEW, series_id, study_id)
@@ -166,7 +178,8 @@ def enter_instance(
         _restore(connection, known.id, received)
         _touch(connection, series_id, now)
         return Entered(Reception.KEPT_ONLY, series_id, study_id)
-    rejected = connection.execute(_FIND_REJECTION, {"uid": received.sop_instance_uid}).scalar() if analysed else None
+    rejected = found.rejected if found is not None else connection.execute(_FIND_REJECTION, uid).scalar()
+    rejected = rejected if analysed else None
     if dormant or rejected is not None:
         _add(connection, series_id, received, now, InstanceState.NOT_NEEDED, rejected)
         _touch(connection, series_id, now)
@@ -178,7 +191,7 @@ def enter_instance(
     _add(connection, series_id, received, now, InstanceState.RECEIVED if analysed else InstanceState.NOT_NEEDED)
     _reopen(connection, series_id, now, now + max_wait_s)
     if association is not None:
-        _hold_open(connection, series_id, association, now + max_wait_s)
+        _hold_open(connection, series_id, association, now + max_wait_s, found.held_until if found else None)
     elsewhere = {one.series_id for one in versions if one.series_id != series_id and _counts(one)}
     if elsewhere and analysed:
         for one in (series_id, *elsewhere):
@@ -253,7 +266,12 @@ def _may_close(series_ids: set[int]) -> Any:
     )
 
 
-def _hold_open(connection: Connection, series_id: int, association: SendingAssociation, until: float) -> None:
+def _hold_open(
+    connection: Connection, series_id: int, association: SendingAssociation, until: float, held_until: float | None
+) -> None:
+    """Lease a series to an association; one of its images in a second renews the lease, the others do not."""
+    if held_until is not None and until - _RENEWED_EVERY_S < held_until <= until:
+        return
     values = {"name": association.name, "held": series_id, "until": until}
     if not connection.execute(_RENEW_ASSOCIATION, values).rowcount:
         connection.execute(

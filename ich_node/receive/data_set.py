@@ -9,7 +9,7 @@ import time
 import warnings
 import zlib
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from io import BytesIO
 from typing import Any, BinaryIO, Final
 
@@ -18,7 +18,7 @@ from pydicom.dataelem import RawDataElement
 from pydicom.errors import BytesLengthException
 from pydicom.filereader import data_element_generator
 from pydicom.tag import BaseTag, Tag
-from pydicom.uid import UID
+from pydicom.uid import RE_VALID_UID, UID
 
 from ich_node.receive import statuses
 from ich_node.receive.acquisition import ACQUISITION_KEYWORDS, acquired_at
@@ -35,7 +35,7 @@ _IMPLICIT_END: Final = b"\xff\xff\xff\xff\0\0\0\0"
 _ITEM, _SEQUENCE_END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
 _COST_OF_A_STOP: Final = 20
 """In elements of the budget: to start pydicom again takes so long."""
-_PIXEL_TAGS: Final = (0x7FE00008, 0x7FE00009, 0x7FE00010)
+_PIXEL_TAGS: Final = frozenset((0x7FE00008, 0x7FE00009, 0x7FE00010))
 _WANTED: Final = [
     "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Modality", "Rows", "Columns",
     "SamplesPerPixel", "BitsAllocated", "NumberOfFrames", "PhotometricInterpretation", "PixelDataProviderURL",
@@ -43,6 +43,7 @@ _WANTED: Final = [
 ]  # fmt: skip
 _WANTED_TAG: Final = {keyword: Tag(keyword) for keyword in _WANTED}
 _WANTED_TAGS: Final[list[BaseTag | int]] = list(_WANTED_TAG.values())
+_US_KEYWORDS: Final = frozenset(("Rows", "Columns", "SamplesPerPixel", "BitsAllocated"))
 _UNPARSABLE: Final = (
     ValueError, TypeError, KeyError, AttributeError, IndexError, NotImplementedError, EOFError, OSError,
     OverflowError, RecursionError, LookupError, struct.error, zlib.error, BytesLengthException,
@@ -91,12 +92,18 @@ def identify(encoded: bytes | memoryview, transfer_syntax_uid: str) -> Identity:
 
 def end_mark(transfer_syntax_uid: str) -> bytes:
     """Give what `identify_file` wants to find behind a data set."""
-    return _IMPLICIT_END if UID(transfer_syntax_uid).is_implicit_VR else _EXPLICIT_END
+    return _IMPLICIT_END if _syntax(transfer_syntax_uid).is_implicit_VR else _EXPLICIT_END
+
+
+@cache
+def _syntax(uid: str) -> UID:
+    """Give one that was accepted, so there are few: to make a UID, and to ask it, takes as long as ten elements."""
+    return UID(uid)
 
 
 def identify_file(file: BinaryIO, size: int, transfer_syntax_uid: str) -> Identity:
     """Do as `identify`, with a file that holds a data set of ``size`` bytes and behind it the end mark."""
-    syntax = UID(transfer_syntax_uid)
+    syntax = _syntax(transfer_syntax_uid)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # pydicom's texts quote values
@@ -133,7 +140,8 @@ class _Reading:
     def __init__(self, file: BinaryIO, total: int, syntax: UID) -> None:
         self._file = file
         self._total = total
-        self._syntax = syntax
+        self._is_implicit = syntax.is_implicit_VR
+        self._is_little_endian = syntax.is_little_endian
         self._mark = len(end_mark(syntax))
         self._budget = Budget()
         self._walk = SequenceWalk(file, total, syntax, self._budget)
@@ -157,8 +165,8 @@ class _Reading:
             self._file.seek(position)
             elements = data_element_generator(
                 self._file,
-                self._syntax.is_implicit_VR,
-                self._syntax.is_little_endian,
+                self._is_implicit,
+                self._is_little_endian,
                 stop_when=self._stop,
                 specific_tags=_WANTED_TAGS,
             )
@@ -171,24 +179,24 @@ class _Reading:
         return Dataset(header)
 
     def _stop(self, tag: BaseTag, vr: str | None, length: int) -> bool:
-        start = self._file.tell()
+        start, number = self._file.tell(), int(tag)  # tags compare in Python, numbers do not
         self._budget.spend(1)
-        if tag == _END_TAG:
+        if number == _END_TAG:
             self._ended_at = start - self._mark
             return True
-        self._check_form(tag, vr)
+        self._check_form(number, vr)
         if length != _UNDEFINED_LENGTH and start + length > self._total:
             raise RefusedDataSet(statuses.CANNOT_UNDERSTAND, "the data set ends inside an element")
-        if tag in _PIXEL_TAGS:
+        if number in _PIXEL_TAGS:
             self._stopped_at = _PixelElement(vr, length, start)
             self.pixels = self.pixels or self._stopped_at
         elif length == _UNDEFINED_LENGTH:
             self._stopped_at = start
         return self._stopped_at is not None
 
-    def _check_form(self, tag: BaseTag, vr: str | None) -> None:
+    def _check_form(self, tag: int, vr: str | None) -> None:
         """Refuse what no writer makes, and damage does: where a length is wrong, reading goes on in the middle."""
-        if (vr is None) is not self._syntax.is_implicit_VR:
+        if (vr is None) is not self._is_implicit:
             raise RefusedDataSet(statuses.CANNOT_UNDERSTAND, "it is not in the transfer syntax that was agreed on")
         if tag <= self._last_tag:
             why = "its elements are not in the order of their tags (PS3.5 7.1)"
@@ -239,12 +247,12 @@ def _patient_id(header: Dataset) -> str:
 
 def _faults_of_uids(uids: tuple[str, ...]) -> tuple[str, ...]:
     pairs = zip(_WANTED, uids[:4], strict=False)
-    return tuple(f"{keyword} is no valid UID (PS3.5 9.1)" for keyword, uid in pairs if not UID(uid).is_valid)
+    return tuple(f"{keyword} is no valid UID (PS3.5 9.1)" for keyword, uid in pairs if not RE_VALID_UID.match(uid))
 
 
 def _check_pixels(header: Dataset, pixels: _PixelElement | None, syntax: UID) -> tuple[str, ...]:
     if pixels is None:
-        promised = header.get("Rows") or str(header.get("SOPClassUID")) in ANALYSED_SOP_CLASSES
+        promised = header.get("Rows") or _text(header, "SOPClassUID") in ANALYSED_SOP_CLASSES
         if promised and not header.get("PixelDataProviderURL"):
             raise RefusedDataSet(statuses.CANNOT_UNDERSTAND, "the data set ends before its pixel data")
         return ()
@@ -261,11 +269,18 @@ def _expected_bytes(header: Dataset) -> int:
     """Bytes that the image attributes announce (PS3.5 8.1.1); 0 where they do not say."""
 
     def number(keyword: str, default: int) -> int:
+        element = header.get_item(_WANTED_TAG[keyword], keep_deferred=True)
+        if element is None:
+            return default
+        if keyword in _US_KEYWORDS and isinstance(element, RawDataElement) and element.VR in (None, "US"):
+            raw = element.value
+            if raw is not None and len(raw) == 2:  # pydicom takes ten times as long to make a number of it
+                return int.from_bytes(raw, "little" if element.is_little_endian else "big")
         value: Any = header.get(keyword)
         return int(value) if value not in (None, "") else default
 
     samples = number("SamplesPerPixel", 1)
-    if header.get("PhotometricInterpretation") == "YBR_FULL_422":
+    if _text(header, "PhotometricInterpretation") == "YBR_FULL_422":
         samples = 2
     values = number("Rows", 0) * number("Columns", 0) * samples * number("NumberOfFrames", 1)
     return math.ceil(values * number("BitsAllocated", 0) / 8)

@@ -24,6 +24,7 @@ from pynetdicom.pdu_primitives import P_DATA
 from ich_node.durable import troubles_are_named
 from ich_node.errors import SpoolFull, SpoolReadOnly, StorageFailed
 from ich_node.log import EventLog
+from ich_node.receive.store_request import ReceivedValues, StoreRequest, usual_store_request
 from ich_node.receive.waiting import Messages
 
 IN_MEMORY: Final = 1024 * 1024
@@ -32,6 +33,7 @@ LONGEST_COMMAND: Final = 64 * 1024
 """Bytes of a command set; they have some 200."""
 MOST_WAITING: Final = 2
 """Whole messages of one association that wait for their turn; then nothing more is read from it."""
+_P_DATA_TF: Final = 0x04
 _PIECE: Final = 256 * 1024
 _LOOK_AT_DISK_EVERY: Final = 16 * 1024 * 1024
 
@@ -178,37 +180,53 @@ class BoundedMessages(DIMSEServiceProvider):
 
     _folder: Path
     _reserve_bytes: int
+    _request: StoreRequest | None
+    """One that we decode; what pynetdicom decodes is in ``message``."""
 
     @classmethod
     def of(cls, messages: DIMSEServiceProvider, folder: Path, reserve_bytes: int) -> None:
         """Change the one of an association: pynetdicom has no hook for its class."""
         messages.__class__ = cls
         ours = cast(BoundedMessages, messages)
-        ours._folder, ours._reserve_bytes = folder, reserve_bytes
+        ours._folder, ours._reserve_bytes, ours._request = folder, reserve_bytes, None
 
     def receive_primitive(self, primitive: P_DATA) -> None:
         """Take one P-DATA, whose values may belong to several messages; abort where one cannot be read, or is too long.
 
         pynetdicom would end the thread, and leave the connection open.
         """
-        for value in primitive.presentation_data_value_list:
-            one = P_DATA()
-            one.presentation_data_value_list.append(value)
-            if self.message is None:
-                self.message = DIMSEMessage()
-                self.message.data_set = IncomingDataSet(self._folder, self._reserve_bytes)
-            if isinstance(data_set := self.message.data_set, IncomingDataSet):
-                data_set.may_be_long = isinstance(self.message, C_STORE_RQ)
+        for context_id, fragment in primitive.presentation_data_value_list:
             try:
-                super().receive_primitive(one)
+                self._take(context_id, fragment)
             except Exception as error:  # noqa: BLE001 - a broad catch (docs/architecture.md): pynetdicom raises what its parts raise
-                self.message = None
+                self._request = self.message = None
                 address = self.assoc.requestor.address
                 log.warning(
                     "association aborted: its message cannot be read", address=address, why=type(error).__name__
                 )
                 self.dul.event_queue.put("Evt19")  # an invalid PDU: A-ABORT (PS3.8 9.2)
                 return
+
+    def _take(self, context_id: int, fragment: bytes | memoryview) -> None:
+        """Take one value: of the usual C-STORE request we decode it ourselves, of anything else pynetdicom does."""
+        if self._request is None and self.message is None:
+            if (primitive := usual_store_request(context_id, fragment)) is not None:
+                data_set = IncomingDataSet(self._folder, self._reserve_bytes)
+                data_set.may_be_long = True
+                self._request = StoreRequest(primitive, data_set)
+                return
+            self.message = DIMSEMessage()
+            self.message.data_set = IncomingDataSet(self._folder, self._reserve_bytes)
+        if self._request is not None:
+            if self._request.take(fragment):
+                primitive, self._request = self._request.primitive, None
+                self.msg_queue.put((cast(int, primitive._context_id), primitive))
+            return
+        one = P_DATA()
+        one.presentation_data_value_list.append((context_id, bytes(fragment)))
+        if isinstance(coming := cast(DIMSEMessage, self.message).data_set, IncomingDataSet):
+            coming.may_be_long = isinstance(self.message, C_STORE_RQ)
+        super().receive_primitive(one)
 
 
 class GuardedReactor(DULServiceProvider):
@@ -225,6 +243,12 @@ class GuardedReactor(DULServiceProvider):
         """
         reactor.__class__ = cls
         cast(GuardedReactor, reactor)._at_end = at_end
+
+    def _decode_pdu(self, bytestream: bytearray) -> Any:
+        """Decode a PDU, and name its event; the many that carry data sets without copying these."""
+        if bytestream[0] == _P_DATA_TF:
+            return ReceivedValues(bytestream), "Evt10"
+        return super()._decode_pdu(bytestream)
 
     def run(self) -> None:
         """Run; where PDUs come that its state machine has no answer to, close the connection and say so in one line."""

@@ -12,8 +12,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final, cast
 
-from pynetdicom.pdu import P_DATA_TF
-
 from ich_node.alert.hl7_answer import read_answer
 from ich_node.decode import DecodeLimits, read_facts
 from ich_node.decode.file import damage_means
@@ -26,6 +24,7 @@ from ich_node.receive.data_set import identify
 from ich_node.receive.incoming import AnswerableMessages, BoundedMessages
 from ich_node.receive.spool import split_file
 from ich_node.receive.statuses import RefusedDataSet
+from ich_node.receive.store_request import ReceivedValues
 from ich_node.records import NotAnalysedReason
 from tests.fuzz.seeds import SYNTAXES
 
@@ -100,7 +99,7 @@ def read_pdus(connection: socket.socket) -> int:
             if len(rest) < length:
                 return whole
             if kind == 4:
-                _receive(messages, bytes(head + rest))
+                _receive(messages, head + rest)
             while not messages.msg_queue.empty():
                 messages.msg_queue.get_nowait()
                 whole += 1
@@ -110,18 +109,16 @@ def read_pdus(connection: socket.socket) -> int:
 def _messages(association: Any, ended: queue.Queue[str]) -> BoundedMessages:
     messages = object.__new__(BoundedMessages)
     messages._assoc = association
-    messages._folder, messages._reserve_bytes = Path(tempfile.gettempdir()), 0
+    messages._folder, messages._reserve_bytes, messages._request = Path(tempfile.gettempdir()), 0, None
     messages.msg_queue, messages.message, messages.cancel_req = AnswerableMessages(), None, {}
     association.dul = SimpleNamespace(event_queue=ended)
     return messages
 
 
-def _receive(messages: BoundedMessages, encoded: bytes) -> None:
-    read = P_DATA_TF()
+def _receive(messages: BoundedMessages, encoded: bytearray) -> None:
     try:
-        read.decode(encoded)
-        primitive = read.to_primitive()
-    except Exception:  # noqa: BLE001 - pynetdicom takes this for an invalid PDU and aborts, whatever it is
+        primitive = ReceivedValues(encoded).to_primitive()
+    except ValueError:
         return
     messages.receive_primitive(primitive)
 
