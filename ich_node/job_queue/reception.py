@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -50,6 +49,11 @@ _FIND_SERIES: Final = (
 )
 """With all that the usual image needs to know, in one statement."""
 _FIND_STUDY: Final = select(StudyRow.self_test).where(StudyRow.study_instance_uid == bindparam("study"))
+_FIND_STUDY_ROW: Final = select(StudyRow.id, StudyRow.priority, StudyRow.old).where(
+    StudyRow.study_instance_uid == bindparam("study")
+)
+_ADD_STUDY: Final = insert(StudyRow)
+_ADD_SERIES: Final = insert(SeriesRow)
 _FIND_VERSIONS: Final = (
     select(
         InstanceRow.id,
@@ -84,6 +88,19 @@ _RENEW_ASSOCIATION: Final = (
     .where(OpenAssociationRow.association == bindparam("name"), OpenAssociationRow.series_id == bindparam("held"))
     .values(lease_expires_at=bindparam("until"))
 )
+_ADD_ASSOCIATION: Final = insert(OpenAssociationRow)
+_CLOSE_ASSOCIATION: Final = delete(OpenAssociationRow).where(OpenAssociationRow.association == bindparam("name"))
+_SENT: Final = select(OpenAssociationRow.series_id).where(OpenAssociationRow.association == bindparam("name"))
+_HELD: Final = select(OpenAssociationRow.series_id).where(
+    OpenAssociationRow.series_id.in_(bindparam("sent", expanding=True)),
+    OpenAssociationRow.lease_expires_at >= bindparam("now"),
+)
+_MAY_CLOSE: Final = select(SeriesRow.id, SeriesRow.due_at, SeriesRow.last_received_at, SeriesRow.longest_pause_s).where(
+    SeriesRow.id.in_(bindparam("sent", expanding=True)),
+    SeriesRow.state == SeriesState.RECEIVING,
+    SeriesRow.concluded_at.is_(None),
+)
+_SET_DUE: Final = update(SeriesRow).where(SeriesRow.id == bindparam("series_id")).values(due_at=bindparam("due"))
 
 _RENEWED_EVERY_S: Final = 1.0
 
@@ -222,18 +239,17 @@ def release_association(
     """
     now = time.time()
     with database.writing() as connection:
-        mine = _series_ids(connection, OpenAssociationRow.association == association.name)
+        mine = connection.execute(_SENT, {"name": association.name}).scalars().all()
         _close_association(connection, association)
-        live = OpenAssociationRow.lease_expires_at >= now
-        held = _series_ids(connection, OpenAssociationRow.series_id.in_(mine), live)
+        held = connection.execute(_HELD, {"sent": mine, "now": now}).scalars().all()
         closing = []
-        for row in connection.execute(_may_close(set(mine) - set(held))).all():
+        for row in connection.execute(_MAY_CLOSE, {"sent": sorted(set(mine) - set(held))}).all():
             due_at = row.last_received_at + min(max_wait_s, max(quiet_s, 2 * row.longest_pause_s))
             if habits and now < due_at and has_as_many_as_ever(connection, row.id):
                 due_at = now
                 closing.append(row.id)
             if due_at < row.due_at:
-                connection.execute(update(SeriesRow).where(SeriesRow.id == row.id).values(due_at=due_at))
+                connection.execute(_SET_DUE, {"series_id": row.id, "due": due_at})
         return closing
 
 
@@ -252,18 +268,8 @@ def _may_enter(connection: Connection, received: ReceivedInstance, series: Any |
     return of_test is not False and is_reserved_within(connection, uid)
 
 
-def _series_ids(connection: Connection, *conditions: ColumnElement[bool]) -> Sequence[int]:
-    return connection.execute(select(OpenAssociationRow.series_id).where(*conditions)).scalars().all()
-
-
 def _close_association(connection: Connection, association: SendingAssociation) -> None:
-    connection.execute(delete(OpenAssociationRow).where(OpenAssociationRow.association == association.name))
-
-
-def _may_close(series_ids: set[int]) -> Any:
-    return select(SeriesRow.id, SeriesRow.due_at, SeriesRow.last_received_at, SeriesRow.longest_pause_s).where(
-        SeriesRow.id.in_(series_ids), SeriesRow.state == SeriesState.RECEIVING, SeriesRow.concluded_at.is_(None)
-    )
+    connection.execute(_CLOSE_ASSOCIATION, {"name": association.name})
 
 
 def _hold_open(
@@ -274,14 +280,9 @@ def _hold_open(
         return
     values = {"name": association.name, "held": series_id, "until": until}
     if not connection.execute(_RENEW_ASSOCIATION, values).rowcount:
-        connection.execute(
-            insert(OpenAssociationRow).values(
-                series_id=series_id,
-                association=association.name,
-                lease_owner=association.owner,
-                lease_expires_at=until,
-            )
-        )
+        lease = {"series_id": series_id, "association": association.name}
+        lease |= {"lease_owner": association.owner, "lease_expires_at": until}
+        connection.execute(_ADD_ASSOCIATION, lease)
 
 
 def _series_of(
@@ -296,24 +297,22 @@ def _series_of(
             _hurry(connection, found, received)
         return found.id, found.study_id, found.images_deleted_at is not None
     study_id = _study_of(connection, received, now)
-    made = connection.execute(
-        insert(SeriesRow).values(
-            study_id=study_id,
-            series_instance_uid=received.series_instance_uid,
-            modality=received.modality,
-            state=SeriesState.RECEIVING,
-            due_at=due_at,
-            first_received_at=now,
-            last_received_at=now,
-            calling_ae_title=received.calling_ae_title,
-            remote_address=received.remote_address,
-            priority=received.priority,
-            old=received.old,
-            acquired_at=received.acquired_at,
-            station_name=received.station_name,
-        )
-    )
-    return new_id(made), study_id, False
+    series = {
+        "study_id": study_id,
+        "series_instance_uid": received.series_instance_uid,
+        "modality": received.modality,
+        "state": SeriesState.RECEIVING,
+        "due_at": due_at,
+        "first_received_at": now,
+        "last_received_at": now,
+        "calling_ae_title": received.calling_ae_title,
+        "remote_address": received.remote_address,
+        "priority": received.priority,
+        "old": received.old,
+        "acquired_at": received.acquired_at,
+        "station_name": received.station_name,
+    }
+    return new_id(connection.execute(_ADD_SERIES, series)), study_id, False
 
 
 def _hurry(connection: Connection, found: Any, received: ReceivedInstance) -> None:
@@ -324,17 +323,12 @@ def _hurry(connection: Connection, found: Any, received: ReceivedInstance) -> No
 
 
 def _study_of(connection: Connection, received: ReceivedInstance, now: float) -> int:
-    known = connection.execute(
-        select(StudyRow.id, StudyRow.priority, StudyRow.old).where(
-            StudyRow.study_instance_uid == received.study_instance_uid
-        )
-    ).first()
+    uid = received.study_instance_uid
+    known = connection.execute(_FIND_STUDY_ROW, {"study": uid}).first()
     if known is None:
-        values = {"created_at": now, "priority": received.priority, "old": received.old,
+        values = {"study_instance_uid": uid, "created_at": now, "priority": received.priority, "old": received.old,
                   "self_test": received.calling_ae_title == SELF_TEST_AE_TITLE}  # fmt: skip
-        return new_id(
-            connection.execute(insert(StudyRow).values(values | {"study_instance_uid": received.study_instance_uid}))
-        )
+        return new_id(connection.execute(_ADD_STUDY, values))
     if received.priority > known.priority or (known.old and not received.old):
         values = {"priority": max(known.priority, received.priority), "old": known.old and received.old}
         connection.execute(update(StudyRow).where(StudyRow.id == known.id).values(values))

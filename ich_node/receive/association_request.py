@@ -26,11 +26,24 @@ _decoding = threading.BoundedSemaphore(2)
 """Strangers get no more of the processor than that."""
 
 
+class ReadRequest(A_ASSOCIATE_RQ):
+    """A request that is read once, though pynetdicom asks for it twice."""
+
+    def __init__(self, encoded: bytes) -> None:
+        super().__init__()
+        self.encoded: Final = encoded
+        self.decode(encoded)
+        self.primitive: Final = super().to_primitive()
+
+    def to_primitive(self) -> A_ASSOCIATE:
+        return self.primitive
+
+
 @dataclass(frozen=True, slots=True)
 class AssociationRequest:
     """Who asks, whom, and for what."""
 
-    pdu: bytes
+    pdu: ReadRequest
     calling_ae_title: str
     called_ae_title: str
     echo_alone: bool
@@ -45,17 +58,16 @@ def read_association_request(pdu: bytes) -> AssociationRequest:
     """
     _check_items(pdu)
     with _decoding:
-        asked = A_ASSOCIATE_RQ()
         try:
-            asked.decode(pdu)
-            request = asked.to_primitive()
+            asked = ReadRequest(pdu)
         except Exception as error:  # noqa: BLE001 - a broad catch (docs/architecture.md): pynetdicom raises what its parts raise
             raise ValueError(f"its request cannot be read ({type(error).__name__})") from None
+    request = asked.primitive
     if not isinstance(request, A_ASSOCIATE) or asked.protocol_version != _PROTOCOL_VERSION:
         raise ValueError("its request is of another protocol")
     proposed = {str(one.abstract_syntax) for one in request.presentation_context_definition_list or ()}
     return AssociationRequest(
-        pdu, request.calling_ae_title.strip(), request.called_ae_title.strip(), proposed == {VERIFICATION}
+        asked, request.calling_ae_title.strip(), request.called_ae_title.strip(), proposed == {VERIFICATION}
     )
 
 

@@ -24,6 +24,7 @@ from pynetdicom.pdu_primitives import P_DATA
 from ich_node.durable import troubles_are_named
 from ich_node.errors import SpoolFull, SpoolReadOnly, StorageFailed
 from ich_node.log import EventLog
+from ich_node.receive.association_request import ReadRequest
 from ich_node.receive.store_request import ReceivedValues, StoreRequest, usual_store_request
 from ich_node.receive.waiting import Messages
 
@@ -232,22 +233,27 @@ class BoundedMessages(DIMSEServiceProvider):
 class GuardedReactor(DULServiceProvider):
     """The thread that reads an association's PDUs; it ends with its connection, whatever comes."""
 
+    _asked: ReadRequest
     _at_end: Callable[[], None]
 
     @classmethod
-    def of(cls, reactor: DULServiceProvider, at_end: Callable[[], None]) -> None:
+    def of(cls, reactor: DULServiceProvider, asked: ReadRequest, at_end: Callable[[], None]) -> None:
         """Change the one of an association before it begins.
 
         Args:
+            asked: the request that it will read first.
             at_end: called when the thread ends, in whatever way.
         """
         reactor.__class__ = cls
-        cast(GuardedReactor, reactor)._at_end = at_end
+        ours = cast(GuardedReactor, reactor)
+        ours._asked, ours._at_end = asked, at_end
 
     def _decode_pdu(self, bytestream: bytearray) -> Any:
-        """Decode a PDU, and name its event; the many that carry data sets without copying these."""
+        """Decode a PDU, and name its event; those that carry data sets without copying these."""
         if bytestream[0] == _P_DATA_TF:
             return ReceivedValues(bytestream), "Evt10"
+        if bytestream == self._asked.encoded:
+            return self._asked, "Evt6"
         return super()._decode_pdu(bytestream)
 
     def run(self) -> None:

@@ -16,6 +16,7 @@ from ich_node import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from ich_node.association import VERIFICATION, measure_by_no_clock
 from ich_node.config import Config
 from ich_node.errors import StartError
+from ich_node.receive.known_uids import look_at_each_uid_once
 from ich_node.receive.transport import ConnectionHandler, Server
 
 ASSOCIATION_TIMEOUT_S: Final = 10.0
@@ -31,6 +32,7 @@ def application_entity(config: Config, ae_title: str) -> AE:
     pynetdicom_config.LOG_HANDLER_LEVEL = "none"
     # a UID that is too long is answered 0xA900; by itself pynetdicom would abort the whole study's association
     pynetdicom_config.VALIDATORS["UI"] = lambda _uid: (True, "")
+    look_at_each_uid_once()
     entity = AE(ae_title=ae_title)
     entity.require_called_aet = True
     entity.implementation_class_uid = UID(IMPLEMENTATION_CLASS_UID)

@@ -15,7 +15,7 @@ from pynetdicom.transport import RequestHandler
 
 from ich_node.log import EventLog
 from ich_node.receive.admission import seconds_left, shut
-from ich_node.receive.association_request import read_association_request
+from ich_node.receive.association_request import ReadRequest, read_association_request
 from ich_node.receive.incoming import BoundedMessages, GuardedReactor
 from ich_node.receive.store_response import answer_stores_at_once
 from ich_node.receive.transport.server import Server
@@ -83,11 +83,11 @@ class ConnectionHandler(RequestHandler):
             log.warning(why, address=address, times=times)
         self.server.refused(address, why)
 
-    def _begin(self, asked: bytes) -> AssociationOfOurs:
+    def _begin(self, asked: ReadRequest) -> AssociationOfOurs:
         association = self._create_association()
-        reading = WholeReads.of(association, asked, self.server.longest_object)
+        reading = WholeReads.of(association, asked.encoded, self.server.longest_object)
         BoundedMessages.of(association.dimse, *self.server.incoming)
-        GuardedReactor.of(association.dul, reading.let_go)
+        GuardedReactor.of(association.dul, asked, reading.let_go)
         answer_stores_at_once(association)
         trigger(association, EVT_CONN_OPEN, {"address": self.client_address})
         association.start()
