@@ -87,7 +87,7 @@ def _serve(options: argparse.Namespace) -> int:
 
 
 def _receive(options: argparse.Namespace) -> int:
-    _decode_nothing()
+    _leave_out("gdcm", "openjpeg", "jpeg_ls", "PIL", "requests", "tqdm")
     from ich_node.receive import run_receiver
 
     config = read_config(options)
@@ -106,7 +106,7 @@ def _work(options: argparse.Namespace) -> int:
 
 
 def _deliver(options: argparse.Namespace) -> int:
-    _decode_nothing()
+    _leave_out("gdcm")
     from ich_node.deliverer import run_deliverer
 
     config = read_config(options)
@@ -124,9 +124,11 @@ def _web(options: argparse.Namespace) -> int:
     return 0
 
 
-def _decode_nothing() -> None:
-    """Keep GDCM out of roles that decode no pixel: pydicom loads it wherever it is installed, and it takes 30 MiB."""
-    sys.modules["gdcm"] = None  # type: ignore[assignment]  # Python's own way to say "not to be imported"
+def _leave_out(*modules: str) -> None:
+    """Keep decoders out of roles that decode no pixel: pydicom loads whatever is installed. GDCM takes 30 MiB, the
+    others, and what it downloads its examples with, take ten."""
+    for name in modules:
+        sys.modules[name] = None  # type: ignore[assignment]  # Python's own way to say "not to be imported"
     import pydicom  # noqa: F401 - first of all: reading its dictionary takes another 30 MiB for a moment
 
 
