@@ -32,7 +32,7 @@ test: setup  ## the test suite
 	@$(PY) -m pytest -q $(PARALLEL) -m "not slow"
 
 test-all: setup model  ## the test suite with what takes long
-	@$(PY) -m pytest -q $(PARALLEL)
+	@$(PY) -m pytest -q $(PARALLEL) -o faulthandler_timeout=1800
 
 torture: setup  ## kill -9 and power cuts, by the thousand: KILLS= CUTS= REAL= JOBS= SEED=
 	@$(PY) -m tests.torture $(foreach name,KILLS CUTS REAL JOBS SEED,$(if $($(name)),--$(shell echo $(name) | tr A-Z a-z) $($(name))))
