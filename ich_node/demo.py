@@ -241,12 +241,17 @@ def _show(
     console.print("research software, not a medical device")
 
 
+def command_as_called() -> str:
+    """Name the command so that it can be typed: from a clone it is on no PATH."""
+    return sys.argv[0] if Path(sys.argv[0]).name == "ich-node" else "ich-node"
+
+
 def _name_the_page(study: StudyStatus, config: Config, config_path: Path, console: Console) -> None:
     """Say where the study is shown. The node has ended by now, and nobody has an account: both take a command."""
     console.print("its page, with images and scores, once somebody may log in and the pages are served again:")
     for line in (
-        f"ich-node user add NAME --role reader --config {config_path}",
-        f"ich-node web --config {config_path}",
+        f"{command_as_called()} user add NAME --role reader --config {config_path}",
+        f"{command_as_called()} web --config {config_path}",
         f"http://127.0.0.1:{config.web.port}/studies/{study.study_instance_uid}",
     ):
         console.print(f"  {line}", soft_wrap=True, highlight=False)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ich_node.audit import AuditTrail
 from ich_node.database import Database
-from ich_node.errors import ObjectStoreAway
+from ich_node.errors import StorageUnavailable
 from ich_node.job_queue.retention import files_to_delete, note_deleted
 from ich_node.log import EventLog
 from ich_node.saved_maps import maps_beside
@@ -35,7 +35,7 @@ def _recorded(files: StoredFiles, names: Sequence[str], trail: AuditTrail) -> bo
     try:
         for some, are_images in ((images, True), (results, False)):
             trail.files_deleted(files.paths(some), images=are_images)
-    except ObjectStoreAway as error:
+    except StorageUnavailable as error:
         log.error("a file that is to go cannot be deleted; it is tried again", error, errno=None)
         return False
     return True
@@ -52,7 +52,7 @@ def _delete(files: StoredFiles, name: str) -> bool:
         if name.startswith("results/"):
             files.delete(_maps_of(name))
         files.delete(name)
-    except (OSError, ObjectStoreAway) as error:
+    except (OSError, StorageUnavailable) as error:
         number = getattr(error, "errno", None)
         log.error("a file that is to go cannot be deleted; it is tried again", error, errno=number)
         return False

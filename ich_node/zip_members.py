@@ -74,16 +74,25 @@ def copy_member(path: Path, number: int, to: Path, largest: int) -> None:
     """Unpack one member into a file, and no more of it than its directory announced and the limit allows.
 
     Raises:
-        ZipRefused: it is damaged, or larger.
-        OSError: the zip file cannot be read, or the other not be written.
+        ZipRefused: it is damaged, or larger, or the zip file cannot be read.
+        OSError: the other file cannot be written.
     """
-    left = largest
-    with open_member(path, number) as stream, to.open("xb") as file:
-        while piece := stream.read(min(_PIECE_BYTES, left + 1)):
-            left -= len(piece)
-            if left < 0:
-                raise ZipRefused(f"unpacks to more than {largest // 1024 // 1024} MiB")
+    with to.open("xb") as file:
+        for piece in _pieces(path, number, largest):
             file.write(piece)
+
+
+def _pieces(path: Path, number: int, largest: int) -> Iterator[bytes]:
+    left = largest
+    try:
+        with open_member(path, number) as stream:
+            while piece := stream.read(min(_PIECE_BYTES, left + 1)):
+                left -= len(piece)
+                if left < 0:
+                    raise ZipRefused(f"unpacks to more than {largest // 1024 // 1024} MiB")
+                yield piece
+    except OSError as error:
+        raise ZipRefused(f"cannot be read: {error.strerror}") from error
 
 
 @lru_cache(maxsize=1)

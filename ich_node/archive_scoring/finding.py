@@ -30,7 +30,7 @@ def find_files(sources: Sequence[Path], leave_out: Collection[Path]) -> Iterator
     """Find every file below some folders, one after the other. Links to folders are not followed.
 
     Args:
-        leave_out: files and folders, absolute, that are not looked at.
+        leave_out: files and folders that are not looked at, by the resolved paths of the folders that they lie in.
     """
     for number, source in enumerate(sources):
         for path in _paths(source.absolute(), leave_out):
@@ -50,9 +50,9 @@ def _paths(source: Path, leave_out: Collection[Path]) -> Iterator[Path]:
         return
     refused: list[OSError] = []
     for folder, folders, names in os.walk(source, onerror=refused.append):
-        here = Path(folder)
-        folders[:] = sorted(name for name in folders if here / name not in leave_out)
-        yield from (here / name for name in sorted(names) if here / name not in leave_out)
+        here, resolved = Path(folder), Path(folder).resolve()
+        folders[:] = sorted(name for name in folders if resolved / name not in leave_out)
+        yield from (here / name for name in sorted(names) if resolved / name not in leave_out)
         yield from (Path(os.fsdecode(one.filename)) for one in refused)
         refused.clear()
     yield from (Path(os.fsdecode(one.filename)) for one in refused)

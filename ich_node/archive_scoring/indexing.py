@@ -31,7 +31,7 @@ def index_archive(
     """Read the headers of all files that are new or changed since the index was last made.
 
     Args:
-        leave_out: files and folders, absolute, that are not looked at.
+        leave_out: files and folders that are not looked at; see `find_files`.
         largest: bytes of a member of a zip file, unpacked.
         progress: called for each file.
     """

@@ -16,6 +16,7 @@ from itertools import chain
 from typing import Any, Final
 
 from ich_node.archive_scoring.scorer import ScoringSetup, SeriesScorer, failed_row, open_scorer
+from ich_node.archive_scoring.unpacking import delete_left_over
 from ich_node.errors import BulkScoringStopped, DeviceFailed, IchNodeError, ModelError, StartError
 from ich_node.records import ArchivedSeries, ModelIdentity
 from ich_node.score_table import ScoreRow
@@ -159,6 +160,7 @@ class _Worker:
 
     def model_sha256(self) -> str:
         """Open the model: here, since what a constructor raises does not reach who asked."""
+        delete_left_over()
         self._scorer = self._opened.__enter__()
         return self._scorer.identity.sha256
 

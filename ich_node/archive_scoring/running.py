@@ -85,7 +85,7 @@ def score_archive(
     """
     make_ready(task)
     with ArchiveIndex(task.index) as index:
-        leave_out = {one.absolute() for one in (task.work, task.scores, task.bad)}
+        leave_out = {one.parent.resolve() / one.name for one in (task.work, task.scores, task.bad)}
         index_archive(index, task.sources, leave_out, decoder, task.largest_member, progress.file_read)
         index.set_fingerprints(
             (study, series, fingerprint(setup_digest, files)) for study, series, files in index.every_series()

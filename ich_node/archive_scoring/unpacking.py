@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +18,9 @@ from ich_node.zip_members import copy_member
 
 MOST_UNPACKED_BYTES: Final = 16 * 1024**3
 """Of one series."""
+_PREFIX: Final = "ich-node-unpacked-"
+_LEFT_AFTER_S: Final = 86400.0
+"""No series takes so long."""
 
 
 @contextmanager
@@ -33,7 +39,7 @@ def on_disk(
     """
     names: dict[Path, str] = {}
     refused: list[BadFile] = []
-    with tempfile.TemporaryDirectory(prefix="ich-node-", dir=folder) as unpacked:
+    with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=folder) as unpacked:
         left = MOST_UNPACKED_BYTES
         for number, file in enumerate(files):
             if file.member is None:
@@ -49,6 +55,16 @@ def on_disk(
         yield names, refused
 
 
+def delete_left_over() -> None:
+    """Delete what was unpacked for temporary files by a process that was killed, once it is a day old."""
+    before = time.time() - _LEFT_AFTER_S
+    for one in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        with suppress(FileNotFoundError):  # others begin, too
+            about = one.stat(follow_symlinks=False)
+            if about.st_uid == os.getuid() and about.st_mtime < before:
+                shutil.rmtree(one, ignore_errors=True)
+
+
 def _unpack(file: ArchivedFile, member: int, to: Path, most: int) -> str:
     """Unpack a member; say why it cannot be, empty where it was."""
     if most < file.size:
@@ -59,7 +75,4 @@ def _unpack(file: ArchivedFile, member: int, to: Path, most: int) -> str:
     except ZipRefused as error:
         to.unlink(missing_ok=True)
         return str(error)
-    except OSError as error:
-        to.unlink(missing_ok=True)
-        return f"cannot be read: {error.strerror}"
     return ""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ich_node.cli.archive_pacs import fault_of_pacs, is_pacs, request_of, with_pacs
+from ich_node.cli.archive_pacs import fault_of_pacs, is_pacs, positive, request_of, with_pacs
 from ich_node.cli.node import Commands, with_config
 from ich_node.cli.study import config_or_defaults, with_model
 from ich_node.cli.terminal import printable
@@ -35,23 +35,17 @@ def add_command(commands: Commands) -> None:
     )
     archive.add_argument("--scores", type=Path, required=True, metavar="FILE", help="Parquet file to write")
     archive.add_argument("--work", type=Path, metavar="DIR", help="for index and parts (default: FILE.work)")
-    archive.add_argument("--part", type=_positive, default=50, metavar="N", help="series kept at once (default 50)")
+    archive.add_argument("--part", type=positive, default=50, metavar="N", help="series kept at once (default 50)")
     archive.add_argument(
         "--ray", nargs="?", const="", metavar="ADDRESS", help="score on a Ray cluster (default: one on this machine)"
     )
     archive.add_argument(
-        "--workers", type=_positive, metavar="N", help="models on Ray (default: one for each GPU, or for every 4 cores)"
+        "--workers", type=positive, metavar="N", help="models on Ray (default: one for each GPU, or for every 4 cores)"
     )
     with_pacs(archive)
     with_model(archive)
     with_config(archive)
     archive.set_defaults(run=_score_archive)
-
-
-def _positive(text: str) -> int:
-    if (value := int(text)) < 1:
-        raise argparse.ArgumentTypeError("a whole number above 0")
-    return value
 
 
 @dataclass(frozen=True, slots=True)

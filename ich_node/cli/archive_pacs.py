@@ -28,13 +28,14 @@ def with_pacs(parser: argparse.ArgumentParser) -> None:
     pacs.add_argument("--to", dest="end", type=date.fromisoformat, metavar="DAY", help="last day, inclusive")
     pacs.add_argument("--study-description", metavar="PATTERN", help="only such studies; * and ? are wild")
     pacs.add_argument("--body-part", metavar="PATTERN", help="only series with such a BodyPartExamined")
-    pacs.add_argument("--per-hour", type=_positive, metavar="N", help="series that are asked for at most (default 120)")
+    pacs.add_argument("--per-hour", type=positive, metavar="N", help="series that are asked for at most (default 120)")
     pacs.add_argument("--hours", type=_hours, metavar="H-H", help="hours of the day in which the PACS is asked: 19-7")
     pacs.add_argument("--ae-title", metavar="TITLE", help=f"of this command (default {_AE_TITLE})")
-    pacs.add_argument("--port", type=_positive, metavar="P", help=f"that the PACS sends to (default {_PORT})")
+    pacs.add_argument("--port", type=positive, metavar="P", help=f"that the PACS sends to (default {_PORT})")
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """Read a number of things, for argparse."""
     if (value := int(text)) < 1:
         raise argparse.ArgumentTypeError("a whole number above 0")
     return value

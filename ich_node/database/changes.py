@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from ich_node.database.engine import Database
@@ -18,13 +18,15 @@ class ChangeWatch:
     """
 
     def __init__(self, database: Database) -> None:
-        self._connection = database.engine.connect()
+        self._database = database
+        self._connection: Connection | None = None
         self._mark = text(database.kind.change_mark)
         self._seen: object = None
 
     def changed(self) -> bool:
         """Say whether something was written since this was last asked; the first time it was."""
         try:
+            self._connection = self._connection or self._database.engine.connect()
             with self._connection.begin():
                 version: object = self._connection.execute(self._mark).scalar_one()
         except SQLAlchemyError:
@@ -35,7 +37,8 @@ class ChangeWatch:
 
     def close(self) -> None:
         """Let go of the connection."""
-        self._connection.close()
+        if self._connection is not None:
+            self._connection.close()
 
 
 class Looks:
@@ -48,26 +51,17 @@ class Looks:
     """
 
     def __init__(self, database: Database, at_least_every_s: float) -> None:
-        self._database = database
+        self._watch = ChangeWatch(database)
         self._every_s = at_least_every_s
-        self._watch: ChangeWatch | None = None
         self._next = 0.0
 
     def worth(self) -> bool:
         """Say whether it is worth a look now; where the database cannot be asked it is, and who looks learns why."""
-        if not self._changed() and time.monotonic() < self._next:
+        if not self._watch.changed() and time.monotonic() < self._next:
             return False
         self._next = time.monotonic() + self._every_s
         return True
 
-    def _changed(self) -> bool:
-        try:
-            self._watch = self._watch or ChangeWatch(self._database)
-        except SQLAlchemyError:
-            return True
-        return self._watch.changed()
-
     def close(self) -> None:
         """Let go of the connection."""
-        if self._watch is not None:
-            self._watch.close()
+        self._watch.close()

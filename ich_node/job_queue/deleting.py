@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
@@ -53,9 +53,31 @@ def forget_study(
 
     Args:
         rule: who says so, and why.
-        size_of: gives the bytes of a file by its path.
+        size_of: gives the bytes of a file by its path; it is asked before anything is written, since it may take long.
         confirmed: what is open or undelivered may go, too.
     """
+    sizes: dict[str, int] = {}
+    while True:
+        sizes |= {path: size_of(path) for path in _results_of(database, study_instance_uid) if path not in sizes}
+        if (done := _forget_study(database, study_instance_uid, rule, sizes, confirmed=confirmed)) is not None:
+            return done
+
+
+def _results_of(database: Database, study_instance_uid: str) -> Sequence[str]:
+    mine = select(StudyRow.id).where(StudyRow.study_instance_uid == study_instance_uid).scalar_subquery()
+    with database.reading() as connection:
+        return _paths_of_results(connection, mine)
+
+
+def _paths_of_results(connection: Connection, study_id: Any) -> Sequence[Any]:
+    wanted = select(ResultRow.path).where(ResultRow.study_id == study_id, ResultRow.path.is_not(None))
+    return connection.execute(wanted).scalars().all()
+
+
+def _forget_study(
+    database: Database, study_instance_uid: str, rule: str, sizes: Mapping[str, int], *, confirmed: bool
+) -> StudyDeletion | None:
+    """Forget a study; None, and nothing is forgotten, where a result has come of which the size is not known."""
     now = time.time()
     with database.writing() as connection:
         known = select(StudyRow.id, is_held(StudyRow.id).label("held"))
@@ -67,7 +89,11 @@ def forget_study(
         open_series, undelivered = _unfinished(connection, study.id)
         if (open_series or undelivered) and not confirmed:
             return StudyDeletion((), Refusal.UNFINISHED, open_series, undelivered)
-        gone = _forget_files(connection, study.id, rule, size_of, now)
+        results = _paths_of_results(connection, study.id)
+        if any(path not in sizes for path in results):
+            return None
+        reports = [(study.id, rule, path, sizes[path]) for path in results]
+        gone = _forget_files(connection, study.id, rule, reports, now)
         if not gone:
             return StudyDeletion(refusal=Refusal.NOTHING_LEFT)
         _settle(connection, study.id)
@@ -82,7 +108,7 @@ def _unfinished(connection: Connection, study_id: int) -> tuple[int, int]:
 
 
 def _forget_files(
-    connection: Connection, study_id: int, rule: str, size_of: Callable[[str], int], now: float
+    connection: Connection, study_id: int, rule: str, reports: Sequence[tuple[int, str, str, int]], now: float
 ) -> list[Deletion]:
     images = connection.execute(
         select(InstanceRow.id, InstanceRow.path, InstanceRow.size_bytes)
@@ -92,10 +118,7 @@ def _forget_files(
     for first in range(0, len(images), _AT_ONCE):
         forget_images(connection, [row.id for row in images[first : first + _AT_ONCE]], now)
     gone = record_deletion(connection, "images", [(study_id, rule, row.path, row.size_bytes) for row in images], now)
-    mine = (ResultRow.study_id == study_id, ResultRow.path.is_not(None))
-    paths: Sequence[Any] = connection.execute(select(ResultRow.path).where(*mine)).scalars().all()
-    connection.execute(update(ResultRow).where(*mine).values(path=None))
-    reports = [(study_id, rule, path, size_of(path)) for path in paths]
+    connection.execute(update(ResultRow).where(ResultRow.study_id == study_id).values(path=None))
     return gone + record_deletion(connection, "reports", reports, now)
 
 

@@ -117,7 +117,7 @@ def forget_expired_results(
     """Forget the files of reports past their days and list them in `files_to_delete`.
 
     Args:
-        size_of: gives the bytes of a file by its path.
+        size_of: gives the bytes of a file by its path; it is asked before anything is written, since it may take long.
     """
     now = time.time()
     expired = (
@@ -130,13 +130,15 @@ def forget_expired_results(
         .limit(limit)
     )
     with database.reading() as connection:
-        if connection.execute(expired.limit(1)).first() is None:
-            return []
+        found = connection.execute(expired).all()
+    if not found:
+        return []
+    sizes = {row.id: size_of(row.path) for row in found}
     rule = f"results_days = {rules.results_days:g}"
     with database.writing() as connection:
-        rows = connection.execute(expired).all()
+        rows = connection.execute(expired.where(is_one_of(ResultRow.id, sizes))).all()
         connection.execute(update(ResultRow).where(is_one_of(ResultRow.id, [row.id for row in rows])).values(path=None))
-        files = [(row.study_id, rule, row.path, size_of(row.path)) for row in rows]
+        files = [(row.study_id, rule, row.path, sizes[row.id]) for row in rows]
         return record_deletion(connection, "reports", files, now)
 
 

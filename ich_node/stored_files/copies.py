@@ -19,6 +19,7 @@ from typing import Final
 
 from ich_node.durable import PART_SUFFIX, troubles_are_named
 from ich_node.service import boot_id
+from ich_node.stored_files.local import files_in
 
 _IN_USE_S: Final = 900.0
 _LONGEST_S: Final = 86400.0
@@ -37,8 +38,8 @@ class LocalCopies:
 
     def __init__(self, folder: Path, most_bytes: int) -> None:
         self._all = folder
-        self._host = f"{socket.gethostname()}."
-        self._folder = folder / f"{self._host}{boot_id()}"
+        self._host = socket.gethostname()
+        self._folder = folder / f"{self._host}.{boot_id()}"
         self._most_bytes = most_bytes
         self._added_bytes = most_bytes
         self._lock = threading.Lock()
@@ -96,11 +97,11 @@ class LocalCopies:
 
     def clear_up(self) -> None:
         """Delete copies of before the boot, those that are a day old, and the oldest of what is too much."""
-        for folder in self._all.glob(f"{self._host}*"):
-            if folder != self._folder:
+        for folder in self._all.glob("*"):
+            if folder.name.rpartition(".")[0] == self._host and folder != self._folder:
                 shutil.rmtree(folder, ignore_errors=True)
         now = time.time()
-        copies = sorted(_files_in(self._all))
+        copies = sorted(_copies_in(self._all))
         left = sum(size for _, size, _ in copies)
         for used_at, size, path in copies:
             if used_at > now - _IN_USE_S or (left <= self._most_bytes and used_at > now - _LONGEST_S):
@@ -109,10 +110,9 @@ class LocalCopies:
             left -= size
 
 
-def _files_in(folder: Path) -> Iterator[tuple[float, int, Path]]:
+def _copies_in(folder: Path) -> Iterator[tuple[float, int, Path]]:
     """List when each was used last, how long it is, and where it lies."""
-    for path in folder.rglob("*"):
+    for file in files_in(folder):
         with suppress(FileNotFoundError):
-            about = path.stat()
-            if path.is_file():
-                yield about.st_mtime, about.st_size, path
+            about = file.stat(follow_symlinks=False)
+            yield about.st_mtime, about.st_size, Path(file.path)

@@ -31,7 +31,7 @@ class StoredFiles(Protocol):
 
     @property
     def deleted_at_once(self) -> int:
-        """Results that are forgotten in one transaction, which asks for the size of each."""
+        """Results that are forgotten in one transaction, before which each is asked for its size."""
 
     @property
     def count_again_s(self) -> float:

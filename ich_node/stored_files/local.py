@@ -93,7 +93,7 @@ class LocalFiles:
         return self.name_of(path.rename(path.with_suffix(UNREADABLE)))
 
     def found(self, folder: str, suffix: str) -> Iterator[FoundFile]:
-        for path in _files_in(self._state / folder):
+        for path in files_in(self._state / folder):
             with suppress(FileNotFoundError):  # it was deleted meanwhile
                 if path.name.endswith(suffix):
                     about = path.stat(follow_symlinks=False)
@@ -119,12 +119,13 @@ def _is_older(path: Path, than: float) -> bool:
         return False
 
 
-def _files_in(folder: Path) -> Iterator[os.DirEntry[str]]:
+def files_in(folder: Path) -> Iterator[os.DirEntry[str]]:
+    """List the files of a folder, and of those in it; what is deleted meanwhile is no trouble."""
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
-                    yield from _files_in(Path(entry.path))
+                    yield from files_in(Path(entry.path))
                 else:
                     yield entry
     except FileNotFoundError:

@@ -12,7 +12,7 @@ from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
 
 from ich_node.audit import Subject
-from ich_node.errors import ObjectStoreAway
+from ich_node.errors import StorageUnavailable
 from ich_node.stored_files import StoredFiles
 
 _KEYS: Final = [
@@ -29,7 +29,7 @@ _CANNOT_BE_READ: Final = (
     AttributeError,
     TypeError,
     RecursionError,
-    ObjectStoreAway,
+    StorageUnavailable,
 )
 
 

@@ -49,8 +49,8 @@ class ModelKeeper:
         """Use the silent model no more: it failed, and nothing rests on it."""
         assert self.silent is not None, "there is one that failed"
         choice, _ = self.silent
+        give_up_silent(self._database, choice, why)  # first: what nobody was told of is tried, and told of, again
         self.silent = None
-        give_up_silent(self._database, choice, why)
         log.error("the silent model failed; it is used no more", name=choice.name, why=why)
 
     def close(self) -> None:
@@ -97,8 +97,8 @@ class ModelKeeper:
 
     def _refuse(self, choice: ModelChoice, error: BaseException) -> None:
         why = str(error) if isinstance(error, IchNodeError) else type(error).__name__
+        others_use_it = not settle_choice(self._database, choice, why)  # first, as in `drop_silent`
         self._failed.add(choice.id)
-        others_use_it = not settle_choice(self._database, choice, why)
         log.error("the chosen model cannot be used; the one before works on", use=choice.use, why=why,
                   others_use_it=others_use_it)  # fmt: skip
 

@@ -99,8 +99,8 @@ def _go_on(bench: Workbench, choice: ModelChoice, model: Model, going: _Going) -
         plan = load_plan(bench.database, going.series.id, choice.sha256)
         going.paths, going.missing = plan.paths, list(plan_series(plan.facts, closing=True))
     size = max(1, model.engine.batch_size)
-    now, going.missing = going.missing[:size], going.missing[size:]
-    going.scores += _scored(bench, model, going, now)
+    going.scores += _scored(bench, model, going, going.missing[:size])
+    going.missing = going.missing[size:]  # only now: where the store was away, they are still to be scored
     going.seconds += time.perf_counter() - began
     if not going.missing:
         _conclude(bench, choice, model, going)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from sqlalchemy import update
 from ich_node import housekeeping
 from ich_node.database import DeliveryRow, InstanceRow, ResultRow, SeriesRow
 from ich_node.decode import DecoderPool
+from ich_node.errors import SpoolFull
 from ich_node.housekeeping import (
     delete_expired,
     remove_strays,
@@ -32,6 +33,7 @@ from ich_node.pacs import SmallPacs, send_study
 from ich_node.phantom import PhantomSettings, write_series
 from ich_node.pipeline import Model
 from ich_node.receive import Receiver
+from ich_node.stored_files import LocalFiles
 from tests.running import PartsOfANode, parts_of_a_node, settings, wait_for
 from tests.unit.queueing import rows
 
@@ -114,6 +116,23 @@ def test_a_file_that_cannot_be_unlinked_holds_up_no_other_for_ever(
     stubborn.rmdir()
     assert delete_expired(node.config, node.database) == 1
     assert not images(node)
+
+
+def test_what_there_is_no_room_to_record_waits_on_its_list(
+    node: PartsOfANode, head: list[Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A file in a bucket is read from a copy before it goes, and the disk of this machine may be full."""
+
+    def full(_files: LocalFiles, _names: Iterable[str]) -> Iterator[Path]:
+        raise SpoolFull("no space left on the disk")
+
+    analyse(node, head)
+    age(node, 14.1)
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalFiles, "paths", full)
+        assert delete_expired(node.config, node.database) == 0
+    assert "a file that is to go cannot be deleted; it is tried again" in caplog.text
+    assert delete_expired(node.config, node.database) == 12
 
 
 def test_images_of_a_study_whose_report_is_dead_stay_and_people_are_told(

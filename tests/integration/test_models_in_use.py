@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from ich_node.config import Config
 from ich_node.database import Base, Database, ModelChoiceRow, PlaneRow, SecondOpinionRow, SeriesRow
 from ich_node.decode import DecoderPool
 from ich_node.doctor import examine
-from ich_node.errors import ModelError, SpoolFull
+from ich_node.errors import DatabaseBusy, ModelError, ObjectStoreAway, SpoolFull
 from ich_node.job_queue import requeue
 from ich_node.job_queue.model_choices import choose_model, model_before, model_in_use
 from ich_node.model.memory import MEMORY
@@ -25,11 +26,12 @@ from ich_node.model_shelf import shelved_model, shelved_models
 from ich_node.models_in_use import active_choice
 from ich_node.pacs import send_study
 from ich_node.phantom import PhantomSettings, draw_volume, write_series
-from ich_node.pipeline import Model, open_model
+from ich_node.pipeline import Model, analyse_series, open_model
 from ich_node.queries.models import compare_models
 from ich_node.queries.workers import running_workers
-from ich_node.records import ModelChoice, ModelUse
-from ich_node.worker import Worker, loop, models
+from ich_node.records import ModelChoice, ModelUse, SeriesContent
+from ich_node.worker import Worker, loop, models, second
+from ich_node.worker.bench import Workbench
 from ich_node.worker.models import ModelKeeper
 from tests.running import PartsOfANode, parts_of_a_node, settings, wait_for
 
@@ -357,6 +359,67 @@ def _no_numbers(failing: Model) -> Any:
         return real(engine, images)
 
     return score
+
+
+def test_what_nobody_could_be_told_of_is_told_the_next_time(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The database stays locked in the moment in which a model is refused, and in which a silent one is dropped."""
+    monkeypatch.setattr(models, "settle_choice", _busy_once(models.settle_choice))
+    broken = node.choose("third")
+    (node.shelf / "third").rename(node.shelf / "elsewhere")
+    try:
+        with pytest.raises(DatabaseBusy):
+            node.settled(broken)
+        assert node.settled(broken).state == "REFUSED"
+    finally:
+        (node.shelf / "elsewhere").rename(node.shelf / "third")
+
+    silent = node.choose("second", ModelUse.SILENT)
+    node.settled(silent)
+    node.analyse()
+    assert node.keeper.silent is not None
+    monkeypatch.setattr(type(node.keeper.silent[1].engine), "score", _no_numbers(node.keeper.silent[1]))
+    monkeypatch.setattr(models, "give_up_silent", _busy_once(models.give_up_silent))
+    with pytest.raises(DatabaseBusy):
+        node.read_all_again()
+    assert node.read_all_again() == []
+    assert node.keeper.silent is None
+    assert [one.state for one in rows(node.parts.database, ModelChoiceRow) if one.id == silent] == ["REFUSED"]
+
+
+def _busy_once(work: Callable[..., Any]) -> Callable[..., Any]:
+    troubles = [DatabaseBusy("the database stayed locked")]
+
+    def once(*arguments: Any) -> Any:
+        if troubles:
+            raise troubles.pop()
+        return work(*arguments)
+
+    return once
+
+
+def test_a_store_that_is_away_for_a_moment_takes_no_slice_from_a_second_opinion(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node.settled(node.choose("second", ModelUse.SILENT))
+    series = node.analyse()
+    real, asked, planes = Workbench.file, count(1), list[int]()
+
+    def file(bench: Workbench, name: str) -> Path:
+        if next(asked) == 5:
+            raise ObjectStoreAway("the object store does not answer")
+        return real(bench, name)
+
+    def judged(content: SeriesContent, *others: Any) -> Any:
+        planes.append(len(content.planes))
+        return analyse_series(content, *others)
+
+    monkeypatch.setattr(Workbench, "file", file)
+    monkeypatch.setattr(second, "analyse_series", judged)
+    with pytest.raises(ObjectStoreAway):
+        node.read_all_again()
+    (said,) = node.read_all_again()
+    assert said.series_id == series.id
+    assert planes == [12]
 
 
 def test_images_that_are_gone_give_no_second_opinion_and_hold_nothing_up(node: Node) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ich_node.demo import clear_folder
+from ich_node.demo import clear_folder, command_as_called
 from ich_node.errors import StartError
 
 
@@ -29,3 +29,16 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(StartError, match="other files"):
         clear_folder(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize(
+    ("called", "named"),
+    [
+        (".venv/bin/ich-node", ".venv/bin/ich-node"),
+        ("/opt/ich-node/venv/bin/ich-node", "/opt/ich-node/venv/bin/ich-node"),
+        ("ich_node/__main__.py", "ich-node"),
+    ],
+)
+def test_the_demo_names_commands_as_they_can_be_typed(called: str, named: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", [called, "demo"])
+    assert command_as_called() == named

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Connection
+from sqlalchemy.exc import OperationalError
 
 from ich_node.accounts import Role
 from ich_node.database import ChangeWatch, Database
@@ -69,6 +71,27 @@ def listening(feed: LiveFeed, what: Any) -> Any:
     finally:
         stop.set()
         thread.join()
+
+
+def test_a_feed_that_begins_while_the_database_is_away_tells_of_changes_once_it_is_back(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    feed = LiveFeed(lambda: live_state(database), lambda: ChangeWatch(database))
+    real, refused = database.engine.connect, list[int]()
+
+    def connect() -> Connection:
+        if not refused:
+            refused.append(1)
+            raise OperationalError("", None, OSError("the server is gone"))
+        return real()
+
+    monkeypatch.setattr(database.engine, "connect", connect)
+
+    async def look() -> dict[str, Any]:
+        return await asyncio.wait_for(next_change(feed.events(never_gone)), 30)
+
+    assert listening(feed, look)["studies"] == {}
+    assert refused
 
 
 def test_every_browser_is_told_how_things_stand_and_of_each_change(database: Database) -> None:

@@ -8,10 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, insert
 
-from ich_node.database import Database, DeliveryRow, InstanceRow, PlaneRow, ResultRow, SeriesRow, StudyRow
+from ich_node.database import (
+    Database,
+    DeliveryRow,
+    InstanceRow,
+    PlaneRow,
+    ResultRow,
+    SeriesRow,
+    StudyRow,
+    open_database,
+)
 from ich_node.job_queue import DeliveryRules, claim_deliveries, known_paths, mark_delivered, mark_held, mark_refused
+from ich_node.job_queue.deleting import forget_study
 from ich_node.job_queue.legal_holds import HOLDS, lift_hold, list_holds, place_hold, restore_holds, save_holds
 from ich_node.job_queue.retention import (
     Deletion,
@@ -258,6 +268,48 @@ def test_much_goes_in_several_transactions(database: Database) -> None:
     while some := forget_expired_images(database, RULES, limit=2):
         batches.append(sum(one.files for one in some))
     assert batches == [2, 2, 1]
+
+
+def test_the_database_is_free_while_a_store_is_asked_how_long_its_files_are(database: Database) -> None:
+    """One that does not answer is waited for; images come meanwhile."""
+    for number in (1, 2):
+        conclude(database, Triage.NEGATIVE, study=number)
+    deliver(database)
+    other = open_database(database.url, busy_timeout_s=0.2)
+
+    def size_of(_path: str) -> int:
+        with other.writing():
+            return 7
+
+    first, _ = (one.study_instance_uid for one in rows(database, StudyRow))
+    done = forget_study(database, first, "a test", size_of, confirmed=True)
+    assert [(one.what, one.files, one.size_bytes) for one in done.gone] == [("images", 1, 1000), ("reports", 2, 14)]
+    age(database, 366)
+    expired = forget_expired_results(database, RULES, size_of)
+    assert [(one.what, one.files, one.size_bytes) for one in expired] == [("reports", 2, 14)]
+    other.close()
+
+
+def test_a_result_that_comes_while_its_study_is_being_deleted_goes_with_it(database: Database) -> None:
+    conclude(database, Triage.NEGATIVE)
+    deliver(database)
+    known = rows(database, ResultRow)
+    asked: list[str] = []
+
+    def size_of(path: str) -> int:
+        if not asked:
+            other = known[0]._asdict() | {"path": "results/other.dcm", "sop_instance_uid": "2.25.9", "kind": "SUMMARY"}
+            del other["id"]
+            with database.writing() as connection:
+                connection.execute(insert(ResultRow).values(other))
+        asked.append(path)
+        return 7
+
+    (study,) = rows(database, StudyRow)
+    done = forget_study(database, study.study_instance_uid, "a test", size_of, confirmed=True)
+    assert [(one.what, one.files, one.size_bytes) for one in done.gone] == [("images", 1, 1000), ("reports", 3, 21)]
+    assert asked == [*(one.path for one in known), "results/other.dcm"]
+    assert [one.path for one in rows(database, ResultRow)] == [None, None, None]
 
 
 def test_any_number_of_files_goes_by_the_same_statements(database: Database) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -333,6 +336,33 @@ def test_copies_of_before_the_boot_are_not_used(tmp_path: Path, monkeypatch: pyt
     assert not after.use("spool/00/a")
     add(after, "spool/00/b", 1)  # the first of a process clears up
     assert not copies.path("spool/00/a").exists()
+
+
+def test_copies_of_a_host_whose_name_begins_alike_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "ct.site")
+    other = copies_in(tmp_path)
+    add(other, "spool/00/a", 1)
+    monkeypatch.setattr(socket, "gethostname", lambda: "ct")
+    copies_in(tmp_path).clear_up()
+    assert other.use("spool/00/a")
+
+
+def test_a_folder_that_another_process_clears_up_meanwhile_is_no_trouble(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copies = copies_in(tmp_path)
+    for name in ("spool/00/a", "spool/01/a"):
+        add(copies, name, 1)
+    gone, real = copies.path("spool/00"), os.scandir
+
+    def scandir(path: Any) -> Any:
+        if path in (gone, str(gone)) and gone.exists():
+            shutil.rmtree(gone)
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    copies.clear_up()
+    assert [copies.path(name).exists() for name in ("spool/00/a", "spool/01/a")] == [False, True]
 
 
 # ------------------------------------------------------------------------------------------------ settings

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from ich_node.accounts import Role
+from ich_node.errors import SpoolFull
 from ich_node.queries import AlertStatus, DeliveryStatus, SeriesStatus, StudyStatus, WorklistStudy
 from ich_node.stored_files import LocalFiles
 from ich_node.web.gate import Visitor
@@ -48,6 +49,18 @@ def line(visitor: Visitor = READER, file: str | None = None, state: Path = Path(
         patients=Patients(LocalFiles(state)), config=SimpleNamespace(web=SimpleNamespace(viewer_url=VIEWER_URL))
     )
     return line_of(WorklistStudy(replace(STUDY, **changes), "CT1", "AE1", 30, file, 0.0), site, visitor)
+
+
+def test_a_study_is_listed_where_there_is_no_room_to_fetch_what_says_whose_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A file in a bucket is read from a copy, and the disk of this machine may be full."""
+
+    def full(_files: LocalFiles, _name: str) -> Path:
+        raise SpoolFull("no space left on the disk")
+
+    monkeypatch.setattr(LocalFiles, "path", full)
+    assert line(file="spool/00/a.dcm").patient == Patient()
 
 
 @pytest.mark.parametrize(

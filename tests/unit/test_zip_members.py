@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 import struct
+import tempfile
+import time
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,8 +18,8 @@ from ich_node import zip_members
 from ich_node.archive_scoring import unpacking
 from ich_node.archive_scoring.finding import find_files, shown
 from ich_node.archive_scoring.unpacking import on_disk
-from ich_node.errors import ZipRefused
-from ich_node.records import ArchivedFile
+from ich_node.errors import SpoolFull, ZipRefused
+from ich_node.records import ArchivedFile, BadFile
 from ich_node.zip_members import copy_member, list_members, open_member
 
 MIB = 1024 * 1024
@@ -118,13 +124,58 @@ def test_a_series_that_unpacks_to_too_much_is_unpacked_in_part(tmp_path: Path, m
         assert refused[0].why.startswith("its series unpacks to more than")
 
 
+def test_a_bad_place_on_the_disk_of_an_archive_costs_the_member_that_lies_there_and_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = packed(tmp_path / "a.zip", one=b"one", two=b"two")
+    files = [ArchivedFile(0, path, number, f"name {number}", 3, 0) for number in range(2)]
+    real = zipfile.ZipExtFile.read
+
+    def read(stream: zipfile.ZipExtFile, n: int = -1) -> bytes:
+        if stream.name == "one":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(stream, n)
+
+    monkeypatch.setattr(zipfile.ZipExtFile, "read", read)
+    with on_disk(files, tmp_path, MIB) as (names, refused):
+        assert list(names.values()) == ["name 1"]
+        assert refused == [BadFile("name 0", "cannot be read: Input/output error")]
+
+
+def test_no_room_to_unpack_into_is_no_fault_of_a_member(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = packed(tmp_path / "a.zip", one=b"one")
+    real = Path.open
+
+    def open_it(file: Path, mode: str = "r", *others: Any) -> Any:
+        if mode == "xb":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(file, mode, *others)
+
+    monkeypatch.setattr(Path, "open", open_it)
+    with pytest.raises(SpoolFull), on_disk([ArchivedFile(0, path, 0, "name", 3, 0)], tmp_path, MIB):
+        pass
+
+
+def test_what_a_killed_process_had_unpacked_goes_a_day_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    path = packed(tmp_path / "a.zip", one=b"one")
+    with on_disk([ArchivedFile(0, path, 0, "name", 3, 0)], None, MIB) as (names, _):
+        (image,) = names
+        left = shutil.copytree(image.parent, image.parent.with_name(f"{image.parent.name}0"))
+        os.utime(left, (time.time() - 2 * 86400,) * 2)
+        unpacking.delete_left_over()
+        assert image.read_bytes() == b"one"
+        assert not left.exists()
+
+
 def test_files_are_found_in_order_and_what_cannot_be_opened_is_named(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "x").write_bytes(b"x")
     packed(tmp_path / "a.dcm", one=b"1")
     (tmp_path / "c").symlink_to(tmp_path / "gone")
     (tmp_path / "left").write_bytes(b"x")
-    found = list(find_files([tmp_path], {tmp_path / "left"}))
+    (tmp_path / "b" / "left").symlink_to(tmp_path, target_is_directory=True)
+    found = list(find_files([tmp_path / "b" / ".."], {tmp_path / "left", tmp_path / "b" / "left"}))
     assert [(one.file.path.name, one.is_zip, one.why) for one in found] == [
         ("a.dcm", True, ""),
         ("c", False, "cannot be read: No such file or directory"),
