@@ -19,6 +19,7 @@ NAMES = (
     "scanners",
     "decode",
     "network",
+    "gpu",
     "report",
     "large",
     "early",

@@ -29,11 +29,13 @@ class Row:
     """What the machine could do in the same unit."""
     limit_of: str = ""
     target_ratio: float | None = None
+    why_not: str = ""
+    """Why it was not measured here; ``here`` is empty then."""
 
     @property
     def ratio(self) -> float | None:
         """How many times as fast as the alternative, at the median."""
-        return statistics.median(self.here) / statistics.median(self.there) if self.there else None
+        return statistics.median(self.here) / statistics.median(self.there) if self.here and self.there else None
 
 
 def print_rows(rows: Sequence[Row]) -> int:
@@ -42,7 +44,7 @@ def print_rows(rows: Sequence[Row]) -> int:
         (
             row.step,
             row.unit,
-            _figures(row.here),
+            _figures(row.here) if row.here else f"not measured ({row.why_not})",
             row.alternative or "not measured",
             _figures(row.there) if row.there else "",
             "" if row.ratio is None else f"{row.ratio:.2f}",
@@ -94,9 +96,9 @@ def compare(paths: Sequence[str]) -> None:
     cells = []
     for row in new["rows"]:
         was = before.pop(row["step"], None)
-        cells.append((row["step"], row["unit"], _figures(was["here"]) if was else "", _figures(row["here"]),
-                      f"{_change(was, row):.2f}" if was else "", _against(was), _against(row)))  # fmt: skip
-    cells += [(step, row["unit"], _figures(row["here"]), "", "", _against(row), "") for step, row in before.items()]
+        both = _seen(was), _seen(row), _change(was, row), _against(was), _against(row)
+        cells.append((row["step"], row["unit"], *both))
+    cells += [(step, row["unit"], _seen(row), "", "", _against(row), "") for step, row in before.items()]
     head = ("step", "unit", "old", "new", "new / old", "old / its alternative", "new / its alternative")
     print_table("Two runs; where the machines or their loads differ, compare the last two columns", head, cells)
 
@@ -106,11 +108,17 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-def _change(was: dict[str, Any], row: dict[str, Any]) -> float:
-    return statistics.median(row["here"]) / statistics.median(was["here"])
+def _seen(row: dict[str, Any] | None) -> str:
+    return _figures(row["here"]) if row and row["here"] else ""
+
+
+def _change(was: dict[str, Any] | None, row: dict[str, Any]) -> str:
+    if was is None or not (was["here"] and row["here"]):
+        return ""
+    return f"{statistics.median(row['here']) / statistics.median(was['here']):.2f}"
 
 
 def _against(row: dict[str, Any] | None) -> str:
-    if row is None or not row["there"]:
+    if row is None or not (row["here"] and row["there"]):
         return ""
     return f"{statistics.median(row['here']) / statistics.median(row['there']):.2f}"

@@ -26,7 +26,7 @@ from pydicom.pixels.decoders.base import get_decoder
 from torch import nn
 from torch.nn import functional
 
-from benchmarks import decode, limits, network, receive, report
+from benchmarks import decode, gpu, limits, network, receive, report
 from benchmarks.processes import dcmtk_environment, free_port, running, wait_for_port
 from benchmarks.results import Row, keep, print_rows
 from ich_node.association import Patience, associate
@@ -65,7 +65,7 @@ def measure() -> int:
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="ich-node-bench-") as name:
         folder = Path(name)
-        for part in (_receive, _decode, _window, _network, _head, _report, _deliver):
+        for part in (_receive, _decode, _window, _network, _gpu, _head, _report, _deliver):
             part_folder = folder / part.__name__
             part_folder.mkdir()
             rows += part(part_folder)
@@ -244,6 +244,11 @@ def _network(_: Path) -> Iterator[Row]:
                 limit_of=f"its {operations:.1f} GFLOP at the rate of a large product of matrices in {runner.precision}",
                 target_ratio=runner.target,
             )
+
+
+def _gpu(_: Path) -> Iterator[Row]:
+    """The network on a GPU; see ``benchmarks.gpu``."""
+    yield from gpu.rows(MODEL)
 
 
 def _head(_: Path) -> Iterator[Row]:

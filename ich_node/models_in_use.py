@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import torch
+import numpy as np
 
 from ich_node.config import Config
 from ich_node.database import Database
@@ -12,6 +12,7 @@ from ich_node.log import EventLog
 from ich_node.model.site_thresholds import signed_thresholds
 from ich_node.pipeline import Model, open_model
 from ich_node.records import ModelChoice, ModelUse
+from ich_node.windowing import AIR_HU
 
 log = EventLog("work")
 
@@ -58,6 +59,6 @@ def open_chosen_model(config: Config, choice: ModelChoice) -> Model:
     model = open_configured_model(config.model_copy(update={"model": chosen}))
     if model.identity.sha256 != choice.sha256:
         raise ModelError(f"{choice.directory}: it was changed since it was chosen; look at it and choose it again")
-    size_px = model.bundle.manifest.preprocessing.size_px
-    model.engine.score(torch.zeros(1, 3, size_px, size_px))  # the first run takes longest: nobody shall wait for it
+    air = np.full((512, 512), AIR_HU, np.float32)
+    model.engine.score_hu([air])  # the first run takes longest: nobody shall wait for it
     return model

@@ -49,7 +49,7 @@ from ich_node.records import (
 from ich_node.report.viewer_objects import VIEWER_KINDS
 
 _AHEAD = 8
-"""Files that are being decoded while one is scored, and planes."""
+"""Files that are being decoded while one is scored, and planes, or as many as the engine computes at once."""
 _KINDS = tuple(kind for kind in VIEWER_KINDS if kind.lower() in USUAL_OBJECTS)
 _PLAN_EVERY = 8
 """Files of a series between two looks at which of its planes are ready."""
@@ -116,7 +116,7 @@ def score_paths(
             mine = series.setdefault(key, ScoredSeries(*key))
             if _add(mine, path, decoded):
                 reader.remember(path, decoded.slices)
-            if len(mine.files) % _PLAN_EVERY == 0:
+            if len(mine.files) % max(_PLAN_EVERY, model.engine.batch_size) == 0:
                 _score(mine, model, reader, unread, closing=False)
             mine.seconds += time.perf_counter() - began
         progress(number, len(files))
@@ -215,7 +215,7 @@ def _add(series: ScoredSeries, path: Path, decoded: DecodedInstance) -> bool:
 def _score(series: ScoredSeries, model: Model, reader: PlaneReader, unread: list[UnreadFile], *, closing: bool) -> None:
     """Score the planes that are ready and were not scored as they are now."""
     while missing := _missing(series, closing=closing):
-        now = missing[:_AHEAD]
+        now = missing[: max(_AHEAD, model.engine.batch_size)]
         tasks = [(one, reader.read([(series.paths[key[0]], key[1]) for key in _keys(one)])) for one in now]
         read = [(one, task.result()) for one, task in tasks]
         bad = {one.members[fault.index].key: fault.reason for one, pixels in read for fault in pixels.unreadable}

@@ -27,6 +27,9 @@ _NOISE_OF_WHITE: Final = math.sqrt(math.pi / 2) / 6
 
 _NOISE_STEP: Final = 3
 
+NOISE_TISSUE_HU: Final = (-20.0, 100.0)
+"""Soft tissue, in which noise is measured."""
+
 _ROBUST_LIMIT: Final = 3.0
 """Responses above this many first estimates are edges, not noise, and are cut off there."""
 
@@ -132,9 +135,14 @@ class Windowing(nn.Module):
 def pad_to_square(hu: Tensor) -> Tensor:
     """Centre each slice in a square of air: (slices, rows, columns) to (slices, side, side)."""
     rows, columns = hu.shape[-2:]
-    side = max(rows, columns)
-    top, left = (side - rows) // 2, (side - columns) // 2
+    side, top, left = place_in_square(rows, columns)
     return functional.pad(hu, (left, side - columns - left, top, side - rows - top), value=AIR_HU)
+
+
+def place_in_square(rows: int, columns: int) -> tuple[int, int, int]:
+    """Give the side of the square that a slice is centred in, and its first row and column there."""
+    side = max(rows, columns)
+    return side, (side - rows) // 2, (side - columns) // 2
 
 
 def find_head_box(hu: Tensor, preprocessing: Preprocessing) -> Tensor:
@@ -247,7 +255,8 @@ def measure_noise(hu: Tensor) -> Tensor:
     sparse = hu[:, ::_NOISE_STEP, ::_NOISE_STEP]
     rows = sparse[:, :, :-2] - 2 * sparse[:, :, 1:-1] + sparse[:, :, 2:]
     answer = (rows[:, :-2] - 2 * rows[:, 1:-1] + rows[:, 2:]).abs()
-    hard = ((sparse < -20) | (sparse > 100)).float()
+    softest, hardest = NOISE_TISSUE_HU
+    hard = ((sparse < softest) | (sparse > hardest)).float()
     inside = 1 - functional.max_pool2d(hard, 3, stride=1)
     count = inside.sum(dim=(1, 2)).clamp(min=1.0)
     first = (answer * inside).sum(dim=(1, 2)) / count

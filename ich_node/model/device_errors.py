@@ -25,7 +25,15 @@ def device_errors_are_named(device: str) -> Iterator[None]:
     except torch.OutOfMemoryError as error:
         raise DeviceFailed(f"{device} has no memory left") from error
     except RuntimeError as error:
-        first_line = str(error).partition("\n")[0]
-        if not first_line.startswith(_OF_THE_DEVICE):
+        if not is_of_the_device(error):
             raise
-        raise DeviceFailed(f"{device} failed: {first_line}") from error
+        raise DeviceFailed(f"{device} failed: {_first_line(error)}") from error
+
+
+def is_of_the_device(error: BaseException) -> bool:
+    """Tell whether an error says that the device failed, and not what was computed on it."""
+    return isinstance(error, RuntimeError) and _first_line(error).startswith(_OF_THE_DEVICE)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0]

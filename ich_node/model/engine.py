@@ -1,11 +1,12 @@
 """Run the slice network where it runs best: CUDA, OpenVINO on the processor, or plain torch.
 
-An engine computes embeddings; the linear layer behind them is always computed here, in float32. Batches have one
-fixed shape, the last is padded: so a slice gets the same answer whatever it is batched with.
+An engine computes embeddings; the linear layer behind them is always computed here, in float32. Batches have fixed
+shapes, the last is padded: so a slice gets the same answer whatever it is batched with. Of the processor's engines to
+the last digits; on a GPU batches of other sizes add up in another order, and bf16 differs a little.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,10 +20,12 @@ from torch.nn import functional
 
 from ich_node.errors import DeviceFailed, ModelError
 from ich_node.model.activation_map import FeatureMaps, activation_maps
+from ich_node.model.buckets import split_into_runs
 from ich_node.model.bundle import ModelBundle, QuantizedFiles
 from ich_node.model.device_errors import device_errors_are_named
+from ich_node.model.gpu import Compiler, DeviceNetwork, compile_folder
 from ich_node.model.network import SequenceHead, SliceNetwork
-from ich_node.model.openvino_backbone import compile_backbone, compile_quantized
+from ich_node.windowing import Windowing
 
 EngineName = Literal["auto", "cuda", "openvino", "openvino-int8", "torch"]
 INT8: Final = "openvino-int8"
@@ -31,8 +34,8 @@ INT8: Final = "openvino-int8"
 Floats = NDArray[np.float32]
 Embed = Callable[[Tensor], Floats]
 """Of a whole batch."""
-
-_CUDA_BATCH: Final = 16
+EmbedHu = Callable[[Sequence[Floats]], Floats]
+"""Of any number of slices (rows, columns) in HU, whose shapes may differ: (slices, embedding)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,16 +45,25 @@ class Engine:
     name: str
     device: str
     """For people, such as "CPU, bf16, 2 threads"."""
-    batch_size: int
-    """Slices that are computed at once; fewer cost as much."""
+    buckets: tuple[int, ...]
+    """Numbers of slices that are computed at once, ascending; another number is filled up to one of them."""
+    windowing: Windowing
+    """On the processor."""
     embed: Embed
-    """(batch_size, 3, size, size) to (batch_size, embedding)."""
+    """(bucket, 3, size, size) to (bucket, embedding)."""
     weight: Floats
     """(6, embedding)."""
     bias: Floats
     """(6,)."""
     map_features: Embed | None = None
-    """(batch_size, 3, size, size) to (batch_size, embedding, rows, columns); None where the manifest has no maps."""
+    """(bucket, 3, size, size) to (bucket, embedding, rows, columns); None where the manifest has no maps."""
+    embed_hu: EmbedHu | None = None
+    """Windows on the device too; None where ``windowing`` does it."""
+
+    @property
+    def batch_size(self) -> int:
+        """Slices that are best handed over at once."""
+        return self.buckets[-1]
 
     def memory(self) -> tuple[int, int]:
         """Say how many bytes of the device are in use, and how many there are.
@@ -65,8 +77,28 @@ class Engine:
         resident = int(Path("/proc/self/statm").read_text().split()[1])
         return resident * page, os.sysconf("SC_PHYS_PAGES") * page
 
+    def score_hu(self, planes: Sequence[Floats]) -> tuple[Floats, Floats]:
+        """Score slices in Hounsfield units, each by itself.
+
+        Args:
+            planes: Of (rows, columns) each, which may differ; at least 16 of both.
+
+        Returns:
+            Logits (slices, 6) and embeddings (slices, embedding).
+
+        Raises:
+            ModelError: The network gave something that is no number.
+            DeviceFailed: The GPU is gone, or has too little memory.
+        """
+        if self.embed_hu is None or not planes:
+            with torch.inference_mode():
+                images = [self.windowing(torch.from_numpy(hu).unsqueeze(0)) for hu in planes]
+            return self.score(torch.cat(images) if images else torch.zeros(0))
+        with device_errors_are_named(self.name):
+            return self._logits(self.embed_hu(planes))
+
     def score(self, images: Tensor) -> tuple[Floats, Floats]:
-        """Score windowed slices.
+        """Score slices that were windowed before.
 
         Args:
             images: (slices, 3, size, size) float32, as ``Windowing`` gives them; any number of slices.
@@ -80,7 +112,9 @@ class Engine:
         """
         if not len(images):
             return np.zeros((0, 6), np.float32), np.zeros((0, self.weight.shape[1]), np.float32)
-        embeddings = np.concatenate([self._padded(self.embed, batch) for batch in torch.split(images, self.batch_size)])
+        return self._logits(self._in_batches(self.embed, images))
+
+    def _logits(self, embeddings: Floats) -> tuple[Floats, Floats]:
         logits = embeddings @ self.weight.T + self.bias
         if not (np.isfinite(logits).all() and np.isfinite(embeddings).all()):
             raise ModelError(f"the model gave NaN or infinity on {self.name} ({self.device}); run `ich-node doctor`")
@@ -100,18 +134,20 @@ class Engine:
         """
         if self.map_features is None:
             raise ModelError("this model has no class activation maps (activation_maps in its manifest)")
-        run = self.map_features
-        parts = [self._padded(run, batch) for batch in torch.split(images, self.batch_size)]
-        maps = activation_maps(np.concatenate(parts), self.weight)
+        maps = activation_maps(self._in_batches(self.map_features, images), self.weight)
         if not np.isfinite(maps).all():
             raise ModelError(f"the activation maps hold NaN or infinity on {self.name}; run `ich-node doctor`")
         return maps
 
-    def _padded(self, run: Embed, batch: Tensor) -> Floats:
-        """Run a batch that may be too small: the last one is filled up."""
-        padded = functional.pad(batch, (0, 0, 0, 0, 0, 0, 0, self.batch_size - len(batch)))
+    def _in_batches(self, run: Embed, images: Tensor) -> Floats:
+        """Run any number of images; a batch that is too small is filled up."""
+        runs = split_into_runs(len(images), self.buckets)
+        parts = []
         with device_errors_are_named(self.name):
-            return run(padded)[: len(batch)]
+            for one, batch in zip(runs, torch.split(images, [one.used for one in runs]), strict=True):
+                padded = functional.pad(batch, (0, 0, 0, 0, 0, 0, 0, one.bucket - one.used))
+                parts.append(run(padded)[: one.used])
+        return np.concatenate(parts)
 
 
 def open_engine(
@@ -127,7 +163,8 @@ def open_engine(
         engine: ``auto`` takes CUDA where there is a device that works, else OpenVINO where it knows the processor,
             else torch; never ``openvino-int8``, the bundle's network in 8 bits.
         threads: On the processor; all cores of this process where it is None.
-        cache_directory: Where OpenVINO's converted network is kept, which saves most of the time of a start.
+        cache_directory: Where the network that OpenVINO converted, or that was compiled for a GPU, is kept, which saves
+            most of the time of a start. Without it nothing is compiled for a GPU, see ``gpu.compiling``.
 
     Raises:
         ModelError: The weights do not fit the backbone, or the engine is not to be had here.
@@ -137,7 +174,7 @@ def open_engine(
     threads = threads or len(os.sched_getaffinity(0))
     if chosen == "cuda":
         try:
-            return _open_cuda(bundle)
+            return _open_cuda(bundle, cache_directory)
         except DeviceFailed:
             if engine != "auto":
                 raise
@@ -199,22 +236,19 @@ def _choose_processor() -> Literal["openvino", "torch"]:
     return "openvino" if os.uname().machine in ("x86_64", "aarch64") else "torch"
 
 
-def _open_cuda(bundle: ModelBundle) -> Engine:
+def _open_cuda(bundle: ModelBundle, cache_directory: Path | None) -> Engine:
     if not torch.cuda.is_available():
         raise ModelError("engine cuda: there is no CUDA device here; set [model] engine to auto")
+    preprocessing, with_maps = bundle.manifest.preprocessing, bundle.manifest.activation_maps
     with device_errors_are_named("cuda"):
         device = torch.device("cuda", torch.cuda.current_device())
-        backbone = build_network(bundle).backbone.to(device).to(memory_format=torch.channels_last)
-
-    def run(module: nn.Module, images: Tensor) -> Floats:
-        with torch.inference_mode(), torch.autocast("cuda", torch.bfloat16):
-            return _last(module(images.to(device, memory_format=torch.channels_last)))
-
-    size_px = bundle.manifest.preprocessing.size_px
-    with device_errors_are_named("cuda"):  # a whole batch, so that too little memory shows now
-        run(backbone, torch.zeros(_CUDA_BATCH, 3, size_px, size_px))
-    device_name = f"{torch.cuda.get_device_name(device)}, bf16"
-    return Engine("cuda", device_name, _CUDA_BATCH, *_layers(bundle, backbone, run))
+        backbone = build_network(bundle).backbone
+        compiler = Compiler(compile_folder(cache_directory))
+        network = DeviceNetwork(FeatureMaps(backbone) if with_maps else backbone, preprocessing, device, compiler)
+        device_name = f"{torch.cuda.get_device_name(device)}, {network.in_words}"
+    maps = network.map_features if with_maps else None
+    windowing, last = Windowing(preprocessing), _last_layer(bundle)
+    return Engine("cuda", device_name, network.buckets, windowing, network.embed, *last, maps, network.embed_hu)
 
 
 def _open_torch(bundle: ModelBundle, threads: int) -> Engine:
@@ -225,16 +259,9 @@ def _open_torch(bundle: ModelBundle, threads: int) -> Engine:
         with torch.inference_mode():
             return _last(module(images.contiguous(memory_format=torch.channels_last)))
 
-    return Engine("torch", f"CPU, f32, {_threads(threads)}", 1, *_layers(bundle, backbone, run))
-
-
-def _layers(
-    bundle: ModelBundle, backbone: nn.Module, run: Callable[[nn.Module, Tensor], Floats]
-) -> tuple[Embed, Floats, Floats, Embed | None]:
-    """Give an engine of torch its embedding, last layer and feature maps."""
-    weight, bias = _last_layer(bundle)
     maps = partial(run, FeatureMaps(backbone)) if bundle.manifest.activation_maps else None
-    return partial(run, backbone), weight, bias, maps
+    windowing, device = Windowing(bundle.manifest.preprocessing), f"CPU, f32, {_threads(threads)}"
+    return Engine("torch", device, (1,), windowing, partial(run, backbone), *_last_layer(bundle), maps)
 
 
 def _last(output: Tensor | tuple[Tensor, ...]) -> Floats:
@@ -242,6 +269,8 @@ def _last(output: Tensor | tuple[Tensor, ...]) -> Floats:
 
 
 def _open_openvino(bundle: ModelBundle, threads: int, cache_directory: Path | None) -> Engine:
+    from ich_node.model.openvino_backbone import compile_backbone  # a GPU machine may do without OpenVINO
+
     key = bundle.identity.sha256 if cache_directory else ""
     size_px = bundle.manifest.preprocessing.size_px
     # torch only does the windowing then, which is too little per slice to share: where other processes want the cores,
@@ -256,7 +285,8 @@ def _open_openvino(bundle: ModelBundle, threads: int, cache_directory: Path | No
     compiled = compile_backbone(make, size_px, threads, cache_directory, f"{key}-maps" if with_maps else key)
     device = f"CPU, {compiled.precision}, {_threads(threads)}"
     maps = compiled.map_features if with_maps else None
-    return Engine("openvino", device, compiled.batch_size, compiled.embed, *_last_layer(bundle), maps)
+    windowing = Windowing(bundle.manifest.preprocessing)
+    return Engine("openvino", device, (compiled.batch_size,), windowing, compiled.embed, *_last_layer(bundle), maps)
 
 
 def _open_quantized(bundle: ModelBundle, threads: int) -> Engine:
@@ -282,11 +312,14 @@ def open_quantized(bundle: ModelBundle, files: QuantizedFiles, threads: int) -> 
     Raises:
         ModelError: This processor cannot compute in 8 bits, or OpenVINO does not read the files.
     """
+    from ich_node.model.openvino_backbone import compile_quantized  # as above
+
     torch.set_num_threads(1)  # as with OpenVINO in float32
     compiled = compile_quantized(files.graph, files.weights, threads)
     device = f"CPU, {compiled.precision}, {_threads(threads)}"
     maps = compiled.map_features if bundle.manifest.activation_maps else None
-    return Engine(INT8, device, compiled.batch_size, compiled.embed, *_last_layer(bundle), maps)
+    windowing = Windowing(bundle.manifest.preprocessing)
+    return Engine(INT8, device, (compiled.batch_size,), windowing, compiled.embed, *_last_layer(bundle), maps)
 
 
 def _threads(threads: int) -> str:

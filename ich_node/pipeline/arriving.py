@@ -1,4 +1,4 @@
-"""While slices arrive: plan planes, window and score them."""
+"""While slices arrive: plan planes and score them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from statistics import median
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ich_node.completeness import assess_completeness
@@ -40,9 +39,7 @@ def score_planes(planes: Sequence[tuple[PlannedPlane, DecodedPlane]], model: Mod
     """
     scores: list[PlaneScore] = []
     for batch in _batches(planes, model.engine.batch_size):
-        with torch.inference_mode():
-            images = torch.cat([model.windowing(torch.from_numpy(read.hu).unsqueeze(0)) for _, read in batch])
-        logits, embeddings = model.engine.score(images)
+        logits, embeddings = model.engine.score_hu([read.hu for _, read in batch])
         scores += [
             _plane_score(plane, read.tissue, row, vector)
             for (plane, read), row, vector in zip(batch, logits, embeddings, strict=True)

@@ -53,9 +53,8 @@ def open_model(
     bundle = _with_site_thresholds(load_bundle(directory, public_key), site_thresholds)
     cache = None if public_key else cache
     opened = open_engine(bundle, engine, threads=threads or None, cache_directory=cache)
-    windowing = Windowing(bundle.manifest.preprocessing)
     bundle = replace(bundle, identity=replace(bundle.identity, engine=_in_words(bundle, opened)))
-    return Model(bundle.without_network_weights(), windowing, opened, show_untrained)
+    return Model(bundle.without_network_weights(), opened.windowing, opened, show_untrained)
 
 
 def _in_words(bundle: ModelBundle, engine: Engine) -> str:

@@ -20,6 +20,11 @@ LEASE_S: Final = 60.0
 PLANES_AT_ONCE: Final = 16
 
 
+def batch_of(model: Model) -> int:
+    """Say how many planes are scored and saved at once: so few that they are decoded within a lease."""
+    return max(1, min(model.engine.batch_size, PLANES_AT_ONCE))
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Workbench:
     """Settings, database, files, model and decoder of one worker, and the name its leases carry."""

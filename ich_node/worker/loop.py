@@ -37,7 +37,7 @@ from ich_node.role_lock import holding_role
 from ich_node.service import SystemdNotifier, give_memory_back, stop_on_signals
 from ich_node.stored_files import stored_files
 from ich_node.timekeeping import keep_time
-from ich_node.worker.bench import LEASE_S, Workbench
+from ich_node.worker.bench import LEASE_S, Workbench, batch_of
 from ich_node.worker.concluding import conclude, standing_of
 from ich_node.worker.early import look_early
 from ich_node.worker.models import ModelKeeper
@@ -167,7 +167,7 @@ class Worker:
             tell_of_no_result(bench, _attempt)
         submitted = submit_waiting(bench, jobs, _INSTANCES_AT_ONCE)
         jobs = [job for job in jobs if self._guarded(job, lambda one: read_series(bench, one, submitted[one.id]))]
-        most = max(bench.model.engine.batch_size, _PLANES_AT_ONCE // max(1, len(jobs)))
+        most = max(batch_of(bench.model), _PLANES_AT_ONCE // max(1, len(jobs)))
         left: dict[int, int] = {}
         jobs = [job for job in jobs if self._guarded(job, lambda one: self._score(one, most, left))]
         behind = {job.study_id for job in jobs if job.due and left[job.id]}  # the best of a study may be among them

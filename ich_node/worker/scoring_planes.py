@@ -11,7 +11,7 @@ from ich_node.log import EventLog
 from ich_node.pipeline import is_worth_scoring, plan_series, score_planes
 from ich_node.planes import PlannedPlane
 from ich_node.records import SeriesJob, SliceKey, StoredPlane
-from ich_node.worker.bench import LEASE_S, PLANES_AT_ONCE, Workbench
+from ich_node.worker.bench import LEASE_S, PLANES_AT_ONCE, Workbench, batch_of
 from ich_node.worker.early import far_above, note_striking
 from ich_node.worker.fast_pass import makes_fast_pass, scoring_order
 
@@ -65,7 +65,7 @@ def _score(
     now = missing[:most]
     bench.files_of({plan.paths[uid] for plane in now for uid, _ in _keys(plane)})  # side by side, then one by one
     tasks = [(plane, bench.reader.read([_file(bench, plan, key) for key in _keys(plane)])) for plane in now]
-    size = max(1, bench.model.engine.batch_size)
+    size = batch_of(bench.model)
     for start in range(0, len(tasks), size):
         read = [(plane, task.result()) for plane, task in tasks[start : start + size]]
         bench.alive()

@@ -16,7 +16,7 @@ from ich_node.log import EventLog
 from ich_node.pipeline import Model, analyse_series, assess_series, plan_series, score_planes
 from ich_node.planes import PlannedPlane
 from ich_node.records import ModelChoice, NotAnalysedReason, PlaneScore, SecondOpinion, SliceKey
-from ich_node.worker.bench import Workbench
+from ich_node.worker.bench import Workbench, batch_of
 from ich_node.worker.models import ModelKeeper
 
 _LOOK_S: Final = 2.0
@@ -98,7 +98,7 @@ def _go_on(bench: Workbench, choice: ModelChoice, model: Model, going: _Going) -
     if going.missing is None:
         plan = load_plan(bench.database, going.series.id, choice.sha256)
         going.paths, going.missing = plan.paths, list(plan_series(plan.facts, closing=True))
-    size = max(1, model.engine.batch_size)
+    size = batch_of(model)
     going.scores += _scored(bench, model, going, going.missing[:size])
     going.missing = going.missing[size:]  # only now: where the store was away, they are still to be scored
     going.seconds += time.perf_counter() - began

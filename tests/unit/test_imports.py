@@ -25,6 +25,13 @@ def test_what_receives_and_delivers_imports_no_network_library(module: str) -> N
     assert not loaded_by(module) & HEAVY
 
 
+@pytest.mark.parametrize("module", ["ich_node.model.engine, ich_node.model.bundle", "benchmarks.gpu"])
+def test_what_scores_on_a_gpu_needs_neither_dicom_nor_database_nor_openvino(module: str) -> None:
+    loaded = loaded_by(module)
+    assert "torch" in loaded
+    assert not loaded & {"pydicom", "pynetdicom", "highdicom", "sqlalchemy", "openvino", "cryptography", "scipy"}
+
+
 @pytest.mark.parametrize("module", ["ich_node.receive", "ich_node.deliverer", "ich_node.cli", "ich_node.web.server"])
 def test_what_stays_in_memory_imports_no_statistics(module: str) -> None:
     assert not loaded_by(module) & {"scipy", "sklearn"}
