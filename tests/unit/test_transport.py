@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import socket
 import ssl
 import struct
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,6 +28,7 @@ from ich_node.receive import Receiver, admission, transport
 from ich_node.receive.admission import Admission, Lobby
 from ich_node.receive.negotiation import Negotiation
 from ich_node.receive.transport import connection, whole_reads
+from ich_node.receive.transport.whole_reads import WholeReads
 from tests.running import leaks_a_socket, settings, wait_for
 
 ASSOCIATE_RQ, ASSOCIATE_AC, P_DATA = 1, 2, 4
@@ -413,3 +416,21 @@ def test_the_names_of_pynetdicom_that_are_leaned_on_are_there() -> None:
         ours = whole_reads.AssociationSocket(association, unconnected)
         assert hasattr(ours, "_is_connected")
         assert hasattr(ours, "event_queue")
+
+
+def test_of_two_events_at_once_the_second_does_not_wait_for_the_peer() -> None:
+    """An association begins with two: that the connection is there, and its request."""
+    waited: list[int | None] = []
+    with socket.create_server(("127.0.0.1", 0)) as listening, socket.create_connection(listening.getsockname()) as peer:
+        events: queue.Queue[str] = queue.Queue()
+        dul = SimpleNamespace(event_queue=events, _process_recv_primitive=lambda: False)
+        reading = object.__new__(WholeReads)
+        reading._assoc = SimpleNamespace(dul=dul, dimse=SimpleNamespace(msg_queue=queue.Queue()))  # type: ignore[assignment]  # what is asked of it
+        reading._ahead, reading._is_connected, reading.socket = bytearray(), True, peer
+        reading._alarm = SimpleNamespace(wait_for=waited.append)  # type: ignore[assignment]  # counts
+        events.put("Evt6")
+        assert not reading.ready
+        assert not waited
+        events.get()
+        assert not reading.ready
+        assert waited == [peer.fileno()]

@@ -30,7 +30,8 @@ WAITING: Final = 128
 _FAREWELLS: Final = 32
 _FEWEST_FOR_ECHO: Final = 2
 _COURTESY_S: Final = 0.003
-"""That a process lets one with fewer connections go first."""
+_COURTESIES: Final = 10
+"""How often a process waits for one with fewer connections to go first: that one may be busy with those it has."""
 
 log = EventLog("receive")
 
@@ -87,7 +88,9 @@ class Server(ThreadedAssociationServer):
         Raises:
             BlockingIOError: another process took it.
         """
-        if self.loads.another_has_fewer(self.number):
+        for _ in range(_COURTESIES):
+            if not self.loads.another_has_fewer(self.number):
+                break
             time.sleep(_COURTESY_S)
         connection, address = cast(socket.socket, self.socket).accept()
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

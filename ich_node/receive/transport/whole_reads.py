@@ -77,6 +77,8 @@ class WholeReads(AssociationSocket):
 
         Nothing is read from who sends on and on without waiting for answers: what is whole would pile up in memory.
         """
+        if not self.event_queue.empty():  # of two that came at once, as when it begins: the loop takes one at a time
+            return False
         full = self.assoc.dimse.msg_queue.qsize() >= MOST_WAITING
         if self._ahead and not full:
             return True
