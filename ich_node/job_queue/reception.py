@@ -208,7 +208,7 @@ def enter_instance(
     _add(connection, series_id, received, now, InstanceState.RECEIVED if analysed else InstanceState.NOT_NEEDED)
     _reopen(connection, series_id, now, now + max_wait_s)
     if association is not None:
-        _hold_open(connection, series_id, association, now + max_wait_s, found.held_until if found else None)
+        _hold_open(connection, series_id, association, now + max_wait_s, None if found is None else found.held_until)
     elsewhere = {one.series_id for one in versions if one.series_id != series_id and _counts(one)}
     if elsewhere and analysed:
         for one in (series_id, *elsewhere):

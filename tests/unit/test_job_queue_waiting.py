@@ -16,6 +16,7 @@ from ich_node.job_queue import (
     free_leases_of_the_dead,
     release_association,
 )
+from ich_node.job_queue.reception import enter_instance
 from ich_node.records import SeriesState, Triage
 from tests.unit.concluding import conclude
 from tests.unit.queueing import change, claim, make_due, open_queue, receive, received, rows
@@ -151,3 +152,14 @@ def test_reports_of_new_and_urgent_studies_are_sent_first(database: Database) ->
         connection.exec_driver_sql("UPDATE study SET old = id = 1, priority = CASE id WHEN 3 THEN 5 ELSE 0 END")
     sent = [one.study_instance_uid for one in claim_deliveries(database, "me", Path("/state"), lease_s=60)]
     assert sent == ["1.2.3", "1.2.2", "1.2.1"]
+
+
+def test_an_image_in_each_second_renews_the_lease_of_its_association(database: Database) -> None:
+    """And one of which the clock was set back: a lease is never longer than one that is given now."""
+    sender = SendingAssociation("renewing", "receiver")
+    held = []
+    for number, now in enumerate((1000.0, 1000.5, 1001.5, 990.0)):
+        with database.writing() as connection:
+            enter_instance(connection, received(number), 100.0, True, sender, now)
+        held += [row.lease_expires_at for row in rows(database, OpenAssociationRow)]
+    assert held == [1100.0, 1100.0, 1101.5, 1090.0]

@@ -12,7 +12,7 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE, ImplementationClassUIDNotific
 from pynetdicom.utils import set_uid
 
 from ich_node.receive.association_request import read_association_request
-from ich_node.receive.known_uids import look_at_each_uid_once, remembering
+from ich_node.receive.known_uids import SetUid, look_at_each_uid_once, remembering
 
 CT, LONG = "1.2.840.10008.5.1.4.1.1.2", "1." + "2" * 80
 pytestmark = [pytest.mark.filterwarnings(f"ignore:{what}") for what in ("Invalid value for VR UI", "The value length")]
@@ -27,9 +27,9 @@ def test_what_is_said_of_a_uid_stays_the_same(value: object, rules: tuple[bool, 
         assert said_by(remembered, value, rules) == said_by(set_uid, value, rules)
 
 
-def said_by(function: object, value: object, rules: tuple[bool, ...]) -> tuple[str, object, type]:
+def said_by(function: SetUid, value: object, rules: tuple[bool, ...]) -> tuple[str, object, type]:
     try:
-        uid = function(value, "SOP Class UID", *rules)  # type: ignore[operator]
+        uid = function(value, "SOP Class UID", *rules)
     except (ValueError, TypeError) as error:
         return "refused", str(error), type(error)
     return "taken", uid, type(uid)

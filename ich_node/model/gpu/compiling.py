@@ -66,7 +66,7 @@ class Compiler:
             with self._settings(self._folder):
                 compiled: Run = torch.compile(module, dynamic=False, fullgraph=True, backend=self._backend)
                 compiled(example)
-        except Exception as error:
+        except Exception as error:  # a broad catch (docs/architecture.md): compilers raise what their parts raise
             cause: Exception = getattr(error, "inner_exception", error)
             if is_out_of_memory(error):
                 raise torch.OutOfMemoryError("CUDA out of memory while the network was compiled") from error

@@ -88,7 +88,7 @@ class DeviceNetwork:
         self._codes = HounsfieldCodes.for_preprocessing(preprocessing)
         self._window = CodesToImages(self._codes, preprocessing).to(device)
         self._network = InBfloat16(backbone).to(device).to(memory_format=torch.channels_last)
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]  # torch states no types of it
         if self._stream is not None:
             self._stream.wait_stream(torch.cuda.current_stream(device))  # the weights are on their way
         self._record: Callable[[Work], Recorded] = run_anew if self._stream is None else CudaRecorder(self._stream)

@@ -23,7 +23,7 @@ class HostBuffers:
     def __init__(self, slices: int, side: int, device: torch.device) -> None:
         on_gpu = device.type == "cuda"
         buffers = [torch.zeros(slices, side, side, dtype=torch.int16, pin_memory=on_gpu) for _ in range(2)]
-        self._turns = cycle([(buffer, torch.cuda.Event() if on_gpu else None) for buffer in buffers])  # type: ignore[no-untyped-call]
+        self._turns = cycle([(buffer, torch.cuda.Event() if on_gpu else None) for buffer in buffers])  # type: ignore[no-untyped-call]  # torch states no types of it
 
     def bring(self, write: Callable[[NDArray[np.int16]], None], slices: int, target: Tensor) -> None:
         """Have slices written here, and begin to copy them to the first places of a tensor of the device.
