@@ -15,6 +15,7 @@ from ich_node.database.keeping_tables import (
 from ich_node.database.many_values import is_one_of
 from ich_node.database.migrate import check_integrity, prepare_database, settle_installation
 from ich_node.database.new_row import new_id
+from ich_node.database.prepared import Prepared
 from ich_node.database.tables import (
     AlertRow,
     Base,
@@ -67,6 +68,7 @@ __all__ = [
     "ModelChoiceRow",
     "OpenAssociationRow",
     "PlaneRow",
+    "Prepared",
     "RejectionRow",
     "ResultRow",
     "SecondOpinionRow",

@@ -45,6 +45,7 @@ from ich_node.job_queue.reception import (
     is_forgotten,
     look_up,
     register_instance,
+    rehearse,
     release_association,
 )
 from ich_node.job_queue.requeue import analyse_again, requeue
@@ -117,6 +118,7 @@ __all__ = [
     "quarantine_series",
     "quiet_studies",
     "register_instance",
+    "rehearse",
     "reject_instances",
     "reject_quarantined",
     "release_association",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, bindparam, case, delete, exists, insert, select, update
@@ -12,28 +13,32 @@ from ich_node.database import (
     Database,
     InstanceRow,
     OpenAssociationRow,
+    Prepared,
     RejectionRow,
     ResultRow,
     SeriesRow,
     StudyRow,
-    new_id,
 )
 from ich_node.job_queue.habits import has_as_many_as_ever
+from ich_node.job_queue.leases import new_owner
 from ich_node.job_queue.quarantine import quarantine, reject_if_empty
 from ich_node.job_queue.self_tests import is_reserved_within
 from ich_node.records import InstanceState, NotAnalysedReason, ReceivedInstance, Reception, SeriesState
 from ich_node.records.self_tests import SELF_TEST_AE_TITLE
 
 # Statements that run for every slice are built once: building one takes as long as running it.
-_LOOK_UP: Final = select(
-    select(InstanceRow.id)
-    .where(InstanceRow.sop_instance_uid == bindparam("uid"), InstanceRow.sha256 == bindparam("sha256"))
-    .where(InstanceRow.path.is_not(None))
-    .scalar_subquery(),
-    select(ResultRow.id).where(ResultRow.sop_instance_uid == bindparam("uid")).scalar_subquery(),
+_LOOK_UP: Final = Prepared(
+    select(
+        select(InstanceRow.id)
+        .where(InstanceRow.sop_instance_uid == bindparam("uid"), InstanceRow.sha256 == bindparam("sha256"))
+        .where(InstanceRow.path.is_not(None))
+        .scalar_subquery()
+        .label("held"),
+        select(ResultRow.id).where(ResultRow.sop_instance_uid == bindparam("uid")).scalar_subquery().label("result_id"),
+    )
 )
 _FIND_REJECTION: Final = select(RejectionRow.reason).where(RejectionRow.sop_instance_uid == bindparam("uid"))
-_FIND_SERIES: Final = (
+_FIND_SERIES: Final = Prepared(
     select(SeriesRow.id, SeriesRow.study_id, SeriesRow.images_deleted_at, SeriesRow.old, SeriesRow.priority)
     .add_columns(
         StudyRow.self_test,
@@ -48,13 +53,13 @@ _FIND_SERIES: Final = (
     .where(StudyRow.study_instance_uid == bindparam("study"), SeriesRow.series_instance_uid == bindparam("series"))
 )
 """With all that the usual image needs to know, in one statement."""
-_FIND_STUDY: Final = select(StudyRow.self_test).where(StudyRow.study_instance_uid == bindparam("study"))
-_FIND_STUDY_ROW: Final = select(StudyRow.id, StudyRow.priority, StudyRow.old).where(
-    StudyRow.study_instance_uid == bindparam("study")
+_FIND_STUDY: Final = Prepared(select(StudyRow.self_test).where(StudyRow.study_instance_uid == bindparam("study")))
+_FIND_STUDY_ROW: Final = Prepared(
+    select(StudyRow.id, StudyRow.priority, StudyRow.old).where(StudyRow.study_instance_uid == bindparam("study"))
 )
-_ADD_STUDY: Final = insert(StudyRow)
-_ADD_SERIES: Final = insert(SeriesRow)
-_FIND_VERSIONS: Final = (
+_ADD_STUDY: Final = Prepared(insert(StudyRow))
+_ADD_SERIES: Final = Prepared(insert(SeriesRow))
+_FIND_VERSIONS: Final = Prepared(
     select(
         InstanceRow.id,
         InstanceRow.sha256,
@@ -66,9 +71,9 @@ _FIND_VERSIONS: Final = (
     .join(SeriesRow, SeriesRow.id == InstanceRow.series_id)
     .where(InstanceRow.sop_instance_uid == bindparam("uid"))
 )
-_ADD_INSTANCE: Final = insert(InstanceRow)
+_ADD_INSTANCE: Final = Prepared(insert(InstanceRow))
 _PAUSE_S: Final[ColumnElement[float]] = bindparam("now") - SeriesRow.last_received_at
-_REOPEN_SERIES: Final = (
+_REOPEN_SERIES: Final = Prepared(
     update(SeriesRow)
     .where(SeriesRow.id == bindparam("series_id"), SeriesRow.state != SeriesState.QUARANTINED)
     .values(
@@ -83,14 +88,16 @@ _REOPEN_SERIES: Final = (
         closed_at=None,
     )
 )
-_RENEW_ASSOCIATION: Final = (
+_RENEW_ASSOCIATION: Final = Prepared(
     update(OpenAssociationRow)
     .where(OpenAssociationRow.association == bindparam("name"), OpenAssociationRow.series_id == bindparam("held"))
     .values(lease_expires_at=bindparam("until"))
 )
-_ADD_ASSOCIATION: Final = insert(OpenAssociationRow)
-_CLOSE_ASSOCIATION: Final = delete(OpenAssociationRow).where(OpenAssociationRow.association == bindparam("name"))
-_SENT: Final = select(OpenAssociationRow.series_id).where(OpenAssociationRow.association == bindparam("name"))
+_ADD_ASSOCIATION: Final = Prepared(insert(OpenAssociationRow))
+_CLOSE_ASSOCIATION: Final = Prepared(
+    delete(OpenAssociationRow).where(OpenAssociationRow.association == bindparam("name"))
+)
+_SENT: Final = Prepared(select(OpenAssociationRow.series_id).where(OpenAssociationRow.association == bindparam("name")))
 _HELD: Final = select(OpenAssociationRow.series_id).where(
     OpenAssociationRow.series_id.in_(bindparam("sent", expanding=True)),
     OpenAssociationRow.lease_expires_at >= bindparam("now"),
@@ -100,7 +107,9 @@ _MAY_CLOSE: Final = select(SeriesRow.id, SeriesRow.due_at, SeriesRow.last_receiv
     SeriesRow.state == SeriesState.RECEIVING,
     SeriesRow.concluded_at.is_(None),
 )
-_SET_DUE: Final = update(SeriesRow).where(SeriesRow.id == bindparam("series_id")).values(due_at=bindparam("due"))
+_SET_DUE: Final = Prepared(
+    update(SeriesRow).where(SeriesRow.id == bindparam("series_id")).values(due_at=bindparam("due"))
+)
 
 _RENEWED_EVERY_S: Final = 1.0
 
@@ -127,17 +136,34 @@ class Entered(NamedTuple):
     """Nothing was known of the series before."""
 
 
+class _RehearsedError(Exception):
+    """Undoes the transaction of a rehearsal."""
+
+
+def rehearse(database: Database, received: ReceivedInstance, max_wait_s: float) -> None:
+    """Enter an image and release its association, and undo all of it: the statements are made before an image comes.
+
+    Processes that are started afterwards have them, too; the first image of each waited 17 ms for them.
+    """
+    association, now = SendingAssociation("rehearsal", new_owner()), time.time()
+    with suppress(_RehearsedError), database.writing() as connection:
+        for one in (received, replace(received, sha256="another", path="another")):
+            enter_instance(connection, one, max_wait_s, True, association, now)
+        _release(connection, association, now, 0.0, max_wait_s, habits=False)
+        raise _RehearsedError
+
+
 def look_up(database: Database, sop_instance_uid: str, sha256: str) -> Reception | None:
     """Say whether an object needs no storing, because we made it or hold these very bytes; None where it does."""
     with database.reading() as connection:
-        held, result_id = connection.execute(_LOOK_UP, {"uid": sop_instance_uid, "sha256": sha256}).one()
-    if held is not None:
-        return Reception.DUPLICATE
-    if result_id is None:
+        known = _LOOK_UP.first(connection, {"uid": sop_instance_uid, "sha256": sha256})
+    if known is None or known.held is not None:
+        return None if known is None else Reception.DUPLICATE
+    if known.result_id is None:
         return None
     with database.writing() as connection:
         counted = {ResultRow.returned_count: ResultRow.returned_count + 1}
-        connection.execute(update(ResultRow).where(ResultRow.id == result_id).values(counted))
+        connection.execute(update(ResultRow).where(ResultRow.id == known.result_id).values(counted))
     return Reception.OWN_RESULT
 
 
@@ -181,11 +207,11 @@ def enter_instance(
     """Enter one instance as received at ``now``; see :func:`register_instance`."""
     uid = {"uid": received.sop_instance_uid}
     uids = uid | {"study": received.study_instance_uid, "series": received.series_instance_uid}
-    found = connection.execute(_FIND_SERIES, uids | {"name": association.name if association else ""}).first()
+    found = _FIND_SERIES.first(connection, uids | {"name": association.name if association else ""})
     if not _may_enter(connection, received, found):
         return Entered(Reception.NO_SELF_TEST, 0, 0)
     series_id, study_id, dormant = _series_of(connection, received, found, now, now + max_wait_s)
-    versions = connection.execute(_FIND_VERSIONS, uid).all() if found is None or found.has_versions else []
+    versions = _FIND_VERSIONS.all(connection, uid) if found is None or found.has_versions else []
     known = next((one for one in versions if one.sha256 == received.sha256), None)
     if known is not None and known.path == received.path:  # a receiver that started meanwhile took it for an orphan
         return Entered(Reception.NEW, series_id, study_id)
@@ -237,20 +263,31 @@ def release_association(
     Returns:
         The series that close at once.
     """
-    now = time.time()
     with database.writing() as connection:
-        mine = connection.execute(_SENT, {"name": association.name}).scalars().all()
-        _close_association(connection, association)
-        held = connection.execute(_HELD, {"sent": mine, "now": now}).scalars().all()
-        closing = []
-        for row in connection.execute(_MAY_CLOSE, {"sent": sorted(set(mine) - set(held))}).all():
-            due_at = row.last_received_at + min(max_wait_s, max(quiet_s, 2 * row.longest_pause_s))
-            if habits and now < due_at and has_as_many_as_ever(connection, row.id):
-                due_at = now
-                closing.append(row.id)
-            if due_at < row.due_at:
-                connection.execute(_SET_DUE, {"series_id": row.id, "due": due_at})
-        return closing
+        return _release(connection, association, time.time(), quiet_s, max_wait_s, habits=habits)
+
+
+def _release(
+    connection: Connection,
+    association: SendingAssociation,
+    now: float,
+    quiet_s: float,
+    max_wait_s: float,
+    *,
+    habits: bool,
+) -> list[int]:
+    mine = [row.series_id for row in _SENT.all(connection, {"name": association.name})]
+    _close_association(connection, association)
+    held = connection.execute(_HELD, {"sent": mine, "now": now}).scalars().all()
+    closing = []
+    for row in connection.execute(_MAY_CLOSE, {"sent": sorted(set(mine) - set(held))}).all():
+        due_at = row.last_received_at + min(max_wait_s, max(quiet_s, 2 * row.longest_pause_s))
+        if habits and now < due_at and has_as_many_as_ever(connection, row.id):
+            due_at = now
+            closing.append(row.id)
+        if due_at < row.due_at:
+            _SET_DUE.change(connection, {"series_id": row.id, "due": due_at})
+    return closing
 
 
 def forget_association(database: Database, association: SendingAssociation) -> None:
@@ -262,14 +299,18 @@ def forget_association(database: Database, association: SendingAssociation) -> N
 def _may_enter(connection: Connection, received: ReceivedInstance, series: Any | None) -> bool:
     """Keep self-tests and patients apart: a test enters what it has reserved, and nobody else enters that."""
     uid = received.study_instance_uid
-    of_test = connection.execute(_FIND_STUDY, {"study": uid}).scalar() if series is None else series.self_test
+    of_test = _self_test_of(_FIND_STUDY.first(connection, {"study": uid}) if series is None else series)
     if received.calling_ae_title != SELF_TEST_AE_TITLE:
         return not of_test
     return of_test is not False and is_reserved_within(connection, uid)
 
 
+def _self_test_of(found: Any | None) -> bool | None:
+    return None if found is None else found.self_test
+
+
 def _close_association(connection: Connection, association: SendingAssociation) -> None:
-    connection.execute(_CLOSE_ASSOCIATION, {"name": association.name})
+    _CLOSE_ASSOCIATION.change(connection, {"name": association.name})
 
 
 def _hold_open(
@@ -279,10 +320,10 @@ def _hold_open(
     if held_until is not None and until - _RENEWED_EVERY_S < held_until <= until:
         return
     values = {"name": association.name, "held": series_id, "until": until}
-    if not connection.execute(_RENEW_ASSOCIATION, values).rowcount:
+    if not _RENEW_ASSOCIATION.change(connection, values):
         lease = {"series_id": series_id, "association": association.name}
         lease |= {"lease_owner": association.owner, "lease_expires_at": until}
-        connection.execute(_ADD_ASSOCIATION, lease)
+        _ADD_ASSOCIATION.change(connection, lease)
 
 
 def _series_of(
@@ -312,7 +353,7 @@ def _series_of(
         "acquired_at": received.acquired_at,
         "station_name": received.station_name,
     }
-    return new_id(connection.execute(_ADD_SERIES, series)), study_id, False
+    return _ADD_SERIES.enter(connection, series), study_id, False
 
 
 def _hurry(connection: Connection, found: Any, received: ReceivedInstance) -> None:
@@ -324,11 +365,11 @@ def _hurry(connection: Connection, found: Any, received: ReceivedInstance) -> No
 
 def _study_of(connection: Connection, received: ReceivedInstance, now: float) -> int:
     uid = received.study_instance_uid
-    known = connection.execute(_FIND_STUDY_ROW, {"study": uid}).first()
+    known = _FIND_STUDY_ROW.first(connection, {"study": uid})
     if known is None:
         values = {"study_instance_uid": uid, "created_at": now, "priority": received.priority, "old": received.old,
                   "self_test": received.calling_ae_title == SELF_TEST_AE_TITLE}  # fmt: skip
-        return new_id(connection.execute(_ADD_STUDY, values))
+        return _ADD_STUDY.enter(connection, values)
     if received.priority > known.priority or (known.old and not received.old):
         values = {"priority": max(known.priority, received.priority), "old": known.old and received.old}
         connection.execute(update(StudyRow).where(StudyRow.id == known.id).values(values))
@@ -361,7 +402,7 @@ def _add(
         "reason": rejected,
         "current": rejected is None,
     }
-    connection.execute(_ADD_INSTANCE, values)
+    _ADD_INSTANCE.change(connection, values)
 
 
 def _restore(connection: Connection, instance_id: int, received: ReceivedInstance) -> None:
@@ -370,8 +411,7 @@ def _restore(connection: Connection, instance_id: int, received: ReceivedInstanc
 
 
 def _reopen(connection: Connection, series_id: int, now: float, due_at: float) -> None:
-    reopened = connection.execute(_REOPEN_SERIES, {"series_id": series_id, "now": now, "due": due_at})
-    if not reopened.rowcount:
+    if not _REOPEN_SERIES.change(connection, {"series_id": series_id, "now": now, "due": due_at}):
         _touch(connection, series_id, now)
 
 

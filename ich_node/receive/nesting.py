@@ -23,7 +23,7 @@ DEEPEST: Final = 64
 _UNDEFINED_LENGTH: Final = 0xFFFFFFFF
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _ENDS: Final = (_ITEM_END, _SEQUENCE_END)
-_LONG_VRS: Final = frozenset(str(vr).encode() for vr in EXPLICIT_VR_LENGTH_32)
+LONG_VRS: Final = frozenset(str(vr).encode() for vr in EXPLICIT_VR_LENGTH_32)
 
 
 class Budget:
@@ -97,6 +97,6 @@ class SequenceWalk:
         vr = head[4:6]
         if not in_item or not self._explicit or not b"AA" <= vr <= b"ZZ":  # pydicom, too, takes what is no VR so
             return int(self._long(head, 4)[0]), 8
-        if vr in _LONG_VRS and len(head) == 12:
+        if vr in LONG_VRS and len(head) == 12:
             return int(self._long(head, 8)[0]), 12
         return int(self._short(head, 6)[0]), 8

@@ -20,7 +20,7 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGLSLossless
 
-from ich_node.receive import statuses
+from ich_node.receive import data_set, statuses
 from ich_node.receive.data_set import Identity, check_agreement, identify
 from ich_node.receive.spool import split_file
 from ich_node.receive.statuses import RefusedDataSet
@@ -320,6 +320,24 @@ def test_a_fragment_that_points_past_the_end_is_refused() -> None:
     place = whole.index(b"\xfe\xff\x00\xe0" + struct.pack("<I", 600)) + 4
     damaged = whole[:place] + struct.pack("<I", 0x7FFFFFFE) + whole[place + 4 :]
     assert refusal(damaged, JPEGLSLossless).status == statuses.CANNOT_UNDERSTAND
+
+
+def test_a_header_is_read_wherever_it_crosses_what_is_read_at_once() -> None:
+    for size in range(data_set._WINDOW - 700, data_set._WINDOW + 100, 2):
+        image = ct_slice(1)
+        image.add_new(0x00090010, "LO", "ICH_NODE TEST")
+        image.add_new(0x00091000, "OB", bytes(size))
+        found = identify(encoded(image), ExplicitVRLittleEndian)
+        assert (found.patient_id, found.study_instance_uid) == (image.PatientID, image.StudyInstanceUID)
+
+
+def test_a_character_set_with_which_nothing_can_be_read_is_refused() -> None:
+    image = ct_slice(1)
+    whole = encoded(image)
+    assert identify(whole, ExplicitVRLittleEndian).modality == "CT"
+    with pytest.raises(RefusedDataSet) as refused:
+        identify(whole.replace(b"ISO_IR 100", b"\0\0\0\0IR 100"), ExplicitVRLittleEndian)
+    assert refused.value.status == statuses.CANNOT_UNDERSTAND
 
 
 def test_an_icon_is_not_taken_for_the_image() -> None:

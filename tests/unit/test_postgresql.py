@@ -29,7 +29,7 @@ _ALL = (
     "test_job_queue_reception", "test_job_queue_waiting", "test_job_queue_trust", "test_job_queue_plans",
     "test_alert_queue", "test_accounts", "test_retention", "test_metrics", "test_worklist", "test_patient_history",
     "test_concordance", "test_viewable", "test_clock", "test_drift_measures", "test_live", "test_label_table",
-    "test_write_together", "test_job_queue_habits", "test_several_hosts",
+    "test_write_together", "test_job_queue_habits", "test_several_hosts", "test_prepared",
 )  # fmt: skip
 
 pytestmark = pytest.mark.skipif(is_wanted(), reason="this runs the others on PostgreSQL")

@@ -51,18 +51,18 @@ def test_names_are_ours_and_differ(spool: Spool) -> None:
 
 def test_file_and_folder_are_synced_in_this_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str] = []
-    real_sync, real_rename = os.fsync, Path.rename
+    real_sync, real_rename = os.fsync, os.rename
 
     def sync(descriptor: int) -> None:
         seen.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
         real_sync(descriptor)
 
-    def rename(self: Path, target: Path) -> Path:
+    def rename(part: str, whole: str) -> None:
         seen.append("rename")
-        return real_rename(self, target)
+        real_rename(part, whole)
 
     monkeypatch.setattr(os, "fsync", sync)
-    monkeypatch.setattr(Path, "rename", rename)
+    monkeypatch.setattr(os, "rename", rename)
     write_durably(tmp_path / "x.dcm", [b"x"])
     assert seen == ["file", "rename", "folder"]
 

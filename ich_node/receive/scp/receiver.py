@@ -67,6 +67,7 @@ class Receiver:
         self._storing.spool.prepare()
         free_leases_of_the_dead(self._database)
         self._storing.adopt_orphans()
+        self._storing.rehearse()
 
     def listen(self, processes: int = 1) -> None:
         """Let connections come; they wait until somebody serves them.

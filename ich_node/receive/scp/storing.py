@@ -27,6 +27,7 @@ from ich_node.job_queue import (
     look_up,
     new_owner,
     register_instance,
+    rehearse,
     release_association,
 )
 from ich_node.job_queue.self_tests import is_reserved
@@ -38,7 +39,7 @@ from ich_node.receive.incoming import IncomingDataSet
 from ich_node.receive.scp.origin import origin_of, peer_of
 from ich_node.receive.spool import Spool, file_head
 from ich_node.receive.statuses import RefusedDataSet
-from ich_node.records import ReceivedInstance, Reception
+from ich_node.records import CT_IMAGE_STORAGE, ReceivedInstance, Reception
 from ich_node.records.self_tests import SELF_TEST_AE_TITLE
 from ich_node.stored_files import mark_of_host, stored_files
 
@@ -249,7 +250,13 @@ class Storing:
             self.spool.remove(received.path)
         return entered
 
-    # ---------------------------------------------------------------------------- after a crash
+    # ------------------------------------------------------------------------------ at the start
+
+    def rehearse(self) -> None:
+        """Make the statements that every image needs, before processes are started that need them."""
+        identity = Identity(CT_IMAGE_STORAGE, "1.1", "1.2", "1.3", "CT")
+        kept = Kept("rehearsal", "", 0, "")
+        rehearse(self._database, describe(self._config, identity, kept, "", ""), self._config.series.max_wait_s)
 
     def adopt_orphans(self) -> None:
         """Enter files that a crash left without a row: written, but never answered with success."""
