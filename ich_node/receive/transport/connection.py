@@ -67,7 +67,7 @@ class ConnectionHandler(RequestHandler):
             self._refuse()
 
     def _tell_why_closed(self, address: str, error: OSError | ValueError) -> None:
-        left = isinstance(error, ssl.SSLEOFError)
+        left = isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError))  # Python 3.11.2 and 3.11.7 name it so
         if left and address == self.request.getsockname()[0]:  # our own check ends so, every few seconds
             return
         if times := self.server.repeats.count("connection closed", address):
