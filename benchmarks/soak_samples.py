@@ -6,6 +6,7 @@ import csv
 import json
 import sqlite3
 import time
+from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -66,6 +67,18 @@ class RoleSample:
     processes: int
 
 
+@dataclass(frozen=True, slots=True)
+class ProcessSample:
+    """One process at one moment, so that growth can be laid at its door."""
+
+    seconds: float
+    role: str
+    pid: int
+    rss_mib: float
+    anonymous_mib: float
+    """What it has itself, without the files that it reads and maps."""
+
+
 class Sampler:
     """Looks at the processes and the state folder, and appends to the files of a soak."""
 
@@ -75,7 +88,7 @@ class Sampler:
         self._state = state
         self._sent = sent
         self._began = time.monotonic()
-        for name, kind in (("samples.csv", Sample), ("roles.csv", RoleSample)):
+        for name, kind in (("samples.csv", Sample), ("roles.csv", RoleSample), ("processes.csv", ProcessSample)):
             with (folder / name).open("w", newline="") as file:
                 csv.writer(file).writerow(field.name for field in fields(kind))
 
@@ -85,7 +98,10 @@ class Sampler:
         found = self._look(now)
         _append(self.folder / "samples.csv", found)
         for role, pid in self._pids.items():
-            _append(self.folder / "roles.csv", _look_at(now, role, pid))
+            ours, each = _look_at(now, role, pid)
+            _append(self.folder / "roles.csv", ours)
+            for one in each:
+                _append(self.folder / "processes.csv", one)
         return found
 
     def _look(self, now: float) -> Sample:
@@ -110,16 +126,19 @@ class Sampler:
             )
 
 
-def _look_at(now: float, role: str, pid: int) -> RoleSample:
+def _look_at(now: float, role: str, pid: int) -> tuple[RoleSample, list[ProcessSample]]:
     rss = pss = descriptors = threads = count = 0
+    each = []
     parent = psutil.Process(pid)
     for process in [parent, *parent.children(recursive=True)]:
         with suppress(psutil.NoSuchProcess):
             full = process.memory_full_info()
             rss, pss, count = rss + full.rss, pss + full.pss, count + 1
             descriptors, threads = descriptors + process.num_fds(), threads + process.num_threads()
+            mib = (round(full.rss / MEBIBYTE, 2), round((full.rss - full.shared) / MEBIBYTE, 2))
+            each.append(ProcessSample(round(now, 1), role, process.pid, *mib))
     mib = (round(rss / MEBIBYTE, 2), round(pss / MEBIBYTE, 2))
-    return RoleSample(round(now, 1), role, *mib, descriptors, threads, count)
+    return RoleSample(round(now, 1), role, *mib, descriptors, threads, count), each
 
 
 def _mib(path: Path) -> float:
@@ -129,7 +148,7 @@ def _mib(path: Path) -> float:
         return 0.0
 
 
-def _append(path: Path, sample: Sample | RoleSample) -> None:
+def _append(path: Path, sample: Sample | RoleSample | ProcessSample) -> None:
     with path.open("a", newline="") as file:
         csv.writer(file).writerow(asdict(sample).values())
 
@@ -140,6 +159,8 @@ class Samples:
     def __init__(self, folder: Path) -> None:
         self.whole = _read(folder / "samples.csv")
         self.roles = _read(folder / "roles.csv")
+        each = folder / "processes.csv"
+        self.processes = _read(each) if each.exists() else []  # soaks of before have none
         end = folder / "end.json"
         self.end: dict[str, Any] | None = json.loads(end.read_text()) if end.exists() else None
 
@@ -186,6 +207,11 @@ def print_report(samples: Samples) -> int:
         ),
         [_role_row(samples, role, hours) for role in dict.fromkeys(one["role"] for one in samples.roles)],
     )
+    print_table(
+        "Each process that lasted, after the first 20%: memory of its own (anonymous)",
+        ("role", "pid", "MiB first", "last", "most", "slope MiB/h", "last third MiB/h"),
+        list(_process_rows(samples, hours)),
+    )
     last, most_wal = samples.whole[-1], max(one["wal_mib"] for one in samples.whole)
     missed += print_table(
         "Queue and files",
@@ -215,6 +241,23 @@ def _role_row(samples: Samples, role: str, hours: float) -> tuple[object, ...]:
         f"{max(one['pss_mib'] for one in all_of_it):.0f}",
         _range(warm, "descriptors"), _range(warm, "threads"),
     )  # fmt: skip
+
+
+def _process_rows(samples: Samples, hours: float) -> Iterator[tuple[object, ...]]:
+    warm_from, last_from, end = _WARM_UP * 3600 * hours, _LAST * 3600 * hours, samples.whole[-1]["seconds"]
+    by_pid: dict[float, list[dict[str, Any]]] = {}
+    for one in samples.processes:
+        by_pid.setdefault(one["pid"], []).append(one)
+    for pid, all_of_it in by_pid.items():
+        if all_of_it[0]["seconds"] > warm_from or all_of_it[-1]["seconds"] < end:
+            continue
+        warm = [one for one in all_of_it if one["seconds"] >= warm_from]
+        own, slopes = [one["anonymous_mib"] for one in warm], []
+        for since in (warm_from, last_from):
+            part = [one for one in warm if one["seconds"] >= since]
+            slopes.append(slope_per_h([one["seconds"] for one in part], [one["anonymous_mib"] for one in part]))
+        figures = (f"{own[0]:.1f}", f"{own[-1]:.1f}", f"{max(own):.1f}", *(f"{slope:+.2f}" for slope in slopes))
+        yield (warm[0]["role"], f"{pid:.0f}", *figures)
 
 
 def _growth(samples: list[dict[str, Any]]) -> float:

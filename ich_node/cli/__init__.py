@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
 from collections.abc import Sequence
 
@@ -37,6 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
     options = build_parser().parse_args(arguments)
     silence_libraries()
+    if not options.imports_more:
+        gc.enable()
     try:
         exit_status: int = options.run(options)
     except (ConfigError, ModelError, AlreadyRunning) as error:
@@ -57,6 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Find intracranial hemorrhage on head CT. Research software, not a medical device.",
     )
     parser.add_argument("--version", action="version", version=f"ich-node {__version__}")
+    parser.set_defaults(imports_more=False)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     node.add_commands(commands)
     status.add_command(commands)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import stat
 import sys
@@ -35,7 +36,7 @@ def add_commands(commands: Commands) -> None:
     for name, (run, text) in roles.items():
         parser = commands.add_parser(name, help=text, description=text)
         with_config(parser)
-        parser.set_defaults(run=run)
+        parser.set_defaults(run=run, imports_more=True)
 
 
 def with_config(parser: argparse.ArgumentParser) -> None:
@@ -70,8 +71,11 @@ def audit_command(config: Config, command: str, uid: str | None = None, **detail
 
 
 def _start(config: Config, role: str) -> None:
+    """Begin a role, whose modules are all imported by now."""
     from ich_node.service import keep_to_ourselves, share_memory_among_threads
 
+    gc.freeze()
+    gc.enable()
     keep_to_ourselves()
     if role != "work":  # whose threads compute, and keep their memory
         share_memory_among_threads()

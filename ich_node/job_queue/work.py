@@ -5,9 +5,23 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, and_, case, or_, select, text, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Float,
+    Integer,
+    Select,
+    String,
+    and_,
+    bindparam,
+    case,
+    or_,
+    select,
+    text,
+    update,
+)
 
 from ich_node.database import Database, InstanceRow, SeriesRow, StudyRow
 from ich_node.database.tables import OPEN
@@ -19,6 +33,47 @@ MAXIMUM_ATTEMPTS = 3
 _RECHECK_S = 0.5
 
 
+def _claimable() -> Select[*tuple[Any, ...]]:
+    """Find what the owner may take now, best first."""
+    now, owner = bindparam("now", type_=Float), bindparam("owner", type_=String)
+    # no EXISTS: PostgreSQL may make a table of all instances that wait for it, and ask that
+    first_waiting = select(InstanceRow.id).where(
+        InstanceRow.series_id == SeriesRow.id, InstanceRow.state == InstanceState.RECEIVED, InstanceRow.current
+    )
+    waiting = first_waiting.limit(1).scalar_subquery().is_not(None)
+    return (
+        select(SeriesRow, StudyRow.study_instance_uid)
+        .join(StudyRow, StudyRow.id == SeriesRow.study_id)
+        .where(
+            text(OPEN),
+            SeriesRow.not_before <= now,
+            # who claims holds nothing: a lease of its own is left from when the database was locked
+            or_(
+                SeriesRow.lease_expires_at.is_(None),
+                SeriesRow.lease_expires_at < now,
+                SeriesRow.lease_owner == owner,
+            ),
+            or_(SeriesRow.due_at <= now, SeriesRow.planes_waiting > 0, waiting),
+        )
+        .order_by(SeriesRow.old, SeriesRow.priority.desc(), SeriesRow.first_received_at)
+    )
+
+
+# Built once: to build one takes as long as to run it, and claims come ten times a second.
+_ANY: Final = _claimable().with_only_columns(SeriesRow.id, maintain_column_froms=True).limit(1)
+_FREE: Final = (
+    _claimable()
+    .limit(bindparam("most", type_=Integer))
+    # who holds a row works on its series, or is about to: it is left to them
+    .with_for_update(skip_locked=True, key_share=True, of=SeriesRow)
+)
+_LEASE: Final = (
+    update(SeriesRow)
+    .where(SeriesRow.id == bindparam("series_id"))
+    .values(lease_owner=bindparam("owner"), lease_expires_at=bindparam("until"), attempts=bindparam("counted"))
+)
+
+
 def claim_series(database: Database, owner: str, *, lease_s: float, max_wait_s: float, limit: int) -> list[SeriesJob]:
     """Take the lease of up to ``limit`` series that have slices waiting or are due: new studies before old
     ones, then by priority, then the longest waiting.
@@ -28,15 +83,14 @@ def claim_series(database: Database, owner: str, *, lease_s: float, max_wait_s: 
     """
     now = time.time()
     with database.reading() as connection:  # most polls find nothing: they need not queue for the write lock
-        if not connection.execute(_claimable(owner, now).limit(1)).first():
+        if not connection.execute(_ANY, {"owner": owner, "now": now}).first():
             return []
     with database.claiming() as connection:
-        # who holds a row works on its series, or is about to: it is left to them
-        free = _claimable(owner, now).limit(limit).with_for_update(skip_locked=True, key_share=True, of=SeriesRow)
-        taken = [(row, row.attempts + _was_left(row, owner)) for row in _apart(connection.execute(free).all(), owner)]
+        free = connection.execute(_FREE, {"owner": owner, "now": now, "most": limit}).all()
+        taken = [(row, row.attempts + _was_left(row, owner)) for row in _apart(free, owner)]
         for row, attempts in taken:
-            values = {"lease_owner": owner, "lease_expires_at": now + lease_s, "attempts": attempts}
-            connection.execute(update(SeriesRow).where(SeriesRow.id == row.id).values(values))
+            lease = {"series_id": row.id, "owner": owner, "until": now + lease_s, "counted": attempts}
+            connection.execute(_LEASE, lease)
     for row, attempts in taken:
         if attempts >= MAXIMUM_ATTEMPTS:
             _end_claimed(database, row.id, owner, attempts)
@@ -64,30 +118,6 @@ def _has_failed(row: Any, owner: str) -> bool:
 def _was_left(row: Any, owner: str) -> bool:
     """Its holder vanished. A lease of our own is left from when the database was locked, and is no failure."""
     return row.lease_owner not in (None, owner)
-
-
-def _claimable(owner: str, now: float) -> Any:
-    # no EXISTS: PostgreSQL may make a table of all instances that wait for it, and ask that
-    first_waiting = select(InstanceRow.id).where(
-        InstanceRow.series_id == SeriesRow.id, InstanceRow.state == InstanceState.RECEIVED, InstanceRow.current
-    )
-    waiting = first_waiting.limit(1).scalar_subquery().is_not(None)
-    return (
-        select(SeriesRow, StudyRow.study_instance_uid)
-        .join(StudyRow, StudyRow.id == SeriesRow.study_id)
-        .where(
-            text(OPEN),
-            SeriesRow.not_before <= now,
-            # who claims holds nothing: a lease of its own is left from when the database was locked
-            or_(
-                SeriesRow.lease_expires_at.is_(None),
-                SeriesRow.lease_expires_at < now,
-                SeriesRow.lease_owner == owner,
-            ),
-            or_(SeriesRow.due_at <= now, SeriesRow.planes_waiting > 0, waiting),
-        )
-        .order_by(SeriesRow.old, SeriesRow.priority.desc(), SeriesRow.first_received_at)
-    )
 
 
 def _job(row: Any, attempts: int, now: float, max_wait_s: float) -> SeriesJob:
