@@ -15,6 +15,7 @@ NAMES = (
     "receive",
     "attacks",
     "latency",
+    "ready",
     "profile",
     "scanners",
     "decode",
