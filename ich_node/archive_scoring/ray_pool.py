@@ -10,6 +10,7 @@ import dataclasses
 import os
 import secrets
 import socket
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import chain
@@ -25,6 +26,8 @@ _MOST_TRIES: Final = 3
 """Of a series whose worker, or its machine, is gone."""
 _CORES_A_MODEL: Final = 4
 _WAIT_S: Final = 1.0
+_LONGEST_WITHOUT_S: Final = 900.0
+"""Without a model on any machine, and none that gets ready: all are gone, or busy with other work."""
 _REACH_S: Final = 10.0
 _OBJECT_STORE_BYTES: Final = 128 * 1024 * 1024
 """Of a cluster on this machine: rows are small."""
@@ -83,6 +86,7 @@ class _Work:
         for _ in range(self._places):
             self._start()
         free: list[Any] = []
+        last_done_at = time.monotonic()
         while True:
             while free and (one := self._again.pop() if self._again else next(waiting, None)) is not None:
                 worker = free.pop()
@@ -90,6 +94,10 @@ class _Work:
             if not self._scoring and free:
                 return
             done, _ = self._ray.wait([*self._starting, *self._scoring], num_returns=1, timeout=_WAIT_S)
+            if done or self._scoring:
+                last_done_at = time.monotonic()
+            elif time.monotonic() - last_done_at > _LONGEST_WITHOUT_S:
+                raise BulkScoringStopped("no machine of the Ray cluster has had room for a model for 15 minutes")
             for task in done:
                 worker, row = self._started(task) if task in self._starting else self._scored(task)
                 if worker is not None:

@@ -10,6 +10,9 @@ from ich_node.records import MeasuredSeries, NotAnalysedReason
 
 PROBABILITY: Final = "probability"
 POSITIVES: Final = "positives"
+WITHOUT_RESULT: Final = "without_result"
+SHARES: Final = (POSITIVES, WITHOUT_RESULT)
+"""Of 100 series; attributes of `Week`."""
 REASON: Final = "reason:"
 """Before the name of a reason for no result."""
 
@@ -44,8 +47,8 @@ BY_NAME: Final = {one.name: one for one in (*QUANTITIES, SCORES)}
 
 def label_of(name: str) -> str:
     """Call a quantity by its name for people."""
-    if name == POSITIVES:
-        return "positives"
+    if name in SHARES:
+        return "positives" if name == POSITIVES else "without a result"
     if name.startswith(REASON):
         return f"not analysed: {_reason(name)}"
     return BY_NAME[name].label

@@ -103,10 +103,16 @@ class _Listing:
     asked: Asked
     rest: Callable[[float], None]
     doubts: list[str] = field(default_factory=list)
+    _timed: set[str] = field(default_factory=set)
+    """Studies that were named where a time was asked for."""
 
     def studies(self) -> frozenset[str]:
         """Give the UIDs of the studies of the day that have CT."""
-        return self._halved(0, _LAST_SECOND, self._studies_between())
+        said = self._studies_between()
+        wanted = self._halved(0, _LAST_SECOND, said)
+        if said.in_doubt and not self.doubts and said.named - self._timed:
+            self.doubts.append("the PACS has studies without a StudyTime, and cuts its answers; some may be missing")
+        return wanted
 
     def series_of(self, study: str) -> Iterator[ListedSeries]:
         """Give the CT series of a study."""
@@ -151,6 +157,8 @@ class _Listing:
         matches, cut = self._ask(query)
         wanted = frozenset(text_of(one, "StudyInstanceUID") for one in matches if self._is_wanted(one))
         named = frozenset(text_of(one, "StudyInstanceUID") for one in matches) - {""}
+        if between:
+            self._timed |= named
         return _Studies(named, wanted, len(matches), cut)
 
     def _ask(self, query: Dataset) -> tuple[list[Dataset], bool]:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from ich_node.drift import Comparison, GroupLook
-from ich_node.drift.quantities import BY_NAME, POSITIVES, PROBABILITY, SCORES, SHARES_MATTER, label_of, unit_of
+from ich_node.drift.quantities import BY_NAME, PROBABILITY, SCORES, SHARES, SHARES_MATTER, label_of, unit_of
 from ich_node.drift.weeks import Week
 
 _LEFT: Final = 52.0
@@ -16,7 +16,7 @@ _WIDE: Final = 300.0
 _TOP: Final = 8.0
 _HIGH: Final = 110.0
 _FEWEST_WEEKS: Final = 8
-_CHARTED: Final = ("brain_hu", "air_hu", "noise_hu", "slice_thickness_mm", PROBABILITY, POSITIVES)
+_CHARTED: Final = ("brain_hu", "air_hu", "noise_hu", "slice_thickness_mm", PROBABILITY, *SHARES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +99,9 @@ def _chart(name: str, weeks: Sequence[Week], compared: Comparison | None) -> Cha
 
 
 def _spread(week: Week, name: str) -> list[float] | None:
-    if name == POSITIVES:
-        return None if week.positives is None else [week.positives] * 3
+    if name in SHARES:
+        share: float | None = getattr(week, name)
+        return None if share is None else [share] * 3
     spread = week.spreads.get(name)
     return None if spread is None else [(100.0 if name == PROBABILITY else 1.0) * one for one in spread]
 
@@ -109,12 +110,12 @@ def _range(known: Iterable[float], name: str, reference: list[float] | None) -> 
     """Give an axis on which what does not matter looks small."""
     values = list(known)
     low, high = min(values), max(values)
-    matters = SHARES_MATTER if name == POSITIVES else 100 * SCORES.matters if name == PROBABILITY else _matters(name)
-    if name not in (POSITIVES, PROBABILITY) and BY_NAME[name].relative:
+    matters = SHARES_MATTER if name in SHARES else 100 * SCORES.matters if name == PROBABILITY else _matters(name)
+    if name not in (*SHARES, PROBABILITY) and BY_NAME[name].relative:
         matters *= abs(reference[1] if reference else values[0])
     spare = max(0.08 * (high - low), (3 * matters - (high - low)) / 2) or 1.0  # where everything is 0
     bottom = low - spare
-    return (max(0.0, bottom) if name in (POSITIVES, PROBABILITY) else bottom), high + spare
+    return (max(0.0, bottom) if name in (*SHARES, PROBABILITY) else bottom), high + spare
 
 
 def _matters(name: str) -> float:

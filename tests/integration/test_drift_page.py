@@ -95,7 +95,7 @@ def test_the_page_goes_from_nothing_to_findings_in_words(pages: Pages, capsys: p
     assert MARKUP in text
     assert MARKUP not in page.text, "a station's name is no markup"
     assert "<b>" not in page.text
-    assert page.text.count('role="img"') == 12, "two groups, six charts each"
+    assert page.text.count('role="img"') == 14, "two groups, seven charts each"
     assert not re.search(r"<[^>]+\s(style|on\w+)=", page.text), "nothing that the policy forbids"
 
     config = ["--config", str(pages.node.config_path)]

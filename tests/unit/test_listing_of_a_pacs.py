@@ -94,6 +94,23 @@ def test_where_the_time_is_not_matched_it_is_said_that_studies_may_be_missing() 
     assert doubt == "the PACS cut its answer, and does not match StudyTime; some may be missing"
 
 
+def test_studies_without_a_time_are_listed_and_others_of_their_kind_are_in_doubt() -> None:
+    untimed = [study(100 + number, 0, StudyTime="") for number in range(3)]
+    timed = [study(number, 28_800 + number * 37) for number in range(45)]
+
+    def answer(query: Dataset) -> Iterator[tuple[int, Dataset | None]]:
+        if query.QueryRetrieveLevel == "SERIES" or query.get("StudyTime"):  # no range matches an empty value
+            yield from holding(timed, most=25)(query)
+            return
+        for one in (*untimed, *timed)[:25]:
+            yield PENDING, one
+
+    with answering(answer) as port:
+        day = ask(port)
+    assert {one.study_instance_uid for one in day.series} == {str(one.StudyInstanceUID) for one in untimed + timed}
+    assert day.doubts == ("the PACS has studies without a StudyTime, and cuts its answers; some may be missing",)
+
+
 def test_many_studies_of_one_second_are_in_doubt() -> None:
     with answering(holding([study(number, 3600) for number in range(30)], most=25, how=CANCELLED)) as port:
         day = ask(port)
