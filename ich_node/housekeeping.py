@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,8 @@ from ich_node.tls import log_state
 _STRAY_AGE_S = 3600.0
 _SILENCE_S = 600.0
 _JOBS_AT_ONCE = 2
+_FIRST_S = 120
+"""After the start each job runs once, whatever its interval: a node that is restarted every hour keeps house, too."""
 _MEBIBYTE = 1024 * 1024
 
 _Job = Callable[[Config, Database], object]
@@ -84,10 +86,14 @@ def start_housekeeping(
         if is_our_turn():
             job(config, database)
 
+    def add(job: _Job, seconds: int, run: Callable[..., object], *arguments: object) -> None:
+        first = datetime.now(UTC) + timedelta(seconds=min(seconds, _FIRST_S))
+        scheduler.add_job(run, "interval", seconds=seconds, args=arguments, id=job.__name__, next_run_time=first)
+
     for job, seconds in of_each_host:
-        scheduler.add_job(job, "interval", seconds=seconds, args=(config, database), id=job.__name__)
+        add(job, seconds, job, config, database)
     for job, seconds in of_all:
-        scheduler.add_job(in_turn, "interval", seconds=seconds, args=(job,), id=job.__name__)
+        add(job, seconds, in_turn, job)
     scheduler.start()
     try:
         yield scheduler

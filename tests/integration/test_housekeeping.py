@@ -333,6 +333,14 @@ def test_memory_is_given_back_after_a_job(node: PartsOfANode, monkeypatch: pytes
         assert given_back.wait(30)
 
 
+def test_every_job_runs_soon_after_the_start_whatever_its_interval(node: PartsOfANode) -> None:
+    began = datetime.now(UTC)
+    with start_housekeeping(node.config, node.database) as scheduler:
+        soon = {job.id: (job.next_run_time - began).total_seconds() for job in scheduler.get_jobs()}
+    assert len(soon) == 9
+    assert max(soon.values()) < 150
+
+
 def test_a_run_that_was_missed_is_told(node: PartsOfANode, caplog: pytest.LogCaptureFixture) -> None:
     with start_housekeeping(node.config, node.database) as scheduler:
         late = datetime.now(UTC) - timedelta(hours=3)
