@@ -331,6 +331,13 @@ def test_a_header_is_read_wherever_it_crosses_what_is_read_at_once() -> None:
         assert (found.patient_id, found.study_instance_uid) == (image.PatientID, image.StudyInstanceUID)
 
 
+def test_of_a_value_without_end_only_the_beginning_is_kept() -> None:
+    image = ct_slice(1)
+    image.add_new(0x00081010, "UT", "CT" * 2_000_000)  # Station Name, as what may be so long
+    found = identify(encoded(image), ExplicitVRLittleEndian)
+    assert found.station_name == "CT" * (data_set._LONGEST_VALUE // 2)
+
+
 def test_a_character_set_with_which_nothing_can_be_read_is_refused() -> None:
     image = ct_slice(1)
     whole = encoded(image)
