@@ -16,10 +16,10 @@ from typing import Final
 
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 
 from ich_node.config import load_config
-from ich_node.database import Database, SecondOpinionRow, open_database
+from ich_node.database import Database, DriftLookRow, SecondOpinionRow, open_database
 from ich_node.drift_watch import look_and_keep
 from ich_node.job_queue.model_choices import choose_model, model_in_use
 from ich_node.model_shelf import shelved_model
@@ -101,6 +101,8 @@ def _let_drift_be_found(pages: Pages) -> None:
     config = load_config(pages.node.config_path)
     database = open_database(config.database_url, 30.0)
     measure(database, GROUPS, time.time(), first_id=1000)
+    with database.writing() as connection:
+        connection.execute(delete(DriftLookRow))  # that of the housekeeping, soon after the start: there is one a day
     database.close()
     look_and_keep(config.database_url, 30.0, config.drift.rules)
 
