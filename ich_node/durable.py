@@ -17,7 +17,7 @@ _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FAILED: Final = (errno.EIO, errno.ENXIO, errno.EUCLEAN)
 
 
-def write_durably(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
+def write_durably(path: Path | str, pieces: Iterable[bytes | memoryview]) -> None:
     """Write a whole file or none.
 
     Raises:
@@ -36,7 +36,7 @@ def write_durably(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
         except OSError:
             with suppress(OSError):  # the disk may have become read-only
                 Path(part).unlink(missing_ok=True)
-                path.unlink(missing_ok=True)  # renamed, but not for sure
+                Path(whole).unlink(missing_ok=True)  # renamed, but not for sure
             raise
 
 

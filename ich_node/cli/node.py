@@ -72,8 +72,9 @@ def audit_command(config: Config, command: str, uid: str | None = None, **detail
 
 def _start(config: Config, role: str) -> None:
     """Begin a role, whose modules are all imported by now."""
-    from ich_node.service import keep_to_ourselves, share_memory_among_threads
+    from ich_node.service import keep_to_ourselves, let_interned_strings_settle, share_memory_among_threads
 
+    let_interned_strings_settle()
     gc.freeze()
     gc.enable()
     keep_to_ourselves()

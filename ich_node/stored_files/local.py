@@ -70,7 +70,7 @@ class LocalFiles:
         return f"spool/{name[:2]}/{name}{self._mark}.dcm"
 
     def write(self, name: str, pieces: Iterable[bytes | memoryview]) -> None:
-        write_durably(self._state / name, pieces)
+        write_durably(f"{self._state}/{name}", pieces)
 
     def path(self, name: str) -> Path:
         return self._state / name
