@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated, Final, Literal, get_args
+from typing import Annotated, Any, Final, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from ich_node.job_queue.feedback import LONGEST_NOTE, MOST_SLICES_SAID
 from ich_node.queries import LONGEST_SEARCH, PAGE, Order, Shown
@@ -310,6 +310,11 @@ class FeedbackAsked(BaseModel):
 Person = Annotated[str, Field(max_length=LONGEST_PERSON, description="for whom the program asks; null: for nobody")]
 
 
+def _whole(value: Any) -> Any:
+    """Take 1.0 for 1, as JSON Schema does."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 class FeedbackGiven(BaseModel):
     """What a reader says of a study as it is now."""
 
@@ -322,7 +327,7 @@ class FeedbackGiven(BaseModel):
     ]
     slices: Annotated[list[SliceKey], Field(max_length=MOST_SLICES_SAID)] = []
     note: Annotated[str, Field(max_length=LONGEST_NOTE)] = ""
-    revision: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
+    revision: Annotated[int, Field(ge=1, le=1_000_000), BeforeValidator(_whole)] | None = Field(
         default=None, description="that the reader saw; null: whatever there is now"
     )
     by: Person | None = None
