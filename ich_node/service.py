@@ -67,7 +67,7 @@ def let_interned_strings_settle() -> None:
 
     Parts of paths are interned as long as they live (pathlib). Each takes a place in the table that is not used again;
     when all are taken, the table is made anew with room for three times what it holds: 2 MiB at once after some 16,000
-    images in the receiver, up to 7 in the worker, which looked like a leak.
+    images in the receiver, 4 or more in the worker, which looked like a leak.
     """
     for number in range(_MANY_STRINGS):
         sys.intern(f"{number} of many")
