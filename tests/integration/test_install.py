@@ -165,4 +165,4 @@ def test_wheel_brings_the_migrations(installed: Path, tmp_path: Path) -> None:
 def test_wheel_holds_the_package_alone(installed: Path) -> None:
     assert sorted(path.name for path in installed.iterdir()) == ["ich_node", f"ich_node-{__version__}.dist-info"]
     declared = (installed / f"ich_node-{__version__}.dist-info/entry_points.txt").read_text()
-    assert "ich-node = ich_node.cli:main" in declared
+    assert "ich-node = ich_node.__main__:main" in declared
