@@ -22,9 +22,7 @@ from benchmarks.tables import MISSED, at_most, print_table
 TARGET_MIB_PER_H: Final = 1.0
 TARGET_WAL_MIB: Final = 64.0
 _WARM_UP: Final = 0.2
-"""Part of the run before which nothing is judged; and at least so long:"""
-_WARM_UP_S: Final = 1200.0
-"""Until each job of the housekeeping has run once, the deletions of every quarter of an hour with files to delete."""
+"""Part of the run before which nothing is judged."""
 _LAST: Final = 2 / 3
 """Where the last third of the run begins: its slope is not judged, but tells a leak from what warms up for longer."""
 _JUDGED_FROM_H: Final = 0.5
@@ -232,8 +230,8 @@ def print_report(samples: Samples) -> int:
 
 
 def _warm_from(hours: float) -> float:
-    """Say from which second on the run is judged; half of a short one."""
-    return min(max(_WARM_UP * 3600 * hours, _WARM_UP_S), 1800 * hours)
+    """Say from which second on the run is judged."""
+    return _WARM_UP * 3600 * hours
 
 
 def _role_row(samples: Samples, role: str, hours: float) -> tuple[object, ...]:

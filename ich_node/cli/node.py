@@ -36,7 +36,7 @@ def add_commands(commands: Commands) -> None:
     for name, (run, text) in roles.items():
         parser = commands.add_parser(name, help=text, description=text)
         with_config(parser)
-        parser.set_defaults(run=run, imports_more=True)
+        parser.set_defaults(run=run, imports_more=name != "check-config")  # roles go on in `_start`
 
 
 def with_config(parser: argparse.ArgumentParser) -> None:

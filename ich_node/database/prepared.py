@@ -7,8 +7,8 @@ than both, and it knows what to do where a connection is lost.
 from __future__ import annotations
 
 import sqlite3
-from collections import namedtuple
 from collections.abc import Callable, Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 from sqlalchemy import Connection, Delete, Dialect, Insert, Select, Update
@@ -86,11 +86,11 @@ class _Text:
             name: self._from[name](value) if name in self._from else value for name, value in self._usual.items()
         }
         selected = list(statement.selected_columns) if isinstance(statement, Select) else []
-        self._row_type: Callable[..., Any] = namedtuple("Row", [column.key for column in selected])  # type: ignore[misc]
-        self._to: list[tuple[int, _Convert]] = []
-        for index, column in enumerate(selected):
+        self._names = [str(column.key) for column in selected]
+        self._to: list[tuple[str, _Convert]] = []
+        for name, column in zip(self._names, selected, strict=True):
             if (convert := column.type.dialect_impl(dialect).result_processor(dialect, None)) is not None:
-                self._to.append((index, convert))
+                self._to.append((name, convert))
 
     def run(self, driver: sqlite3.Connection, values: Values) -> sqlite3.Cursor:
         """Run it.
@@ -109,9 +109,7 @@ class _Text:
 
     def row(self, values: tuple[Any, ...]) -> Any:
         """Give a row's columns by their names."""
-        if self._to:
-            converted = list(values)
-            for index, convert in self._to:
-                converted[index] = convert(converted[index])
-            return self._row_type(*converted)
-        return self._row_type(*values)
+        row = dict(zip(self._names, values, strict=True))
+        for name, convert in self._to:
+            row[name] = convert(row[name])
+        return SimpleNamespace(**row)

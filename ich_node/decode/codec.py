@@ -29,8 +29,6 @@ _JPEG_LS: Final = (uid.JPEGLSLossless, uid.JPEGLSNearLossless)
 _JPEG_2000: Final = (uid.JPEG2000Lossless, uid.JPEG2000, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL, uid.HTJ2K)
 _SIGN_REPAIR: Final = "JPEG 2000 sign"
 _END_OF_IMAGE: Final = b"\xff\xd9"  # EOI of JPEG and JPEG-LS, EOC of JPEG 2000
-_TAIL: Final = 64
-"""Bytes in which the end is looked for first: all that follows it is padding, mostly of one byte."""
 _RLE_HEADER_BYTES: Final = 64 + 16  # and the padding of its segments (PS3.5 G.5)
 _RLE_MOST_FOR_A_PIXEL_BYTE: Final = 2  # a run of one byte (PS3.5 G.3.1)
 _START_OF_FRAME: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}
@@ -88,7 +86,7 @@ def check_codestreams(dataset: Dataset) -> None:
     """
     rows, columns = int(dataset.Rows), int(dataset.Columns)
     for codestream in generate_frames(dataset.PixelData, number_of_frames=frame_count(dataset)):
-        if _END_OF_IMAGE not in (codestream[-_TAIL:].rstrip(b"\x00") or codestream.rstrip(b"\x00"))[-4:]:
+        if _END_OF_IMAGE not in codestream.rstrip(b"\x00")[-4:]:
             raise Unreadable(NotAnalysedReason.CANNOT_DECODE, "the compressed image ends early")
         header = codestream_header(codestream)
         if header != CodestreamHeader(rows, columns, 1):

@@ -7,14 +7,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, bindparam, case, delete, exists, insert, select, update
+from sqlalchemy import Connection, select, update
 
 from ich_node.database import (
     Database,
     InstanceRow,
-    OpenAssociationRow,
-    Prepared,
-    RejectionRow,
     ResultRow,
     SeriesRow,
     StudyRow,
@@ -22,94 +19,28 @@ from ich_node.database import (
 from ich_node.job_queue.habits import has_as_many_as_ever
 from ich_node.job_queue.leases import new_owner
 from ich_node.job_queue.quarantine import quarantine, reject_if_empty
+from ich_node.job_queue.reception.statements import (
+    ADD_ASSOCIATION,
+    ADD_INSTANCE,
+    ADD_SERIES,
+    ADD_STUDY,
+    CLOSE_ASSOCIATION,
+    FIND_REJECTION,
+    FIND_SERIES,
+    FIND_STUDY,
+    FIND_STUDY_ROW,
+    FIND_VERSIONS,
+    HELD,
+    LOOK_UP,
+    MAY_CLOSE,
+    RENEW_ASSOCIATION,
+    REOPEN_SERIES,
+    SENT,
+    SET_DUE,
+)
 from ich_node.job_queue.self_tests import is_reserved_within
 from ich_node.records import InstanceState, NotAnalysedReason, ReceivedInstance, Reception, SeriesState
 from ich_node.records.self_tests import SELF_TEST_AE_TITLE
-
-# Statements that run for every slice are built once: building one takes as long as running it.
-_LOOK_UP: Final = Prepared(
-    select(
-        select(InstanceRow.id)
-        .where(InstanceRow.sop_instance_uid == bindparam("uid"), InstanceRow.sha256 == bindparam("sha256"))
-        .where(InstanceRow.path.is_not(None))
-        .scalar_subquery()
-        .label("held"),
-        select(ResultRow.id).where(ResultRow.sop_instance_uid == bindparam("uid")).scalar_subquery().label("result_id"),
-    )
-)
-_FIND_REJECTION: Final = select(RejectionRow.reason).where(RejectionRow.sop_instance_uid == bindparam("uid"))
-_FIND_SERIES: Final = Prepared(
-    select(SeriesRow.id, SeriesRow.study_id, SeriesRow.images_deleted_at, SeriesRow.old, SeriesRow.priority)
-    .add_columns(
-        StudyRow.self_test,
-        exists().where(InstanceRow.sop_instance_uid == bindparam("uid")).label("has_versions"),
-        _FIND_REJECTION.scalar_subquery().label("rejected"),
-        select(OpenAssociationRow.lease_expires_at)
-        .where(OpenAssociationRow.series_id == SeriesRow.id, OpenAssociationRow.association == bindparam("name"))
-        .scalar_subquery()
-        .label("held_until"),
-    )
-    .join(StudyRow, StudyRow.id == SeriesRow.study_id)
-    .where(StudyRow.study_instance_uid == bindparam("study"), SeriesRow.series_instance_uid == bindparam("series"))
-)
-"""With all that the usual image needs to know, in one statement."""
-_FIND_STUDY: Final = Prepared(select(StudyRow.self_test).where(StudyRow.study_instance_uid == bindparam("study")))
-_FIND_STUDY_ROW: Final = Prepared(
-    select(StudyRow.id, StudyRow.priority, StudyRow.old).where(StudyRow.study_instance_uid == bindparam("study"))
-)
-_ADD_STUDY: Final = Prepared(insert(StudyRow))
-_ADD_SERIES: Final = Prepared(insert(SeriesRow))
-_FIND_VERSIONS: Final = Prepared(
-    select(
-        InstanceRow.id,
-        InstanceRow.sha256,
-        InstanceRow.path,
-        InstanceRow.series_id,
-        InstanceRow.current,
-        SeriesRow.state.label("series_state"),
-    )
-    .join(SeriesRow, SeriesRow.id == InstanceRow.series_id)
-    .where(InstanceRow.sop_instance_uid == bindparam("uid"))
-)
-_ADD_INSTANCE: Final = Prepared(insert(InstanceRow))
-_PAUSE_S: Final[ColumnElement[float]] = bindparam("now") - SeriesRow.last_received_at
-_REOPEN_SERIES: Final = Prepared(
-    update(SeriesRow)
-    .where(SeriesRow.id == bindparam("series_id"), SeriesRow.state != SeriesState.QUARANTINED)
-    .values(
-        longest_pause_s=case((SeriesRow.longest_pause_s < _PAUSE_S, _PAUSE_S), else_=SeriesRow.longest_pause_s),
-        last_received_at=bindparam("now"),
-        state=SeriesState.RECEIVING,
-        due_at=bindparam("due"),
-        attempts=0,
-        not_before=0.0,
-        reason=None,
-        detail=None,
-        closed_at=None,
-    )
-)
-_RENEW_ASSOCIATION: Final = Prepared(
-    update(OpenAssociationRow)
-    .where(OpenAssociationRow.association == bindparam("name"), OpenAssociationRow.series_id == bindparam("held"))
-    .values(lease_expires_at=bindparam("until"))
-)
-_ADD_ASSOCIATION: Final = Prepared(insert(OpenAssociationRow))
-_CLOSE_ASSOCIATION: Final = Prepared(
-    delete(OpenAssociationRow).where(OpenAssociationRow.association == bindparam("name"))
-)
-_SENT: Final = Prepared(select(OpenAssociationRow.series_id).where(OpenAssociationRow.association == bindparam("name")))
-_HELD: Final = select(OpenAssociationRow.series_id).where(
-    OpenAssociationRow.series_id.in_(bindparam("sent", expanding=True)),
-    OpenAssociationRow.lease_expires_at >= bindparam("now"),
-)
-_MAY_CLOSE: Final = select(SeriesRow.id, SeriesRow.due_at, SeriesRow.last_received_at, SeriesRow.longest_pause_s).where(
-    SeriesRow.id.in_(bindparam("sent", expanding=True)),
-    SeriesRow.state == SeriesState.RECEIVING,
-    SeriesRow.concluded_at.is_(None),
-)
-_SET_DUE: Final = Prepared(
-    update(SeriesRow).where(SeriesRow.id == bindparam("series_id")).values(due_at=bindparam("due"))
-)
 
 _RENEWED_EVERY_S: Final = 1.0
 
@@ -156,7 +87,7 @@ def rehearse(database: Database, received: ReceivedInstance, max_wait_s: float) 
 def look_up(database: Database, sop_instance_uid: str, sha256: str) -> Reception | None:
     """Say whether an object needs no storing, because we made it or hold these very bytes; None where it does."""
     with database.reading() as connection:
-        known = _LOOK_UP.first(connection, {"uid": sop_instance_uid, "sha256": sha256})
+        known = LOOK_UP.first(connection, {"uid": sop_instance_uid, "sha256": sha256})
     if known is None or known.held is not None:
         return None if known is None else Reception.DUPLICATE
     if known.result_id is None:
@@ -207,11 +138,11 @@ def enter_instance(
     """Enter one instance as received at ``now``; see :func:`register_instance`."""
     uid = {"uid": received.sop_instance_uid}
     uids = uid | {"study": received.study_instance_uid, "series": received.series_instance_uid}
-    found = _FIND_SERIES.first(connection, uids | {"name": association.name if association else ""})
+    found = FIND_SERIES.first(connection, uids | {"name": association.name if association else ""})
     if not _may_enter(connection, received, found):
         return Entered(Reception.NO_SELF_TEST, 0, 0)
     series_id, study_id, dormant = _series_of(connection, received, found, now, now + max_wait_s)
-    versions = _FIND_VERSIONS.all(connection, uid) if found is None or found.has_versions else []
+    versions = FIND_VERSIONS.all(connection, uid) if found is None or found.has_versions else []
     known = next((one for one in versions if one.sha256 == received.sha256), None)
     if known is not None and known.path == received.path:  # a receiver that started meanwhile took it for an orphan
         return Entered(Reception.NEW, series_id, study_id)
@@ -221,7 +152,7 @@ def enter_instance(
         _restore(connection, known.id, received)
         _touch(connection, series_id, now)
         return Entered(Reception.KEPT_ONLY, series_id, study_id)
-    rejected = found.rejected if found is not None else connection.execute(_FIND_REJECTION, uid).scalar()
+    rejected = found.rejected if found is not None else connection.execute(FIND_REJECTION, uid).scalar()
     rejected = rejected if analysed else None
     if dormant or rejected is not None:
         _add(connection, series_id, received, now, InstanceState.NOT_NEEDED, rejected)
@@ -276,17 +207,17 @@ def _release(
     *,
     habits: bool,
 ) -> list[int]:
-    mine = [row.series_id for row in _SENT.all(connection, {"name": association.name})]
+    mine = [row.series_id for row in SENT.all(connection, {"name": association.name})]
     _close_association(connection, association)
-    held = connection.execute(_HELD, {"sent": mine, "now": now}).scalars().all()
+    held = connection.execute(HELD, {"sent": mine, "now": now}).scalars().all()
     closing = []
-    for row in connection.execute(_MAY_CLOSE, {"sent": sorted(set(mine) - set(held))}).all():
+    for row in connection.execute(MAY_CLOSE, {"sent": sorted(set(mine) - set(held))}).all():
         due_at = row.last_received_at + min(max_wait_s, max(quiet_s, 2 * row.longest_pause_s))
         if habits and now < due_at and has_as_many_as_ever(connection, row.id):
             due_at = now
             closing.append(row.id)
         if due_at < row.due_at:
-            _SET_DUE.change(connection, {"series_id": row.id, "due": due_at})
+            SET_DUE.change(connection, {"series_id": row.id, "due": due_at})
     return closing
 
 
@@ -299,7 +230,7 @@ def forget_association(database: Database, association: SendingAssociation) -> N
 def _may_enter(connection: Connection, received: ReceivedInstance, series: Any | None) -> bool:
     """Keep self-tests and patients apart: a test enters what it has reserved, and nobody else enters that."""
     uid = received.study_instance_uid
-    of_test = _self_test_of(_FIND_STUDY.first(connection, {"study": uid}) if series is None else series)
+    of_test = _self_test_of(FIND_STUDY.first(connection, {"study": uid}) if series is None else series)
     if received.calling_ae_title != SELF_TEST_AE_TITLE:
         return not of_test
     return of_test is not False and is_reserved_within(connection, uid)
@@ -310,7 +241,7 @@ def _self_test_of(found: Any | None) -> bool | None:
 
 
 def _close_association(connection: Connection, association: SendingAssociation) -> None:
-    _CLOSE_ASSOCIATION.change(connection, {"name": association.name})
+    CLOSE_ASSOCIATION.change(connection, {"name": association.name})
 
 
 def _hold_open(
@@ -320,10 +251,10 @@ def _hold_open(
     if held_until is not None and until - _RENEWED_EVERY_S < held_until <= until:
         return
     values = {"name": association.name, "held": series_id, "until": until}
-    if not _RENEW_ASSOCIATION.change(connection, values):
+    if not RENEW_ASSOCIATION.change(connection, values):
         lease = {"series_id": series_id, "association": association.name}
         lease |= {"lease_owner": association.owner, "lease_expires_at": until}
-        _ADD_ASSOCIATION.change(connection, lease)
+        ADD_ASSOCIATION.change(connection, lease)
 
 
 def _series_of(
@@ -353,7 +284,7 @@ def _series_of(
         "acquired_at": received.acquired_at,
         "station_name": received.station_name,
     }
-    return _ADD_SERIES.enter(connection, series), study_id, False
+    return ADD_SERIES.enter(connection, series), study_id, False
 
 
 def _hurry(connection: Connection, found: Any, received: ReceivedInstance) -> None:
@@ -365,11 +296,11 @@ def _hurry(connection: Connection, found: Any, received: ReceivedInstance) -> No
 
 def _study_of(connection: Connection, received: ReceivedInstance, now: float) -> int:
     uid = received.study_instance_uid
-    known = _FIND_STUDY_ROW.first(connection, {"study": uid})
+    known = FIND_STUDY_ROW.first(connection, {"study": uid})
     if known is None:
         values = {"study_instance_uid": uid, "created_at": now, "priority": received.priority, "old": received.old,
                   "self_test": received.calling_ae_title == SELF_TEST_AE_TITLE}  # fmt: skip
-        return _ADD_STUDY.enter(connection, values)
+        return ADD_STUDY.enter(connection, values)
     if received.priority > known.priority or (known.old and not received.old):
         values = {"priority": max(known.priority, received.priority), "old": known.old and received.old}
         connection.execute(update(StudyRow).where(StudyRow.id == known.id).values(values))
@@ -402,7 +333,7 @@ def _add(
         "reason": rejected,
         "current": rejected is None,
     }
-    _ADD_INSTANCE.change(connection, values)
+    ADD_INSTANCE.change(connection, values)
 
 
 def _restore(connection: Connection, instance_id: int, received: ReceivedInstance) -> None:
@@ -411,7 +342,7 @@ def _restore(connection: Connection, instance_id: int, received: ReceivedInstanc
 
 
 def _reopen(connection: Connection, series_id: int, now: float, due_at: float) -> None:
-    if not _REOPEN_SERIES.change(connection, {"series_id": series_id, "now": now, "due": due_at}):
+    if not REOPEN_SERIES.change(connection, {"series_id": series_id, "now": now, "due": due_at}):
         _touch(connection, series_id, now)
 
 
