@@ -18,6 +18,7 @@ from pynetdicom import _config as pynetdicom_config
 from pynetdicom import timer as pynetdicom_timer
 from pynetdicom.association import Association as Association
 from pynetdicom.events import Event, EventHandlerType
+from pynetdicom.pdu_primitives import A_ASSOCIATE
 
 from ich_node import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from ich_node.errors import ClassNotTaken, DestinationRefuses, DestinationUnavailable
@@ -105,8 +106,8 @@ def _associate(entity: AE, destination: Destination, handlers: Sequence[EventHan
         else:
             keep_answers(association)
         return association
-    if association.is_rejected:
-        raise DestinationRefuses(f"the association was rejected: {_why_rejected(association)}")
+    if (rejection := _rejection(association)) is not None:
+        raise DestinationRefuses(f"the association was rejected: {rejection.reason_str}")
     if association.rejected_contexts:
         raise ClassNotTaken("the destination accepted no presentation context")
     why = why_it_failed(tls[0]) if tls is not None else ""
@@ -168,9 +169,15 @@ def _is_request(message: tuple[Any, Any]) -> bool:
     return message[1] is not None and getattr(message[1], "MessageIDBeingRespondedTo", None) is None
 
 
-def _why_rejected(association: Association) -> str:
-    primitive = association.acceptor.primitive
-    return str(getattr(primitive, "reason_str", "")) or "no reason given"
+def _rejection(association: Association) -> A_ASSOCIATE | None:
+    """Give the A-ASSOCIATE-RJ that came as the answer (PS3.8 9.3.4).
+
+    pynetdicom 3.0.4 waits until there is a connection, then asks whether it is open
+    (``ACSE._negotiate_as_requestor``). A peer that rejects and closes in between seems not to be there: what it
+    answered still lies in the queue.
+    """
+    answer = association.acceptor.primitive if association.is_rejected else association.dul.receive_pdu()
+    return answer if isinstance(answer, A_ASSOCIATE) and answer.result else None
 
 
 def _send_at_once(event: Event) -> None:

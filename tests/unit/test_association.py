@@ -11,9 +11,11 @@ import pytest
 from pydicom.uid import CTImageStorage
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
+from pynetdicom.events import Event
 from pynetdicom.timer import Timer
 
 from ich_node.association import Patience, associate, measure_by_no_clock
+from ich_node.errors import DestinationRefuses
 from ich_node.pacs import SmallPacs
 from ich_node.phantom import PhantomSettings, write_series
 from ich_node.records import Destination
@@ -119,3 +121,16 @@ def test_the_toolkits_timers_do_not_run_by_the_clock(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(time, "time", lambda: now + 7200.0)
     assert not timer.expired
     assert 0.0 < timer.remaining <= 60.0
+
+
+def test_a_rejection_is_told_though_the_peer_closed_before_we_looked(tmp_path: Path) -> None:
+    def look_late(_: Event) -> None:
+        time.sleep(0.5)  # the connection is made, rejected and closed meanwhile
+
+    with peer(lambda _: 0x0000, called_must_be="PACS") as port:
+        place = Destination("pacs", "WRONG", "127.0.0.1", port)
+        with (
+            pytest.raises(DestinationRefuses, match="rejected: Called AE title not recognised"),
+            associate(place, "TEST", [CTImageStorage], Patience(), [(evt.EVT_REQUESTED, look_late)]),
+        ):
+            pass
