@@ -1,7 +1,7 @@
 """``make soak HOURS=1``: a whole node under 20 images a second for hours; what grows, and whether anything is lost.
 
 Receiver, worker, deliverer and a small PACS run as processes with the shipped defaults, but for a small model, images
-of 256 x 256 and a retention of minutes: two cores hold the rate, and the disk is bounded. Samples: var/soak/<start>/.
+of 256 x 256 a retention and self-tests of minutes: two cores hold the rate, and the disk is bounded. Samples: var/soak/<start>/.
 """
 
 from __future__ import annotations
@@ -28,12 +28,19 @@ not_head_days = 0.007
 """
 """Ten minutes; what is older goes every quarter of an hour."""
 
+_SELF_TEST: Final = """\
+[self_test]
+every_min = 2
+"""
+"""Its images are four times as large as the senders': what they need once is to be taken in the warm-up, not after it,
+and what a test would leave behind to be seen seven times as soon."""
+
 
 def soak(hours: float, folder: Path, sample_s: float = SAMPLE_S) -> int:
     """Run for so long; return 1 where anything was lost, refused or not reported, or a target was missed."""
     folder.mkdir(parents=True, exist_ok=True)
     template, sent = Template(folder / "template"), Sent()
-    with small_node(folder, sections=_RETENTION) as node:
+    with small_node(folder, sections=_RETENTION + _SELF_TEST) as node:
         sampler = Sampler(folder, node.pids, node.state, sent)
         over = time.monotonic() + 3600 * hours
         sending = (node.port, template, sent, over)
