@@ -1,7 +1,8 @@
 """``make soak HOURS=1``: a whole node under 20 images a second for hours; what grows, and whether anything is lost.
 
 Receiver, worker, deliverer and a small PACS run as processes with the shipped defaults, but for a small model, images
-of 256 x 256 a retention and self-tests of minutes: two cores hold the rate, and the disk is bounded. Samples: var/soak/<start>/.
+of 256 x 256, and a retention and self-tests of minutes: two cores hold the rate, and the disk is bounded. Samples:
+var/soak/<start>/.
 """
 
 from __future__ import annotations
