@@ -232,6 +232,7 @@ def test_a_sender_that_is_cut_while_its_object_is_stored_leaves_nothing_open(
     node.receiver.stop(0.0)
     with running(node.config.state_directory) as again:
         with association(again.port) as to:
+            to.dimse_timeout = 2.0  # it waits for its answer for so long, though it has ended the association
             thread = threading.Thread(target=store_bytes, args=(to, encoded(ct_slice(1))))
             thread.start()
             wait_for(lambda: again.receiver._storing._sending, "it is being stored")
