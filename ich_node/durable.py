@@ -26,13 +26,13 @@ def write_durably(path: Path | str, pieces: Iterable[bytes | memoryview]) -> Non
         StorageFailed: the disk failed. Never tried again here: an fsync that comes after may not tell of it.
     """
     whole = os.fspath(path)  # as text: this runs for every image, and pathlib would take a fifth of its time
-    part = os.path.splitext(whole)[0] + PART_SUFFIX  # noqa: PTH122 - text, as above
+    part = os.path.splitext(whole)[0] + PART_SUFFIX  # noqa: PTH122 - a text, see above
     with troubles_are_named():
         try:
             _write_part(part, pieces)
-            os.rename(part, whole)  # noqa: PTH104 - text, as above
+            os.rename(part, whole)  # noqa: PTH104 - texts, see above
             reach("file-before-folder-sync")
-            sync_directory(os.path.dirname(whole))  # noqa: PTH120 - text, as above
+            sync_directory(os.path.dirname(whole))  # noqa: PTH120 - a text, see above
         except OSError:
             with suppress(OSError):  # the disk may have become read-only
                 Path(part).unlink(missing_ok=True)
@@ -61,7 +61,7 @@ def replace_durably(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
 
 
 def _write_part(part: Path | str, pieces: Iterable[bytes | memoryview]) -> None:
-    with open(part, "xb") as file:  # noqa: PTH123 - text, as in `write_durably`
+    with open(part, "xb") as file:  # noqa: PTH123 - a text mostly, see `write_durably`
         for piece in pieces:
             file.write(piece)
             reach("file-half-written")

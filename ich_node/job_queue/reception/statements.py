@@ -1,4 +1,4 @@
-"""The statements by which images are entered; they run for every slice, so each is built once."""
+"""The statements by which images are entered. Building one takes as long as running it, so each is built once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from ich_node.database import (
 )
 from ich_node.records import SeriesState
 
-# Statements that run for every slice are built once: building one takes as long as running it.
 LOOK_UP: Final = Prepared(
     select(
         select(InstanceRow.id)
