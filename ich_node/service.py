@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,7 +29,7 @@ _PR_SET_DUMPABLE: Final = 4
 _M_ARENA_MAX: Final = -8
 """mallopt(3)."""
 _MANY_STRINGS: Final = 100_000
-_ARENAS: Final = 2
+_GIVE_BACK_S: Final = 60.0
 
 
 def boot_id() -> str:
@@ -52,14 +53,15 @@ def keep_to_ourselves() -> None:
 
 
 def share_memory_among_threads() -> None:
-    """Let all threads allocate from two arenas.
+    """Let all threads allocate from one arena.
 
     The GNU C library gives up to eight for each core to a process with many threads, of which none gives back what
-    another could use: resident memory rises for hours (mallopt(3)). Other libraries have no such limit, and need none.
+    another could use (mallopt(3)), and malloc_trim(3) leaves the end of all but the first as it is: resident memory
+    would stay at the highest that the threads ever needed together. Other libraries have no such limit, and need none.
     """
     limit = getattr(ctypes.CDLL(None), "mallopt", None)
     if limit is not None:
-        limit(_M_ARENA_MAX, _ARENAS)
+        limit(_M_ARENA_MAX, 1)
 
 
 def let_interned_strings_settle() -> None:
@@ -82,6 +84,19 @@ def give_memory_back() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
+
+
+class MemoryGivenBack:
+    """Gives memory back once a minute, in a loop that asks more often."""
+
+    def __init__(self) -> None:
+        self._at = 0.0
+
+    def look(self) -> None:
+        """Give back what was freed, where a minute has passed: work that came at once needed more than the rest."""
+        if time.monotonic() >= self._at:
+            give_memory_back()
+            self._at = time.monotonic() + _GIVE_BACK_S
 
 
 @contextmanager

@@ -30,7 +30,7 @@ from ich_node.job_queue import free_leases_of_the_dead
 from ich_node.log import EventLog
 from ich_node.receive.scp import Receiver
 from ich_node.role_lock import holding_role
-from ich_node.service import SystemdNotifier, stop_on_signals
+from ich_node.service import MemoryGivenBack, SystemdNotifier, stop_on_signals
 from ich_node.stored_files import stored_files
 from ich_node.timekeeping import keep_time
 
@@ -100,10 +100,11 @@ def _say_ready(config: Config, receiver: Receiver, processes: int, notifier: Sys
 def _serve_alone(config: Config, receiver: Receiver, stop: threading.Event, notifier: SystemdNotifier) -> None:
     receiver.serve()
     _say_ready(config, receiver, 1, notifier)
-    checked = OwnCheck(receiver)
+    checked, memory = OwnCheck(receiver), MemoryGivenBack()
     while receiver.alive and not receiver.failed and not stop.wait(BEAT_S):
         if checked.passes():
             notifier.alive()
+        memory.look()
     notifier.stopping()
     receiver.stop(FAILED_DRAIN_S if receiver.failed else DRAIN_S)
     if receiver.failed:
@@ -167,7 +168,7 @@ class Processes:
         """
         for child in self._children:
             self._start(child)
-        ready = False
+        ready, memory = False, MemoryGivenBack()
         while not (stop.is_set() or self._failed or self._database.failed):
             self._listen_to_all()
             for child in self._children:
@@ -175,6 +176,7 @@ class Processes:
             if not ready and (ready := all(child.beats for child in self._children)):
                 _say_ready(self._config, self._receiver, len(self._children), self._notifier)
             self._tell_the_watchdog(ready)
+            memory.look()
         self._notifier.stopping()
         self._receiver.leave_to_others()
         self._stop_all(FAILED_DRAIN_S if self._failed or self._database.failed else DRAIN_S)
@@ -297,7 +299,7 @@ def _serve_until_told(number: int, receiver: Receiver, line: socket.socket) -> i
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # from a terminal all get it, and the first process decides
     receiver.work_apart()
     receiver.serve(number)
-    beat_at = 0.0
+    beat_at, memory = 0.0, MemoryGivenBack()
     while receiver.alive and not receiver.failed and not stop.is_set():
         if time.monotonic() - beat_at >= BEAT_S:
             try:
@@ -308,6 +310,7 @@ def _serve_until_told(number: int, receiver: Receiver, line: socket.socket) -> i
                 pass
             line.send(b".")
             beat_at = time.monotonic()
+        memory.look()
         if select.select([line], [], [], _LOOK_S)[0]:
             return 1  # the first process is gone: end as it did, and free the port for its successor
     receiver.stop(

@@ -34,7 +34,7 @@ from ich_node.pipeline import Model
 from ich_node.plane_reader import PlaneReader
 from ich_node.records import WORKER_NOTED_EVERY_S, ModelChoice, ModelUse, RunningWorker, SeriesJob
 from ich_node.role_lock import holding_role
-from ich_node.service import SystemdNotifier, give_memory_back, stop_on_signals
+from ich_node.service import MemoryGivenBack, SystemdNotifier, stop_on_signals
 from ich_node.stored_files import stored_files
 from ich_node.timekeeping import keep_time
 from ich_node.worker.bench import LEASE_S, Workbench, batch_of
@@ -56,7 +56,6 @@ _PLANES_AT_ONCE = 32
 _TELL_EVERY = 8
 """Steps: a queue that never empties must not keep a study without a result untold."""
 _RETRY_S = 5.0
-_GIVE_BACK_S = 60.0
 
 log = EventLog("work")
 
@@ -89,9 +88,9 @@ class Worker:
             alive=alive,
         )
         self._steps = count(1)
-        self._gives_back_at = 0.0
-        """On the monotonic clock, as the next."""
+        self._memory = MemoryGivenBack()
         self._notes_at = 0.0
+        """On the monotonic clock."""
 
     def run(self, stop: threading.Event) -> None:
         """Work until told to stop; an idle worker looks for work ten times a second."""
@@ -113,15 +112,9 @@ class Worker:
                 give_back(self._bench.database, self._bench.owner)
                 raise
             self._bench.alive()
-            self._give_memory_back()
+            self._memory.look()
             if not busy:
                 stop.wait(_POLL_S)
-
-    def _give_memory_back(self) -> None:
-        """Now and then: series that came at once needed more than the next hours will."""
-        if time.monotonic() >= self._gives_back_at:
-            give_memory_back()
-            self._gives_back_at = time.monotonic() + _GIVE_BACK_S
 
     def _note_itself(self) -> None:
         """Say now and then what computes here, and how much memory that takes: pages and metrics show it."""

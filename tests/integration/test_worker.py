@@ -19,6 +19,7 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import JPEG2000Lossless, generate_uid
 from pynetdicom import AE
 
+from ich_node import service
 from ich_node.database import SeriesMeasureRow
 from ich_node.decode import DecodeLimits, DecoderPool
 from ich_node.log import _JsonLines
@@ -357,7 +358,7 @@ def test_memory_is_given_back_now_and_then(
         if done.count("round") == 5:
             stop.set()
 
-    monkeypatch.setattr(loop, "give_memory_back", lambda: done.append("given back"))
+    monkeypatch.setattr(service, "give_memory_back", lambda: done.append("given back"))
     Worker(site.node.config, site.node.database, tiny_model, decoder, "2.25.1", alive).run(stop)
     assert done == ["round", "given back", *["round"] * 4], "not in every round: it takes time"
 

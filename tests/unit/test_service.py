@@ -30,11 +30,11 @@ libc.fclose(file)
 
 
 @pytest.mark.parametrize("how", ["shared", "as the library has it"])
-def test_threads_of_a_role_share_two_arenas_of_memory(tmp_path: Path, how: str) -> None:
+def test_threads_of_a_role_share_one_arena_of_memory(tmp_path: Path, how: str) -> None:
     told = tmp_path / "arenas.xml"
     subprocess.run([sys.executable, "-c", _THREADS, str(told), how], check=True, timeout=60)
     arenas = told.read_text().count("<heap nr=")
-    assert (arenas <= 2) == (how == "shared"), arenas
+    assert (arenas == 1) == (how == "shared"), arenas
 
 
 _PEAK = """
