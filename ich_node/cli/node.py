@@ -78,8 +78,7 @@ def _start(config: Config, role: str) -> None:
     gc.freeze()
     gc.enable()
     keep_to_ourselves()
-    if role != "work":  # whose threads compute, and keep their memory
-        share_memory_among_threads()
+    share_memory_among_threads()
     start_logging(config.node.log_level, role)
 
 
