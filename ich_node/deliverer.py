@@ -53,7 +53,7 @@ from ich_node.resting import Resting
 from ich_node.role_lock import holding_role
 from ich_node.routing import pacs_to_ask, secured
 from ich_node.self_test import testing_itself
-from ich_node.service import SystemdNotifier, stop_on_signals
+from ich_node.service import MemoryGivenBack, SystemdNotifier, stop_on_signals
 from ich_node.stored_files import stored_files
 from ich_node.timekeeping import keep_time
 
@@ -103,8 +103,10 @@ class Deliverer:
             closing(Looks(self._database, _LOOK_S)) as looks,
             ThreadPoolExecutor(_DESTINATIONS_AT_ONCE, "deliver") as threads,
         ):
+            memory = MemoryGivenBack()
             while not stop.is_set():
                 self._alive()
+                memory.look()
                 began = time.monotonic()
                 try:
                     busy = bool(sending or looks.worth()) and self._send_what_is_due(sending, threads)

@@ -29,7 +29,8 @@ _PR_SET_DUMPABLE: Final = 4
 _M_ARENA_MAX: Final = -8
 """mallopt(3)."""
 _MANY_STRINGS: Final = 100_000
-_GIVE_BACK_S: Final = 60.0
+_MANY_WITH_TORCH: Final = 400_000
+_GIVE_BACK_S: Final = 10.0
 
 
 def boot_id() -> str:
@@ -64,14 +65,17 @@ def share_memory_among_threads() -> None:
         limit(_M_ARENA_MAX, 1)
 
 
-def let_interned_strings_settle() -> None:
+def let_interned_strings_settle(*, with_torch: bool = False) -> None:
     """Let Python's table of interned strings grow to its size now.
 
     Parts of paths are interned as long as they live (pathlib). Each takes a place in the table that is not used again;
     when all are taken, the table is made anew with room for three times what it holds: 2 MiB at once after some 16,000
-    images in the receiver, 4 or more in the worker, which looked like a leak.
+    images in the receiver, 7 in the worker, which looked like a leak.
+
+    Args:
+        with_torch: twice as many strings are there from the start, in a table four times as large.
     """
-    for number in range(_MANY_STRINGS):
+    for number in range(_MANY_WITH_TORCH if with_torch else _MANY_STRINGS):
         sys.intern(f"{number} of many")
 
 
@@ -87,13 +91,13 @@ def give_memory_back() -> None:
 
 
 class MemoryGivenBack:
-    """Gives memory back once a minute, in a loop that asks more often."""
+    """Gives memory back now and then, in a loop that asks more often."""
 
     def __init__(self) -> None:
         self._at = 0.0
 
     def look(self) -> None:
-        """Give back what was freed, where a minute has passed: work that came at once needed more than the rest."""
+        """Give back what was freed, where it is time: work that came at once needed more than the rest."""
         if time.monotonic() >= self._at:
             give_memory_back()
             self._at = time.monotonic() + _GIVE_BACK_S

@@ -74,7 +74,7 @@ def _start(config: Config, role: str) -> None:
     """Begin a role, whose modules are all imported by now."""
     from ich_node.service import keep_to_ourselves, let_interned_strings_settle, share_memory_among_threads
 
-    let_interned_strings_settle()
+    let_interned_strings_settle(with_torch=role == "work")
     gc.freeze()
     gc.enable()
     keep_to_ourselves()
