@@ -70,6 +70,8 @@ _DESTINATIONS_AT_ONCE = 8
 _GONE = "the report's file is gone; ich-node requeue makes a new report"
 
 _OUTCOMES = {Verdict.DELIVERED: Outcome.SUCCESS, Verdict.TRY_AGAIN: Outcome.MINOR, Verdict.REFUSED: Outcome.SERIOUS}
+_CONNECTIONS_KEPT = 4
+"""Two look whether somebody wrote, one delivers or alerts, one is for the threads that seldom need any."""
 
 log = EventLog("deliver")
 
@@ -260,7 +262,7 @@ def run_deliverer(config: Config) -> None:
     """
     alerting = make_channels(config)
     check_server(config)
-    database = open_database(config.database_url, config.database.busy_timeout_s)
+    database = open_database(config.database_url, config.database.busy_timeout_s, _CONNECTIONS_KEPT)
     notifier = SystemdNotifier()
     with stop_on_signals() as stop, holding_role(config.host_directory, "deliver"):
         prepare_database(database, config.state_directory, host_directory=config.host_directory)

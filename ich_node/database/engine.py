@@ -227,15 +227,19 @@ def database_file(url: str) -> Path | None:
     return Path(parts.database or "") if parts.get_backend_name() == "sqlite" else None
 
 
-def open_database(url: str, busy_timeout_s: float = 30.0) -> Database:
+def open_database(url: str, busy_timeout_s: float = 30.0, connections_kept: int = 5) -> Database:
     """Open a database: SQLite, or PostgreSQL with the parameter ``password_file`` where it needs a password.
+
+    Args:
+        connections_kept: to SQLite, also while nothing uses them; more are opened where needed, and closed again.
+            Each takes up to 2 MiB for its pages and prepared statements as it is used.
 
     Raises:
         StartError: the driver of PostgreSQL is not installed.
     """
     parts = make_url(url)
     if parts.get_backend_name() == "sqlite":
-        return Database(url, open_sqlite(parts, busy_timeout_s), busy_timeout_s)
+        return Database(url, open_sqlite(parts, busy_timeout_s, connections_kept), busy_timeout_s)
     from ich_node.database.postgresql import open_postgresql  # a node on SQLite does without the driver
 
     return Database(url, open_postgresql(parts, busy_timeout_s), busy_timeout_s)

@@ -20,16 +20,19 @@ _FULL: Final = ("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE")
 _READ_ONLY: Final = ("SQLITE_READONLY", "SQLITE_CANTOPEN")
 """On a disk that became read-only, a new connection cannot even open the file."""
 _FAILED: Final = ("SQLITE_IOERR", "SQLITE_CORRUPT", "SQLITE_NOTADB")
+_MOST_CONNECTIONS: Final = 15
 _PAUSES: Final = 200
 _PAUSE_S: Final = 0.0003
 _LONG_PAUSE_S: Final = 0.005
 
 
-def open_sqlite(url: URL, busy_timeout_s: float) -> Kind:
+def open_sqlite(url: URL, busy_timeout_s: float, connections_kept: int) -> Kind:
     """Open a file with a write-ahead log and ``synchronous=FULL``: a commit survives a power cut."""
     engine = create_engine(
         url,
         connect_args={"timeout": busy_timeout_s, "check_same_thread": False},
+        pool_size=connections_kept,
+        max_overflow=_MOST_CONNECTIONS - connections_kept,
         hide_parameters=True,  # values must not reach a log by way of an error's text
         pool_use_lifo=True,  # each has pages at hand: those that one moment needed stay small
         pool_reset_on_return=None,  # each transaction ends by itself
