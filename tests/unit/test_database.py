@@ -10,6 +10,7 @@ import textwrap
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,25 @@ def test_connections_that_one_moment_needed_are_left_alone(database: Database) -
         with database.reading() as connection:
             used.add(id(connection.connection.driver_connection))
     assert len(used) == 1
+
+
+@pytest.mark.parametrize("kept", [1, 2, 5])
+def test_no_more_connections_are_kept_than_asked_for(tmp_path: Path, kept: int) -> None:
+    file = tmp_path / "ich-node.sqlite"
+    database = open_database(f"sqlite:///{file}", connections_kept=kept)
+    with ExitStack() as together:
+        for _ in range(7):
+            together.enter_context(database.reading()).exec_driver_sql("SELECT count(*) FROM sqlite_schema")
+        assert opened(file) == 7, "more are opened where needed"
+    assert opened(file) == kept
+    database.close()
+    assert opened(file) == 0
+
+
+def opened(file: Path) -> int:
+    """Count connections by their descriptors of the log: SQLite keeps those of the file itself for the next."""
+    log = file.with_name(f"{file.name}-wal")
+    return [one.readlink() for one in Path("/proc/self/fd").iterdir() if one.is_symlink()].count(log)
 
 
 def test_a_failed_transaction_leaves_nothing(database: Database) -> None:
