@@ -300,7 +300,9 @@ class KillCampaign:
         node.roles["receive"].kill()
         node.receivers = 1
         node.configure()
-        child = node.start("receive", within=["checkpoint", self._chance.randint(1, 8)])
+        child = node.start(
+            "receive", within=["checkpoint", self._chance.randint(1, max(1, min(8, _pages_in_log(node.state))))]
+        )
         node.wait(lambda: child.says(READY["receive"]), "receive is ready")
         child.signal(signal.SIGTERM)
         self._expect_death(node, child, CHECKPOINT)
@@ -333,3 +335,17 @@ class KillCampaign:
         with self._tally.lock:
             self._tally.provoked[strike.label] += 1
         self._struck.append(strike)
+
+
+def _pages_in_log(state: Path) -> int:
+    """Count the pages that a checkpoint of a log without users would write (https://www.sqlite.org/fileformat2.html#walformat)."""
+    log = next(state.glob("*.sqlite-wal")).read_bytes()  # it was killed: there is one
+    salts, size = log[16:24], int.from_bytes(log[8:12], "big")
+    pages: set[bytes] = set()
+    committed = 0
+    for begin in range(32, len(log), 24 + size):
+        if log[begin + 8 : begin + 16] != salts:  # of the log before
+            break
+        pages.add(log[begin : begin + 4])
+        committed = len(pages) if any(log[begin + 4 : begin + 8]) else committed
+    return committed
