@@ -73,7 +73,7 @@ def let_interned_strings_settle(*, with_torch: bool = False) -> None:
     images in the receiver, 7 in the worker, which looked like a leak.
 
     Args:
-        with_torch: twice as many strings are there from the start, in a table four times as large.
+        with_torch: three times as many strings are there from the start, in a table four times as large.
     """
     for number in range(_MANY_WITH_TORCH if with_torch else _MANY_STRINGS):
         sys.intern(f"{number} of many")

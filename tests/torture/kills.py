@@ -338,7 +338,10 @@ class KillCampaign:
 
 
 def _pages_in_log(state: Path) -> int:
-    """Count the pages that a checkpoint of a log without users would write (https://www.sqlite.org/fileformat2.html#walformat)."""
+    """Count the pages that a checkpoint of a log without users would write.
+
+    Format: https://www.sqlite.org/fileformat2.html#walformat.
+    """
     log = next(state.glob("*.sqlite-wal")).read_bytes()  # it was killed: there is one
     salts, size = log[16:24], int.from_bytes(log[8:12], "big")
     pages: set[bytes] = set()
