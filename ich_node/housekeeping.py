@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_EXECUTED, EVENT_JOB_MISSED, JobExecutionEvent
+from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_MISSED, JobExecutionEvent
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 
@@ -39,7 +39,6 @@ from ich_node.job_queue.retention import (
 from ich_node.log import EventLog
 from ich_node.routing import calls_by_tls
 from ich_node.saved_maps import MAPS_SUFFIX, report_beside
-from ich_node.service import give_memory_back
 from ich_node.stored_files import stored_files
 from ich_node.tls import log_state
 
@@ -71,7 +70,6 @@ def start_housekeeping(
         job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": 3600},
     )
     scheduler.add_listener(_on_trouble, EVENT_JOB_ERROR | EVENT_JOB_MISSED)
-    scheduler.add_listener(lambda _: give_memory_back(), EVENT_JOB_EXECUTED)
     of_each_host: list[tuple[_Job, int]] = [(rescue_leases, 30), (watch_disk, 60), (watch_certificate, 6 * 3600)]
     of_all: list[tuple[_Job, int]] = [
         (watch_silence, 60),

@@ -325,14 +325,6 @@ def test_a_host_whose_turn_it_is_not_keeps_its_own_house_alone(
     assert not deleted.is_set()
 
 
-def test_memory_is_given_back_after_a_job(node: PartsOfANode, monkeypatch: pytest.MonkeyPatch) -> None:
-    given_back = threading.Event()
-    monkeypatch.setattr(housekeeping, "give_memory_back", given_back.set)
-    with start_housekeeping(node.config, node.database) as scheduler:
-        scheduler.add_job(lambda: None, id="any")
-        assert given_back.wait(30)
-
-
 def test_every_job_runs_soon_after_the_start_whatever_its_interval(node: PartsOfANode) -> None:
     began = datetime.now(UTC)
     with start_housekeeping(node.config, node.database) as scheduler:
