@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import sqlite3
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -10,7 +13,8 @@ import pytest
 from tests.torture import kills
 from tests.torture.fork_server import ForkServer
 from tests.torture.invariants import Judgement
-from tests.torture.kills import KillCampaign, Tally
+from tests.torture.kills import KillCampaign, Tally, pages_in_log
+from tests.torture.node import READY, TorturedNode
 from tests.torture.strikes import every_label, is_of_the_end
 
 _NODES = 2
@@ -52,3 +56,22 @@ def test_what_does_not_hold_is_blamed_once(
     assert set(tally.lost.values()) == {1}
     assert not any(tally.wrong.values())
     assert (tmp_path / "node-001").exists(), "it is kept to be looked at"
+
+
+def test_every_page_of_a_short_log_is_a_place_to_die_at_in_its_checkpoint(
+    fork_server: ForkServer, tmp_path: Path
+) -> None:
+    node = TorturedNode(fork_server, tmp_path / "node", tmp_path / "witness")
+    node.start_ready("receive").stop()  # the first start migrates; its end leaves no log
+    for beyond, expected in ((0, -signal.SIGKILL), (1, 0)):
+        node.start_ready("receive")
+        with closing(sqlite3.connect(node.state / "ich-node.sqlite")) as connection, connection:
+            connection.execute("UPDATE alembic_version SET version_num = version_num")
+        node.roles["receive"].kill()
+        pages = pages_in_log(node.state)
+        assert pages > 0
+        child = node.start("receive", within=["checkpoint", pages + beyond])
+        node.wait(lambda child=child: child.says(READY["receive"]), "receive is ready")  # type: ignore[misc]
+        child.stop()
+        assert child.status == expected
+    node.kill_roles()
