@@ -22,6 +22,7 @@ from pynetdicom import AE
 from ich_node import service
 from ich_node.database import SeriesMeasureRow
 from ich_node.decode import DecodeLimits, DecoderPool
+from ich_node.deliverer import Deliverer
 from ich_node.log import _JsonLines
 from ich_node.model.engine import run_sequence_head
 from ich_node.model.untrained import make_untrained_bundle
@@ -347,8 +348,9 @@ def test_a_database_that_stays_locked_stops_nothing(tmp_path: Path, tiny_model: 
         assert (node.status(uid).studies[0].revision, len(site.reports(uid))) == (1, 1)
 
 
+@pytest.mark.parametrize("role", ["work", "deliver"])
 def test_memory_is_given_back_now_and_then(
-    site: Site, tiny_model: Model, decoder: DecoderPool, monkeypatch: pytest.MonkeyPatch
+    role: str, site: Site, tiny_model: Model, decoder: DecoderPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done: list[str] = []
     stop = threading.Event()
@@ -359,7 +361,11 @@ def test_memory_is_given_back_now_and_then(
             stop.set()
 
     monkeypatch.setattr(service, "give_memory_back", lambda: done.append("given back"))
-    Worker(site.node.config, site.node.database, tiny_model, decoder, "2.25.1", alive).run(stop)
+    config, database = site.node.config, site.node.database
+    if role == "work":
+        Worker(config, database, tiny_model, decoder, "2.25.1", alive).run(stop)
+    else:
+        Deliverer(config, database, alive).run(stop)
     assert done == ["round", "given back", *["round"] * 4], "not in every round: it takes time"
 
 
