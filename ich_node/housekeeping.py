@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ from ich_node.stored_files import stored_files
 from ich_node.tls import log_state
 
 _STRAY_AGE_S = 3600.0
+_NAMES_AT_ONCE = 1000
 _SILENCE_S = 600.0
 _JOBS_AT_ONCE = 2
 _FIRST_S = 120
@@ -158,12 +160,14 @@ def remove_strays(config: Config, database: Database) -> int:
     before = time.time() - _STRAY_AGE_S
     files = stored_files(config)
     files.claim(_installation_of(config))
-    known = known_reports(database)
-    old = [one.name for one in files.found("results", "") if one.written_at < before]
-    reports = {name: name for name in old if name.endswith(".dcm")}
-    maps = {name: str(report_beside(Path(name))) for name in old if name.endswith(MAPS_SUFFIX)}
     strays: list[Callable[[], None]] = list(files.unfinished(before))
-    strays += [partial(files.delete, name) for name, report in (reports | maps).items() if report not in known]
+    old = (one.name for one in files.found("results", "") if one.written_at < before)
+    while names := list(islice(old, _NAMES_AT_ONCE)):
+        reports = {name: name for name in names if name.endswith(".dcm")}
+        maps = {name: str(report_beside(Path(name))) for name in names if name.endswith(MAPS_SUFFIX)}
+        needed = reports | maps
+        known = known_reports(database, set(needed.values()))
+        strays += [partial(files.delete, name) for name, report in needed.items() if report not in known]
     for delete in strays:
         reach("stray-before-unlink")
         delete()

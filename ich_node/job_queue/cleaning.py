@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 
 from sqlalchemy import delete, select, update
 
@@ -15,6 +16,7 @@ from ich_node.database import (
     ResultRow,
     SeriesRow,
     StudyRow,
+    is_one_of,
 )
 from ich_node.database.of_patients import series_of_patients
 from ich_node.records import OPEN_SERIES, DeliveryState
@@ -30,12 +32,12 @@ def known_paths(database: Database) -> set[str]:
         return paths | {path for path in results if path} | set(going)
 
 
-def known_reports(database: Database) -> set[str]:
-    """As `known_paths`, but of results alone: there may be a hundred times as many images, whose paths fill memory."""
+def known_reports(database: Database, paths: Collection[str]) -> set[str]:
+    """Say which of some paths of results a row speaks of, as in `known_paths`: all of a year's would fill memory."""
     with database.reading() as connection:
-        results = connection.execute(select(ResultRow.path).where(ResultRow.path.is_not(None))).scalars()
-        going = select(FileToDeleteRow.path).where(FileToDeleteRow.path.startswith("results/"))
-        return {path for path in results if path} | set(connection.execute(going).scalars())
+        results = connection.execute(select(ResultRow.path).where(is_one_of(ResultRow.path, paths))).scalars()
+        going = connection.execute(select(FileToDeleteRow.path).where(is_one_of(FileToDeleteRow.path, paths)))
+        return {path for path in results if path} | set(going.scalars())
 
 
 def rescue_expired_leases(database: Database) -> int:

@@ -99,9 +99,14 @@ class LocalFiles:
                     about = path.stat(follow_symlinks=False)
                     yield FoundFile(self.name_of(Path(path.path)), about.st_size, about.st_mtime)
 
-    def unfinished(self, before: float) -> Iterable[Callable[[], None]]:
-        parts = [path for path in self._state.glob(f"*/**/*{PART_SUFFIX}") if _is_older(path, before)]
-        return [partial(path.unlink, missing_ok=True) for path in parts]
+    def unfinished(self, before: float) -> Iterator[Callable[[], None]]:
+        # not by `Path.glob`, which holds all entries of a folder at once: megabytes, which leave gaps for good
+        for folder in self._state.iterdir():
+            if folder.is_dir():
+                with suppress(PermissionError):  # lost+found of a disk of its own
+                    for file in files_in(folder):
+                        if file.name.endswith(PART_SUFFIX) and _is_older(file, before):
+                            yield partial(Path(file.path).unlink, missing_ok=True)
 
     def check(self) -> str:
         """Nothing to say: whether the state folder can be written is looked at anyhow."""
@@ -111,10 +116,10 @@ class LocalFiles:
         """Nothing is open."""
 
 
-def _is_older(path: Path, than: float) -> bool:
+def _is_older(file: os.DirEntry[str], than: float) -> bool:
     """Look how old a file is; one that its writer has renamed meanwhile is not left over."""
     try:
-        return path.stat().st_mtime < than
+        return file.stat().st_mtime < than
     except FileNotFoundError:
         return False
 

@@ -236,17 +236,23 @@ def test_a_better_series_of_a_study_past_its_days_is_analysed(
     assert [one.state for one in node.status().studies[0].series] == ["CONCLUDED", "CONCLUDED"]
 
 
-def test_strays_are_half_written_files_and_reports_without_a_row(node: PartsOfANode, head: list[Path]) -> None:
+def test_strays_are_half_written_files_and_reports_without_a_row(
+    node: PartsOfANode, head: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(housekeeping, "_NAMES_AT_ONCE", 2)  # they are looked up in pieces
     analyse(node, head)
-    state = node.config.state_directory
-    old, young = state / "spool" / "a.dcm.part", state / "spool" / "b.dcm.part"
+    state, elsewhere = node.config.state_directory, tmp_path / "another disk"
+    elsewhere.mkdir()
+    (state / "linked").symlink_to(elsewhere)
+    old, young, far = state / "spool" / "a.dcm.part", state / "spool" / "b.dcm.part", elsewhere / "c.dcm.part"
     unknown = state / "results" / "unknown.dcm"
-    for path in (old, young, unknown):
+    for path in (old, young, far, unknown):
         path.write_bytes(b"x")
-    for path in (old, unknown, *results(node)):
+    for path in (old, far, unknown, *results(node)):
         os.utime(path, (time.time() - 7200,) * 2)
 
-    assert remove_strays(node.config, node.database) == 2
+    assert remove_strays(node.config, node.database) == 3
+    assert not far.exists()
 
     assert young.exists(), "somebody may be writing it"
     assert not old.exists()

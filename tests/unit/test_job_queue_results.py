@@ -317,12 +317,13 @@ def test_known_paths_are_those_of_images_and_reports(database: Database) -> None
     assert known_paths(database) == {image, "results/2.25.1.1.0.dcm", "results/2.25.1.1.1.dcm"}
 
 
-def test_known_reports_are_those_of_results_and_no_images(database: Database) -> None:
+def test_known_reports_are_those_that_a_result_or_a_deletion_speaks_of(database: Database) -> None:
     conclude(database, Triage.NEGATIVE)
-    deleted = [{"path": "results/2.25.9.dcm"}, {"path": "spool/9.dcm"}]
     with database.writing() as connection:
-        connection.execute(insert(FileToDeleteRow), deleted)
-    assert known_reports(database) == {"results/2.25.1.1.0.dcm", "results/2.25.1.1.1.dcm", "results/2.25.9.dcm"}
+        connection.execute(insert(FileToDeleteRow), [{"path": "results/2.25.9.dcm"}])
+    speaks = {"results/2.25.1.1.0.dcm", "results/2.25.1.1.1.dcm", "results/2.25.9.dcm"}
+    assert known_reports(database, speaks | {"results/2.25.7.dcm"}) == speaks
+    assert known_reports(database, {"results/2.25.1.1.0.dcm"}) == {"results/2.25.1.1.0.dcm"}
 
 
 def test_a_repeated_conclusion_never_uses_a_uid_twice(database: Database) -> None:
