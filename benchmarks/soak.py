@@ -24,10 +24,11 @@ _SETTLE_S: Final = 300.0
 
 _RETENTION: Final = """\
 [retention]
-images_days = 0.007
-not_head_days = 0.007
+images_days = 0.001
+not_head_days = 0.001
 """
-"""Ten minutes; what is older goes every quarter of an hour."""
+"""A minute and a half; what is older goes every quarter of an hour, for the first time in the warm-up, after two
+minutes: what a deletion needs once is not to be taken after it."""
 
 _SELF_TEST: Final = """\
 [self_test]

@@ -127,6 +127,7 @@ def delete_expired(config: Config, database: Database) -> int:
         count += _delete(config, database, gone)
     if count:
         log.info("expired files deleted", count=count)
+        database.let_idle_connections_go()
     return count
 
 

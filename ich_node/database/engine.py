@@ -184,6 +184,13 @@ class Database:
     def close(self) -> None:
         self.engine.dispose()
 
+    def let_idle_connections_go(self) -> None:
+        """Close the connections that nothing uses now, with what they prepared and read; others come where needed.
+
+        For work that comes seldom and needs much: each time it would leave that in another connection.
+        """
+        self.engine.dispose()
+
     @property
     def failed(self) -> bool:
         """Whether the disk or the file failed, so that this process has to end."""

@@ -236,6 +236,18 @@ def test_a_better_series_of_a_study_past_its_days_is_analysed(
     assert [one.state for one in node.status().studies[0].series] == ["CONCLUDED", "CONCLUDED"]
 
 
+def test_connections_go_after_a_deletion_with_what_it_left_in_them(
+    node: PartsOfANode, head: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    analyse(node, head)
+    gone: list[str] = []
+    monkeypatch.setattr(node.database, "let_idle_connections_go", lambda: gone.append("gone"))
+    age(node, 14.1)
+    assert delete_expired(node.config, node.database) > 0
+    assert delete_expired(node.config, node.database) == 0
+    assert gone == ["gone"]
+
+
 def test_strays_are_half_written_files_and_reports_without_a_row(
     node: PartsOfANode, head: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -112,6 +112,21 @@ def test_no_more_connections_are_kept_than_asked_for(tmp_path: Path, kept: int) 
     assert opened(file) == 0
 
 
+def test_idle_connections_are_let_go_and_others_come(tmp_path: Path) -> None:
+    file = tmp_path / "ich-node.sqlite"
+    database = open_database(f"sqlite:///{file}")
+    with database.reading() as in_use:
+        with database.reading() as idle:
+            idle.exec_driver_sql("SELECT count(*) FROM sqlite_schema")
+        in_use.exec_driver_sql("SELECT count(*) FROM sqlite_schema")
+        database.let_idle_connections_go()
+        assert opened(file) == 1
+        in_use.exec_driver_sql("SELECT count(*) FROM sqlite_schema")
+    with database.reading() as another:
+        another.exec_driver_sql("SELECT count(*) FROM sqlite_schema")
+    database.close()
+
+
 def opened(file: Path) -> int:
     """Count connections by their descriptors of the log: SQLite keeps those of the file itself for the next."""
     log = file.with_name(f"{file.name}-wal")
