@@ -17,10 +17,14 @@ from ich_node.decode.limits import DecodeLimits
 from ich_node.decode.plane import DecodedPlane, MemberFile, UnreadableMember, read_plane
 from ich_node.decode.sandbox import limit_cpu_time, limit_this_process
 from ich_node.records import ArchivedHeader, InstanceState, NotAnalysedReason
+from ich_node.service import MemoryGivenBack
 
 _STOP_WAIT_S = 5.0
 _COMPARING = 6
 """Times the limit of one object: two versions are decoded whole, of objects that else are decoded plane by plane."""
+
+_memory = MemoryGivenBack()
+"""Of a child: one large slice needs more than the next thousand."""
 
 Result = TypeVar("Result")
 
@@ -164,4 +168,5 @@ def _warm_up() -> DecodedInstance:
 
 def _run(function: Callable[..., Result], cpu_s: float, arguments: tuple[object, ...]) -> Result:
     limit_cpu_time(cpu_s)
+    _memory.look()
     return function(*arguments)

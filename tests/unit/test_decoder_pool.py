@@ -10,8 +10,11 @@ from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
+from ich_node import service
 from ich_node.decode import DecodeLimits, DecoderPool
+from ich_node.decode import pool as decoding
 from ich_node.records import InstanceState, NotAnalysedReason, SliceFacts
+from ich_node.service import MemoryGivenBack
 
 LIMITS = DecodeLimits()
 DEADLY, WITH_TORCH = 13, 14
@@ -135,3 +138,13 @@ def test_a_codestream_that_makes_the_real_codec_abort_costs_one_object(pool, sha
     assert refused.result().state is InstanceState.UNREADABLE
     assert refused.result().reason in (NotAnalysedReason.DECODE_CRASHED, NotAnalysedReason.CANNOT_DECODE)
     assert decoded.result().state is InstanceState.DECODED
+
+
+def test_a_child_gives_memory_back_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    monkeypatch.setattr(decoding, "limit_cpu_time", lambda _: None)  # this process is no child
+    monkeypatch.setattr(decoding, "_memory", MemoryGivenBack())
+    monkeypatch.setattr(service, "give_memory_back", lambda: done.append("given back"))
+    for _ in range(3):
+        decoding._run(lambda: done.append("task"), 1.0, ())
+    assert done == ["given back", *["task"] * 3]
