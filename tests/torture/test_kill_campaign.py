@@ -6,6 +6,7 @@ import signal
 import sqlite3
 import threading
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -71,7 +72,7 @@ def test_every_page_of_a_short_log_is_a_place_to_die_at_in_its_checkpoint(
         pages = pages_in_log(node.state)
         assert pages > 0
         child = node.start("receive", within=["checkpoint", pages + beyond])
-        node.wait(lambda child=child: child.says(READY["receive"]), "receive is ready")  # type: ignore[misc]
+        node.wait(partial(child.says, READY["receive"]), "receive is ready")
         child.stop()
         assert child.status == expected
     node.kill_roles()

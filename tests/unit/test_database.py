@@ -119,6 +119,7 @@ def test_idle_connections_are_let_go_and_others_come(tmp_path: Path) -> None:
         with database.reading() as idle:
             idle.exec_driver_sql("SELECT count(*) FROM sqlite_schema")
         in_use.exec_driver_sql("SELECT count(*) FROM sqlite_schema")
+        assert opened(file) == 2
         database.let_idle_connections_go()
         assert opened(file) == 1
         in_use.exec_driver_sql("SELECT count(*) FROM sqlite_schema")
