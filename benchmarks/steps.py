@@ -324,7 +324,8 @@ def _deliver(folder: Path) -> Iterator[Row]:
     image = dcmread(paths[0])
     sop_class_uid, sop_instance_uid = str(image.SOPClassUID), str(image.SOPInstanceUID)
     objects = [
-        DeliveryObject(path=path, sop_class_uid=sop_class_uid, sop_instance_uid=sop_instance_uid) for path in paths
+        DeliveryObject(path=path, sop_class_uid=sop_class_uid, sop_instance_uid=sop_instance_uid, sha256="")
+        for path in paths
     ]
     with _storescp(folder) as port:
         destination = Destination(name="pacs", ae_title="PACS", host="127.0.0.1", port=port)

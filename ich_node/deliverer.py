@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -48,7 +49,7 @@ from ich_node.job_queue import (
 )
 from ich_node.log import EventLog
 from ich_node.pacs_askers import CountAsker, HistoryAsker, PacsAsker
-from ich_node.records import REPORT_KIND, Delivery, DeliveryState
+from ich_node.records import REPORT_KIND, Delivery, DeliveryObject, DeliveryState
 from ich_node.resting import Resting
 from ich_node.role_lock import holding_role
 from ich_node.routing import pacs_to_ask, secured
@@ -68,6 +69,7 @@ _RENEWED_AT_EACH = 4
 _MOST_AT_ONCE = 20
 _DESTINATIONS_AT_ONCE = 8
 _GONE = "the report's file is gone; ich-node requeue makes a new report"
+_DAMAGED = "the report's file is not what was saved; ich-node requeue makes a new report"
 
 _OUTCOMES = {Verdict.DELIVERED: Outcome.SUCCESS, Verdict.TRY_AGAIN: Outcome.MINOR, Verdict.REFUSED: Outcome.SERIOUS}
 _CONNECTIONS_KEPT = 4
@@ -204,22 +206,23 @@ class Deliverer:
         """Fetch what is to be sent. Where that cannot be done now, all of it waits: no fault of the destination."""
         try:
             return [found for one in deliveries if (found := self._with_its_files(one)) is not None]
-        except ObjectStoreAway as error:
-            states = mark_unreached(self._database, deliveries, self._owner, str(error), self._rules)
+        except (ObjectStoreAway, OSError) as error:
+            why = f"a report cannot be read: {error.strerror}" if isinstance(error, OSError) else str(error)
+            states = mark_unreached(self._database, deliveries, self._owner, why, self._rules)
             for delivery, state in zip(deliveries, states, strict=True):
-                _log_failure(delivery, state, str(error))
+                _log_failure(delivery, state, why)
             return []
 
     def _with_its_files(self, delivery: Delivery) -> Delivery | None:
-        """Bury a delivery whose report was deleted; another try would not bring it back."""
+        """Bury a delivery whose report was deleted or is damaged; another try would not bring it back."""
         names = [str(one.path.relative_to(self._config.state_directory)) for one in delivery.objects]
         objects = [
             replace(one, path=path) for one, path in zip(delivery.objects, self._files.paths(names), strict=True)
         ]
-        if objects and all(one.path.is_file() for one in objects):
+        if not (why := _fault_of(objects)):
             return replace(delivery, objects=tuple(objects))
-        mark_lost(self._database, delivery, self._owner, _GONE)
-        _log_failure(delivery, DeliveryState.DEAD, _GONE)
+        mark_lost(self._database, delivery, self._owner, why)
+        _log_failure(delivery, DeliveryState.DEAD, why)
         return None
 
     def _note(self, delivery: Delivery, outcome: StoreOutcome) -> None:
@@ -329,6 +332,21 @@ def _fields(delivery: Delivery) -> dict[str, Any]:
         "revision": delivery.revision,
         "attempt": delivery.attempts,
     }
+
+
+def _fault_of(objects: Sequence[DeliveryObject]) -> str:
+    """Say why objects cannot be sent; empty where each is as it was saved."""
+    if not objects:
+        return _GONE
+    for one in objects:
+        try:
+            with one.path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256")
+        except FileNotFoundError:
+            return _GONE
+        if digest.hexdigest() != one.sha256:
+            return _DAMAGED
+    return ""
 
 
 def _log_failure(delivery: Delivery, state: DeliveryState, why: str) -> None:

@@ -26,19 +26,24 @@ global(workDirectory="{folder}" maxMessageSize="64k" defaultNetstreamDriver="gtl
 module(load="imtcp" streamDriver.name="gtls" streamDriver.mode="1" streamDriver.authMode="{mode}")
 input(type="imtcp" address="127.0.0.1" port="{port}")
 template(name="as-it-came" type="string" string="%rawmsg%\\n")
-action(type="omfile" file="{folder}/received" template="as-it-came" ioBufferSize="64k" flushOnTXEnd="on")
+action(type="omfile" file="{received}" template="as-it-came" ioBufferSize="64k" flushOnTXEnd="on")
 """
 
 
 @dataclass
 class SyslogServerProcess:
-    """rsyslogd; what it receives is a message a line."""
+    """rsyslogd; what it receives is a message a line, in a file of each start.
+
+    Where it is killed while it writes, the last line of that file may be a piece (the kernel ends a write between two
+    pages): in one file for all, the next message would stand in the same line.
+    """
 
     folder: Path
     mutual: bool = True
     port: int = field(default_factory=free_port)
     authority: trustme.CA = field(default_factory=trustme.CA)
     process: subprocess.Popen[bytes] | None = None
+    starts: int = 0
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -50,9 +55,6 @@ class SyslogServerProcess:
         client.private_key_pem.write_to_path(str(self.folder / "client.key"))
         (self.folder / "client.key").chmod(0o600)
         client.cert_chain_pems[0].write_to_path(str(self.folder / "client.pem"))
-        mode = "x509/certvalid" if self.mutual else "anon"
-        text = _CONFIGURATION.format(folder=self.folder, port=self.port, mode=mode)
-        (self.folder / "rsyslog.conf").write_text(text)
 
     @property
     def ca_file(self) -> Path:
@@ -65,6 +67,11 @@ class SyslogServerProcess:
         return {"host": "localhost", "port": self.port} | {key: str(self.folder / name) for key, name in files.items()}
 
     def start(self) -> None:
+        self.starts += 1
+        mode = "x509/certvalid" if self.mutual else "anon"
+        received = self._received_at(self.starts)
+        text = _CONFIGURATION.format(folder=self.folder, port=self.port, mode=mode, received=received)
+        (self.folder / "rsyslog.conf").write_text(text)
         command = [str(RSYSLOGD), "-n", "-f", str(self.folder / "rsyslog.conf"), "-i", str(self.folder / "pid")]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | {"LC_ALL": "C"})
@@ -85,5 +92,8 @@ class SyslogServerProcess:
 
     def received(self) -> list[bytes]:
         """Every message so far, in the order in which it came."""
-        path = self.folder / "received"
-        return path.read_bytes().splitlines() if path.exists() else []
+        paths = [self._received_at(start) for start in range(1, self.starts + 1)]
+        return [line for path in paths if path.exists() for line in path.read_bytes().splitlines()]
+
+    def _received_at(self, start: int) -> Path:
+        return self.folder / f"received.{start}"

@@ -50,6 +50,8 @@ class Journal:
         self._last_at = 0.0
         self._sync_is_coming = False
         self._waiting: deque[bytes] = deque()
+        self._unsynced: deque[bytes] = deque()
+        """Written, and not yet known to be on disk."""
         self._lost = 0
         self._in_trouble = False
 
@@ -67,7 +69,7 @@ class Journal:
             count = self._written
         if durable:
             self._sync(count)
-        else:
+        if self._waiting or not durable:
             self._sync_soon()
 
     def take_lost(self) -> int:
@@ -118,6 +120,7 @@ class Journal:
             raise OSError(errno.ENOSPC, "no space left for a whole record")
         self._size += len(line)
         self._last_hash = digest
+        self._unsynced.append(message)
         self._written += 1
 
     def _begin_file(self) -> None:
@@ -165,27 +168,58 @@ class Journal:
             self._sync(count)
 
     def _sync(self, count: int) -> None:
-        """Make the first ``count`` records durable; who waited for another's fsync needs none."""
+        """Make the first ``count`` records durable; who waited for another's fsync needs none.
+
+        Where the fsync fails, another of the same file would prove nothing (`errors.StorageFailed`): what is not known
+        to be on disk is written again, into another file, once. A record that is there twice is the same byte for byte.
+        """
+        failed = self._fsync(count)
+        if failed is None:
+            return
+        with self._writing:
+            with self._syncing:
+                if self._descriptor == failed:
+                    self._waiting.extendleft(reversed(self._unsynced))
+                    self._drop()
+            self._write_waiting()
+            count = self._written
+        if self._fsync(count) is not None:
+            with self._syncing:
+                self._note_synced(count)  # the disk is no better elsewhere: it was told
+
+    def _fsync(self, count: int) -> int | None:
+        """Give the descriptor whose fsync failed, if it did."""
         with self._syncing:
             descriptor, up_to = self._descriptor, self._written
             if self._synced >= count or descriptor is None:
-                return
+                return None
             try:
                 os.fsync(descriptor)
             except OSError as error:
                 log.error("the audit trail cannot be made durable", error, errno=error.errno)
-            self._synced = up_to
+                return descriptor
+            self._note_synced(up_to)
+            return None
+
+    def _note_synced(self, up_to: int) -> None:
+        for _ in range(up_to - self._synced):
+            self._unsynced.popleft()
+        self._synced = max(self._synced, up_to)
 
     def _let_go(self) -> None:
-        if self._descriptor is None:
-            return
-        descriptor, self._descriptor = self._descriptor, None
-        try:
-            os.fsync(descriptor)
-        except OSError as error:
-            log.error("the audit trail cannot be made durable", error, errno=error.errno)
-        self._synced = self._written
-        os.close(descriptor)
+        if self._descriptor is not None:
+            try:
+                os.fsync(self._descriptor)
+            except OSError as error:
+                log.error("the audit trail cannot be made durable", error, errno=error.errno)
+            self._drop()
+
+    def _drop(self) -> None:
+        """Close the file; what it holds is on disk, or is written again."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor, self._synced = None, self._written
+            self._unsynced.clear()
 
 
 def chain(before: str, message: bytes) -> str:

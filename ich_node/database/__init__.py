@@ -4,6 +4,7 @@ from ich_node.database.changes import ChangeWatch, Looks
 from ich_node.database.engine import Database, database_file, open_database
 from ich_node.database.installation import Installation, note_installation, read_installation
 from ich_node.database.keeping_tables import (
+    ClockRow,
     CommitmentItemRow,
     CommitmentReportRow,
     CommitmentRow,
@@ -48,6 +49,7 @@ __all__ = [
     "ApiTokenRow",
     "Base",
     "ChangeWatch",
+    "ClockRow",
     "CommitmentItemRow",
     "CommitmentReportRow",
     "CommitmentRow",

@@ -110,6 +110,15 @@ class TurnRow(Base):
     expires_at: Mapped[float]
 
 
+class ClockRow(Base):
+    """One row: how the clock stood against the time since the boot, when what waits was last moved with it."""
+
+    __tablename__ = "clock"
+
+    boot: Mapped[str] = mapped_column(String(64), primary_key=True)
+    offset_s: Mapped[float]
+
+
 class FileToDeleteRow(Base):
     """A file that no row speaks of any more and that is about to be unlinked; the row goes when the file has gone."""
 

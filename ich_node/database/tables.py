@@ -19,7 +19,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-SCHEMA: Final = "0009"
+SCHEMA: Final = "0010"
 """The newest migration: what these tables are."""
 
 # What is looked for ten times a second has an index of its own, which holds nothing else. SQLite uses such an index

@@ -65,6 +65,7 @@ from ich_node.job_queue.work import (
     close_series,
     fail_attempt,
     give_back,
+    let_others_go_first,
     postpone,
     release_lease,
 )
@@ -99,6 +100,7 @@ __all__ = [
     "is_still_ours",
     "known_paths",
     "known_reports",
+    "let_others_go_first",
     "load_content",
     "load_finding",
     "load_plan",

@@ -3,7 +3,8 @@
 The time since the boot runs on whatever is done to the clock (clock_gettime(2), CLOCK_BOOTTIME). Where the difference
 between the two changes by more than a slewing clock ever would, the clock was set: what waits is then shifted by as
 much, once, by whichever process of the node sees it first. So a clock that is set back holds nothing up, and one that
-is set forward closes no series early, takes no lease from its holder, and deletes nothing before its days.
+is set forward closes no series early, takes no lease from its holder, and deletes nothing before its days. How the
+clock stood is written in the same transaction: wherever that is cut, no step moves anything twice.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from filelock import FileLock
-from sqlalchemy import Connection, and_, func, select, text, update
+from sqlalchemy import Connection, and_, delete, func, insert, select, text, update
 
 from ich_node.database import (
     AccountRow,
     AlertRow,
+    ClockRow,
     ConditionRow,
     Database,
     DeliveryRow,
@@ -39,7 +41,6 @@ from ich_node.database import (
     TurnRow,
 )
 from ich_node.database.tables import AWAITED
-from ich_node.durable import replace_durably
 from ich_node.records import OPEN_SERIES, AlertState, DeliveryState, InstanceState
 from ich_node.service import boot_id
 
@@ -70,7 +71,6 @@ class ClockWatch:
     def __init__(self, database: Database, state_directory: Path, on_step: Callable[[float], None]) -> None:
         self._database = database
         self._on_step = on_step
-        self._file = state_directory / "clock"
         self._turn = FileLock(state_directory / "clock.lock")
         self._lock = threading.Lock()
         self._settling: int | None = None
@@ -99,21 +99,19 @@ class ClockWatch:
     def _settle(self) -> float:
         """Shift what waits, unless another process did, and note how the clock stands; return the offset."""
         with self._turn:
-            offset_s, boot, known = _offset_s(), _boot(), self._read()
-            same_boot = known is not None and known[0] == boot != _UNKNOWN
-            if known is not None and same_boot:
-                if abs(offset_s - known[1]) < STEP_S:
-                    return known[1]
-                shift_times(self._database, offset_s - known[1])
-            replace_durably(self._file, [f"{boot} {offset_s!r}\n".encode()])
+            offset_s, boot = _offset_s(), _boot()
+            with self._database.reading() as connection:
+                known = connection.execute(select(ClockRow)).first()
+            same_boot = known is not None and known.boot == boot != _UNKNOWN
+            step_s = offset_s - known.offset_s if known is not None and same_boot else 0.0
+            if known is not None and same_boot and abs(step_s) < STEP_S:
+                return float(known.offset_s)
+            with self._database.writing() as connection:
+                if step_s:
+                    shift_times(connection, step_s)
+                connection.execute(delete(ClockRow))
+                connection.execute(insert(ClockRow).values(boot=boot, offset_s=offset_s))
             return offset_s
-
-    def _read(self) -> tuple[str, float] | None:
-        try:
-            boot, offset_s = self._file.read_text().split()
-            return boot, float(offset_s)
-        except (OSError, ValueError):
-            return None
 
 
 def watch_clock(
@@ -129,19 +127,18 @@ def watch_clock(
     database.before_transaction = watch.look
 
 
-def shift_times(database: Database, step_s: float) -> None:
+def shift_times(connection: Connection, step_s: float) -> None:
     """Move all that is waited for, and all that retention counts from, by a step of the clock."""
-    with database.writing() as connection:
-        _shift_series(connection, step_s)
-        _shift_outbox(connection, step_s)
-        _shift_alerts(connection, step_s)
-        connection.execute(update(ConditionRow).values(since=ConditionRow.since + step_s))
-        _shift(connection, AccountRow, AccountRow.locked_until.is_not(None), step_s, "locked_until")
-        _shift(connection, SessionRow, None, step_s, "created_at", "seen_at")
-        _shift_drift(connection, step_s)
-        _shift(connection, SelfTestRow, None, step_s, "asked_at", "started_at", "finished_at")
-        _shift(connection, ModelChoiceRow, None, step_s, "chosen_at", "settled_at")
-        _shift(connection, TurnRow, None, step_s, "expires_at")
+    _shift_series(connection, step_s)
+    _shift_outbox(connection, step_s)
+    _shift_alerts(connection, step_s)
+    connection.execute(update(ConditionRow).values(since=ConditionRow.since + step_s))
+    _shift(connection, AccountRow, AccountRow.locked_until.is_not(None), step_s, "locked_until")
+    _shift(connection, SessionRow, None, step_s, "created_at", "seen_at")
+    _shift_drift(connection, step_s)
+    _shift(connection, SelfTestRow, None, step_s, "asked_at", "started_at", "finished_at")
+    _shift(connection, ModelChoiceRow, None, step_s, "chosen_at", "settled_at")
+    _shift(connection, TurnRow, None, step_s, "expires_at")
 
 
 def _shift_series(connection: Connection, step_s: float) -> None:

@@ -39,7 +39,7 @@ from ich_node.records import (
 _MOST_OBJECTS: Final = 20
 """In one transaction: a fault with one holds up no more than these."""
 _MOST_REPORTS: Final = 16
-"""Different answers to one transaction that are kept."""
+"""Different answers to one transaction that are kept: of those about what was asked, and of all others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,12 +156,13 @@ def take_report(database: Database, report: CommitmentReport, ae_title: str, add
     if commitment_id is None:
         return ReportTaken.UNKNOWN
     with database.writing() as connection:
-        taken = ReportTaken.TAKEN if report.is_about(_asked(connection, commitment_id)) else ReportTaken.DIFFERS
+        asked = _asked(connection, commitment_id)
+        taken = ReportTaken.TAKEN if report.is_about(asked) else ReportTaken.DIFFERS
         said = select(CommitmentReportRow).where(CommitmentReportRow.commitment_id == commitment_id)
         before = [_report(report.transaction_uid, row) for row in connection.execute(said)]
         if report in before:
             return ReportTaken.KNOWN if taken is ReportTaken.TAKEN else taken
-        if len(before) >= _MOST_REPORTS:
+        if sum(one.is_about(asked) == (taken is ReportTaken.TAKEN) for one in before) >= _MOST_REPORTS:
             return ReportTaken.TOO_MANY
         values = {
             "commitment_id": commitment_id, "address": address, "received_at": time.time(),

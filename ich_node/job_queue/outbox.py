@@ -202,7 +202,8 @@ def _delivery(connection: Connection, row: Any, state_directory: Path) -> Delive
         attempts=row.attempts + 1,
         created_at=datetime.fromtimestamp(row.created_at, UTC),
         objects=tuple(
-            DeliveryObject(one.sop_class_uid, one.sop_instance_uid, state_directory / one.path) for one in objects
+            DeliveryObject(one.sop_class_uid, one.sop_instance_uid, state_directory / one.path, one.sha256)
+            for one in objects
         ),
         urgent=bool(row.urgent),
     )

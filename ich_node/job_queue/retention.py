@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, and_, case, delete, exists, func, insert, or_, select, text, update
+from sqlalchemy.orm import aliased
 
 from ich_node.database import (
     Database,
@@ -28,7 +29,7 @@ from ich_node.database import (
     is_one_of,
 )
 from ich_node.job_queue.commitments import overdue_commitments
-from ich_node.records import DeliveryState, InstanceState, NotAnalysedReason, RetentionRules, SeriesState
+from ich_node.records import OPEN_SERIES, DeliveryState, InstanceState, NotAnalysedReason, RetentionRules, SeriesState
 
 REBUILT: Final = "rebuilt: "
 """With this begins why a delivery is HELD of which a rebuild does not know whether it arrived."""
@@ -91,7 +92,9 @@ def _past_days(rules: RetentionRules, now: float) -> tuple[ColumnElement[bool], 
 
 
 def _is_kept(study_id: Any) -> ColumnElement[bool]:
-    return or_(exists().where(DeliveryRow.study_id == study_id, UNFINISHED), is_held(study_id))
+    other = aliased(SeriesRow)
+    arrives = exists().where(other.study_id == study_id, other.state.in_(OPEN_SERIES))
+    return or_(exists().where(DeliveryRow.study_id == study_id, UNFINISHED), is_held(study_id), arrives)
 
 
 def is_held(study_id: Any) -> ColumnElement[bool]:

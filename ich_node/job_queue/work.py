@@ -187,6 +187,14 @@ def give_back(database: Database, owner: str) -> None:
         connection.execute(mine.values(lease_owner=None, lease_expires_at=None))
 
 
+def let_others_go_first(database: Database, job: SeriesJob, owner: str, why: str, *, wait_s: float) -> None:
+    """Note on which series the device failed. No attempt is counted; should it fail so again, the series waits."""
+    again = case((SeriesRow.detail == why, time.time() + wait_s), else_=SeriesRow.not_before)
+    with database.writing() as connection:
+        mine = update(SeriesRow).where(_is_mine(job.id, owner))
+        connection.execute(mine.values(not_before=again, detail=why))
+
+
 def fail_attempt(database: Database, job: SeriesJob, owner: str, error: str, *, retry_s: float) -> bool:
     """Count a failed attempt. True: it was the last one, and the series is FAILED."""
     with database.writing() as connection:

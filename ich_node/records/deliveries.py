@@ -64,6 +64,8 @@ class DeliveryObject:
     sop_class_uid: str
     sop_instance_uid: str
     path: Path
+    sha256: str
+    """Of the file as it was saved."""
 
 
 @dataclass(frozen=True, slots=True)

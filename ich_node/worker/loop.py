@@ -21,6 +21,7 @@ from ich_node.job_queue import (
     fail_attempt,
     free_leases_of_the_dead,
     give_back,
+    let_others_go_first,
     new_owner,
     release_lease,
     waiting_instances,
@@ -56,6 +57,8 @@ _PLANES_AT_ONCE = 32
 _TELL_EVERY = 8
 """Steps: a queue that never empties must not keep a study without a result untold."""
 _RETRY_S = 5.0
+_DEVICE_RETRY_S = 60.0
+"""Longer than a worker takes to start: one series that the device cannot score holds up no other."""
 
 log = EventLog("work")
 
@@ -204,7 +207,13 @@ class Worker:
         False where nothing more is to be done for it now.
         """
         answer: list[bool] = []
-        if (error := _attempt(lambda: answer.append(work(job)))) is None:
+        try:
+            error = _attempt(lambda: answer.append(work(job)))
+        except DeviceFailed as failure:
+            with suppress(StorageUnavailable):
+                let_others_go_first(self._bench.database, job, self._bench.owner, str(failure), wait_s=_DEVICE_RETRY_S)
+            raise
+        if error is None:
             return answer[0]
         what = f"{type(error).__name__}: {error}" if isinstance(error, IchNodeError) else type(error).__name__
         final = fail_attempt(self._bench.database, job, self._bench.owner, what, retry_s=_RETRY_S)

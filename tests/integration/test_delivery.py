@@ -1,9 +1,12 @@
 """The outbox against real peers: what each answer leads to, and that nothing saved is ever lost."""
 
+import errno
+import hashlib
 import socket
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydicom import dcmread
@@ -389,6 +392,38 @@ def test_a_report_whose_file_is_gone_is_dead_and_says_so(tmp_path: Path) -> None
         assert (lost.state, lost.error) == ("DEAD", "the report's file is gone; ich-node requeue makes a new report")
         assert other.state == "DELIVERED", "and it stops no other"
         assert [path.parent.name for path in (tmp_path / "pacs").glob("*/*.dcm")] == [uid]
+
+
+@pytest.mark.parametrize("damage", ["a bit", "cut", "empty"])
+def test_a_report_whose_file_is_damaged_is_never_sent_and_stops_no_other(tmp_path: Path, damage: str) -> None:
+    with SmallPacs(tmp_path / "pacs") as pacs, outbox(tmp_path / "state", pacs.port) as box:
+        box.add_study()
+        for path in (tmp_path / "state" / "results").glob("*.dcm"):
+            content = bytearray(path.read_bytes())
+            content[-3] ^= 1
+            path.write_bytes({"a bit": content, "cut": content[:-40], "empty": b""}[damage])
+        uid = box.add_study()
+        box.deliver_until(lambda: not box.deliverer.step(), "nothing is due")
+
+        lost, other = box.deliveries()
+        assert lost.state == "DEAD"
+        assert lost.error == "the report's file is not what was saved; ich-node requeue makes a new report"
+        assert other.state == "DELIVERED"
+        assert [path.parent.name for path in (tmp_path / "pacs").glob("*/*.dcm")] == [uid]
+
+
+def test_a_report_that_cannot_be_read_now_is_sent_when_it_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: Any) -> Any:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with SmallPacs(tmp_path / "pacs") as pacs, outbox(tmp_path / "state", pacs.port) as box:
+        box.add_study()
+        with monkeypatch.context() as patch:
+            patch.setattr(hashlib, "file_digest", fails)
+            assert box.deliverer.step()
+        (waiting,) = box.deliveries()
+        assert (waiting.state, waiting.error) == ("PENDING", "a report cannot be read: Input/output error")
+        box.deliver_until_state("DELIVERED")
 
 
 def test_a_report_that_was_deleted_after_its_days_cannot_be_sent_again(tmp_path: Path) -> None:

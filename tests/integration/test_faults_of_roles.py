@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -17,9 +19,11 @@ import numpy as np
 import pytest
 import torch
 from pynetdicom import AE
+from sqlalchemy import update
 
 from ich_node import supervisor
 from ich_node.config import parse_config
+from ich_node.database import SeriesRow
 from ich_node.errors import AlreadyRunning, DeviceFailed, ModelError
 from ich_node.pacs import send_study
 from ich_node.phantom import PhantomSettings, write_series
@@ -27,9 +31,20 @@ from ich_node.role_lock import holding_role
 from ich_node.service import SystemdNotifier
 from ich_node.worker import loop
 from tests.integration.receiving import running
-from tests.running import NodeProcesses, as_toml, free_port, leaks_a_socket, parts_of_a_node, settings, wait_for
+from tests.running import (
+    NodeProcesses,
+    PartsOfANode,
+    as_toml,
+    free_port,
+    leaks_a_socket,
+    parts_of_a_node,
+    settings,
+    wait_for,
+)
+from tests.unit.queueing import rows
 
 HEAD = PhantomSettings(slices=12, rows=64, slice_spacing_mm=11.0)
+OTHER = dataclasses.replace(HEAD, seed=2)
 
 
 # ------------------------------------------------------------------------------------- one node to a folder
@@ -142,6 +157,10 @@ def test_a_receiver_that_does_not_answer_gives_no_sign_of_life(tmp_path: Path) -
 # ------------------------------------------------------------------------------------ the processor that scores
 
 
+def states(node: PartsOfANode) -> list[str]:
+    return [study.series[0].state for study in node.status().studies]
+
+
 def out_of_memory(_: Any) -> Any:
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
@@ -165,6 +184,53 @@ def test_a_gpu_that_fails_ends_the_worker_and_costs_no_series_an_attempt(
         assert (series.state in ("RECEIVING", "COMPLETE"), series.attempts, study.triage) == (True, 0, None)
     with parts_of_a_node(values, tiny_model, decoder) as node:
         assert node.settle().studies[0].series[0].state == "CONCLUDED"
+
+
+def test_a_series_on_which_the_device_fails_again_lets_the_others_go_first(
+    tmp_path: Path, tiny_model: Any, decoder: Any
+) -> None:
+    broken = dataclasses.replace(tiny_model, engine=dataclasses.replace(tiny_model.engine, embed=gone))
+    values = settings(tmp_path / "state", tmp_path)
+    with parts_of_a_node(values, broken, decoder) as node:
+        send_study(write_series(tmp_path / "head", HEAD), "127.0.0.1", node.receiver.port, "ICH_NODE", "SCANNER1")
+        for seconds in (0.0, loop._DEVICE_RETRY_S):
+            with pytest.raises(DeviceFailed):
+                node.worker.run(threading.Event())
+            (series,) = rows(node.database, SeriesRow)
+            assert series.not_before == pytest.approx(seconds and time.time() + seconds, abs=5.0)
+            assert (series.attempts, series.lease_owner) == (0, None)
+            assert series.detail == "torch failed: CUDA error: unspecified launch failure"
+        assert not node.worker.step(), "it waits"
+    with parts_of_a_node(values, tiny_model, decoder) as node:
+        send_study(write_series(tmp_path / "other", OTHER), "127.0.0.1", node.receiver.port, "ICH_NODE", "SCANNER1")
+        wait_for(lambda: node.worker.step() and "CONCLUDED" in states(node), "the other is concluded", 60)
+        assert set(states(node)) == {"CONCLUDED", "RECEIVING"}
+        with node.database.writing() as connection:
+            connection.execute(update(SeriesRow).values(not_before=0.0))
+        node.settle()
+        assert states(node) == ["CONCLUDED"] * 2
+
+
+def test_a_series_of_which_three_workers_get_no_numbers_is_failed_and_says_so(
+    tmp_path: Path, tiny_model: Any, decoder: Any
+) -> None:
+    width = tiny_model.engine.weight.shape[1]
+    engine = dataclasses.replace(tiny_model.engine, embed=lambda images: np.full((len(images), width), np.nan, "f4"))
+    values = settings(tmp_path / "state", tmp_path)
+    with parts_of_a_node(values, dataclasses.replace(tiny_model, engine=engine), decoder) as node:
+        send_study(write_series(tmp_path / "head", HEAD), "127.0.0.1", node.receiver.port, "ICH_NODE", "SCANNER1")
+    for number in range(3):
+        with parts_of_a_node(values, dataclasses.replace(tiny_model, engine=engine), decoder) as node:
+            with pytest.raises(ModelError):
+                node.worker.run(threading.Event())
+            left = {"lease_owner": f"{socket.gethostname()}:{number + 2**22}:0", "lease_expires_at": time.time() - 1}
+            with node.database.writing() as connection:
+                connection.execute(update(SeriesRow).values(left))
+    with parts_of_a_node(values, tiny_model, decoder) as node:
+        (study,) = node.settle().studies
+        assert study.series[0].state == "FAILED"
+        assert "ANALYSIS_FAILED" in str(study)
+        assert (study.triage, study.revision) == (None, 1), "it is told that it was not analysed"
 
 
 def test_scores_that_are_no_numbers_end_the_worker_and_become_no_answer(

@@ -230,6 +230,8 @@ def test_a_peer_that_sends_ever_other_answers_does_not_fill_the_database(tmp_pat
         statuses = [report(site.port, LIES["one added"](true)) for _ in range(18)]
         assert statuses == [INVALID_ARGUMENT] * 16 + [0x0213] * 2
         assert len(rows(site.box.database, CommitmentReportRow)) == 16
+        assert report(site.port, true) == 0x0000, "the true one counts, however many came before it"
+        assert site.settle() == ["COMMITTED"]
 
 
 # --------------------------------------------------------------------------------------------- failures

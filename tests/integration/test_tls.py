@@ -43,6 +43,9 @@ REJECTED_CALLING = (1, 1, 3)
 """Permanent, by the user, calling AE title not recognized (PS3.8 9.3.4)."""
 
 
+_TOLD_ONCE_A_MINUTE = Repeats.count
+
+
 @pytest.fixture(autouse=True)
 def _every_refusal_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of one address the log tells once a minute."""
@@ -380,6 +383,26 @@ def test_an_ae_title_belongs_to_an_address_and_a_certificate(
         assert c_echo_or_why(receiving.port, None, "CT1") == (None, REJECTED_CALLING), "never without TLS"
         assert c_echo_or_why(by_tls, theirs, "STRANGER") == (None, REJECTED_CALLING)
         assert c_echo(by_tls, theirs, "CT1", source="127.0.0.2") is None, "from elsewhere"
+
+
+@leaks_a_socket
+def test_a_flood_without_the_right_certificate_is_one_line(
+    tmp_path: Path,
+    authority: Authority,
+    node: Issued,
+    scanner: Issued,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(Repeats, "count", _TOLD_ONCE_A_MINUTE)
+    peers = [{"ae_title": "CT1", "address": "127.0.0.1", "certificate": scanner.fingerprint}]
+    others = client(authority, authority.issue("other"))
+    with running(tmp_path, tls=tls_section(authority, node), peer=peers) as receiving:
+        start_logging("INFO")
+        for _ in range(10):
+            assert c_echo_or_why(receiving.port, others, "CT1") == (None, REJECTED_CALLING)
+        (said,) = [line for line in events(capfd) if line["level"] == "WARNING"]
+        assert said["event"] == "association refused: its certificate does not belong to its AE title"
 
 
 @leaks_a_socket

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -97,6 +99,58 @@ def test_a_durable_record_is_on_disk_before_it_returns(tmp_path: Path, monkeypat
     journal.append(numbered(2))
     wait_for(lambda: path.stat().st_size in synced, "the other record is durable soon")
     journal.close()
+
+
+class FailingFsync:
+    """Fails some times, of the files of a trail."""
+
+    def __init__(self, times: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.left, self.durable, self._fsync = times, set[tuple[int, int]](), os.fsync
+        monkeypatch.setattr(os, "fsync", self)
+
+    def __call__(self, descriptor: int) -> None:
+        file = os.fstat(descriptor)
+        if stat.S_ISREG(file.st_mode):
+            if self.left:
+                self.left -= 1
+                raise OSError(errno.EIO, "Input/output error")
+            self.durable.add((file.st_ino, file.st_size))
+        self._fsync(descriptor)
+
+    def has(self, path: Path) -> bool:
+        """Say whether all of a file is on disk."""
+        return (path.stat().st_ino, path.stat().st_size) in self.durable
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_after_an_fsync_that_failed_the_record_is_made_durable_in_another_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, durable: bool
+) -> None:
+    journal = Journal(tmp_path, "test-1")
+    journal.append(numbered(1), durable=True)
+    disk = FailingFsync(1, monkeypatch)
+    journal.append(numbered(2), durable=durable)
+    wait_for(lambda: len(audit_files(tmp_path)) == 2 and disk.has(audit_files(tmp_path)[1]), "it is on disk")
+    journal.append(numbered(3), durable=True)
+    assert disk.has(audit_files(tmp_path)[1])
+    journal.close()
+    assert numbers_in(tmp_path) == [1, 2, 2, 3]
+    assert len({record.message for path in audit_files(tmp_path) for record in read_records(path)}) == 3
+    assert verify(tmp_path)[1] == []
+    assert caplog.text.count("cannot be made durable") == 1
+
+
+def test_a_disk_that_makes_nothing_durable_is_told_and_gets_each_record_twice_at_most(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    journal = Journal(tmp_path, "test-1")
+    FailingFsync(1000, monkeypatch)
+    for number in range(5):
+        journal.append(numbered(number), durable=True)
+    journal.close()
+    assert numbers_in(tmp_path) == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+    assert verify(tmp_path)[1] == []
+    assert "cannot be made durable" in caplog.text
 
 
 def test_records_of_many_threads_keep_one_chain_and_no_two_have_one_time(tmp_path: Path) -> None:

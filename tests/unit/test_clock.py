@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import Connection, update
 
 from ich_node import service
 from ich_node.database import Database, DeliveryRow, InstanceRow, OpenAssociationRow, SeriesRow
+from ich_node.errors import StorageUnavailable
 from ich_node.job_queue import LongestWaits, SendingAssociation, clock, watch_clock
 from tests.outbox import outbox
 from tests.running import free_port
@@ -19,6 +20,10 @@ from tests.unit.queueing import claim, open_queue, receive, received, rows
 
 HOURS = 7200.0
 WAITS = LongestWaits(series_s=20.0, retry_s=600.0)
+
+
+class Killed(BaseException):
+    """Nothing of what follows happens, as after kill -9."""
 
 
 @dataclass
@@ -82,6 +87,34 @@ def test_two_processes_that_see_a_step_move_what_waits_once(tmp_path: Path, mach
     assert [len(steps) for steps in seen] == [1, 1]
     first.close()
     second.close()
+
+
+@pytest.mark.parametrize("ends", [StorageUnavailable("no space left"), Killed()], ids=["disk full", "kill"])
+def test_a_step_that_is_cut_while_it_moves_what_waits_moves_it_once(
+    tmp_path: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch, ends: BaseException
+) -> None:
+    database = open_queue(tmp_path)
+    watch(database, tmp_path)
+    receive(database, received(1))
+    before, image = rows(database, SeriesRow)[0], rows(database, InstanceRow)[0]
+    machine.step_s = -HOURS
+    whole = clock.shift_times
+
+    def cut(connection: Connection, step_s: float) -> None:
+        whole(connection, step_s)
+        raise ends
+
+    for _ in range(3):
+        monkeypatch.setattr(clock, "shift_times", cut)
+        with pytest.raises(type(ends)):
+            rows(database, SeriesRow)
+    database.close()
+    monkeypatch.setattr(clock, "shift_times", whole)
+    database = open_queue(tmp_path)
+    watch(database, tmp_path)
+    assert rows(database, SeriesRow)[0].due_at == pytest.approx(before.due_at - HOURS, abs=1.0)
+    assert rows(database, InstanceRow)[0].received_at == pytest.approx(image.received_at - HOURS, abs=1.0)
+    database.close()
 
 
 def test_a_step_while_the_node_was_stopped_is_seen_at_its_start(tmp_path: Path, machine: Machine) -> None:

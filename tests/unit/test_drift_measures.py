@@ -265,7 +265,8 @@ def test_a_clock_that_is_set_makes_no_look_due(database: Database, step_s: float
     assert look_is_due(database)
     assert save_look(database, time.time(), 9, [], {})
 
-    clock.shift_times(database, step_s)
+    with database.writing() as connection:
+        clock.shift_times(connection, step_s)
     monkeypatch.setattr("ich_node.job_queue.drift.time", _Later(step_s))
 
     assert not look_is_due(database)

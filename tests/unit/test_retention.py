@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import event, insert
+from sqlalchemy import event, insert, update
 
 from ich_node.database import (
     Database,
@@ -34,7 +34,7 @@ from ich_node.job_queue.retention import (
 from ich_node.queries import node_status
 from ich_node.records import RetentionRules, SeriesState, Triage
 from tests.unit.concluding import closed_job, conclude, conclude_series, conclusion, decline
-from tests.unit.queueing import change, open_queue, rows
+from tests.unit.queueing import change, open_queue, receive, received, rows
 
 DAY_S = 86400.0
 RULES = RetentionRules(images_days=14, not_head_days=1, results_days=365, commitment_wait_h=24)
@@ -92,6 +92,18 @@ def test_images_of_a_series_that_is_not_settled_stay(database: Database, state: 
     assert forget_expired_images(database, RULES) == []
     change(database, SeriesRow, state=SeriesState.CONCLUDED)
     assert forget_expired_images(database, RULES)
+
+
+def test_nothing_of_a_study_goes_while_another_series_of_it_arrives(database: Database) -> None:
+    conclude(database, Triage.NEGATIVE)
+    deliver(database)
+    receive(database, received(2, series=2))
+    age(database, 400)
+    assert gone(database) == []
+    with database.writing() as connection:
+        another = SeriesRow.state == SeriesState.RECEIVING
+        connection.execute(update(SeriesRow).where(another).values(state=SeriesState.CONCLUDED))
+    assert gone(database) == [("images", 2), ("reports", 2)]
 
 
 @pytest.mark.parametrize(

@@ -94,8 +94,9 @@ class Entrance:
             return _CALLING_AE_TITLE_NOT_RECOGNISED
         if self._negotiation.asks_for_a_certificate(calling, address):
             shown = "none" if certificate is None else certificate.sha256
-            log.warning("association refused: its certificate does not belong to its AE title", address=address,
-                        calling_ae_title=calling, certificate=shown)  # fmt: skip
+            if times := self.repeats.count("another certificate", address):
+                log.warning("association refused: its certificate does not belong to its AE title", address=address,
+                            calling_ae_title=calling, certificate=shown, times=times)  # fmt: skip
             self.trail.refused(address, "association refused: another certificate", calling, called)
             return _CALLING_AE_TITLE_NOT_RECOGNISED
         if times := self.repeats.count("association refused", address):
