@@ -77,7 +77,7 @@ class Outcome:
 def measure() -> int:
     """Attack every receiver in every way and print the tables: the node from 1 and 16 addresses, the others from one.
 
-    It takes eight minutes.
+    It takes twelve minutes.
 
     Returns:
         The number of targets that were missed.

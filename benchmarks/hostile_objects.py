@@ -24,6 +24,11 @@ from benchmarks.raw_sender import NotAccepted, RawSender
 from benchmarks.receive import Receiving
 from benchmarks.tables import MISSED, print_table
 from ich_node.phantom import PhantomSettings, write_series
+from tests.corruption import KINDS as DAMAGES
+from tests.corruption import corrupted
+from tests.ct_series import ct_slice
+from tests.fuzz.wire import CT, Peer, store_pdus
+from tests.hostile_objects import STRUCTURES, named_elsewhere
 
 OBJECTS: Final = 10
 """Of each kind, each in an association of its own."""
@@ -33,6 +38,13 @@ _FRAGMENT: Final = 16_000
 _PIXEL_DATA: Final = struct.pack("<HH2s", 0x7FE0, 0x0010, b"OW")
 _BOMB_BYTES: Final = 512 * MEBIBYTE
 _SUCCESS: Final = "0x0000"
+_OF_EACH_DAMAGE: Final = 2
+_NAMES: Final = 25
+_SHORT_TIMEOUT_S: Final = 3.0
+_LONG_TIMEOUT_S: Final = 30.0
+"""For an object of many megabytes."""
+_UID: Final = str(ct_slice(1).SOPInstanceUID).encode()
+_EXPLICIT: Final = str(ExplicitVRLittleEndian)
 _NOT_ACCEPTED: Final = "not accepted"
 _WHOLE: Final = "whole, to compare"
 _DEFLATED: Final = f"deflated, {_BOMB_BYTES // MEBIBYTE} MiB"
@@ -45,6 +57,15 @@ class _Image:
     uid: str
     before: bytes
     pixels: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Hostile:
+    """A data set, and under which UID and in which transfer syntax it is sent."""
+
+    content: bytes
+    uid: bytes
+    syntax: str
 
 
 def _whole(image: _Image, _: int) -> bytes:
@@ -90,8 +111,11 @@ def measure(receivers: dict[str, Callable[[Path], Iterator[Receiving]]]) -> int:
                 answers = [_send(receiving.port, image.uid, _bomb(image), DeflatedExplicitVRLittleEndian)]
                 time.sleep(1.0)
                 rows.append(_row(receiver, _DEFLATED, answers, watch.peak_mib()))
+                for kind, objects in _hostile():
+                    answers = [_send_as_it_is(receiving.port, one) for one in objects]
+                    rows.append(_row(receiver, kind, answers, watch.peak_mib()))
     head = ("Receiver", "Object", "Sent", "Success", "Other answers", "Peak MiB")
-    return print_table(f"Damaged objects, {OBJECTS} of each kind, each in an association of its own", head, rows)
+    return print_table("Damaged and hostile objects, each in an association of its own", head, rows)
 
 
 def _row(receiver: str, kind: str, answers: list[str], peak_mib: float) -> tuple[object, ...]:
@@ -109,7 +133,42 @@ def is_right(kind: str, answer: str) -> bool:
         return answer == _SUCCESS
     if kind == _DEFLATED:
         return answer == _NOT_ACCEPTED
-    return answer.startswith("0x") and answer != _SUCCESS
+    if kind in KINDS:
+        return answer.startswith("0x") and answer != _SUCCESS
+    return answer != _SUCCESS and not answer.startswith("no answer")
+
+
+def _hostile() -> Iterator[tuple[str, list[_Hostile]]]:
+    """The objects of tests/integration/test_hostile_objects.py, that no receiver should keep."""
+    damaged = [
+        _Hostile(one.content, _UID, one.syntax) for one in corrupted(seed=1, count=_OF_EACH_DAMAGE * len(DAMAGES))
+    ]
+    yield f"damaged in {len(DAMAGES)} ways", damaged
+    names = [_Hostile(content, uid, _EXPLICIT) for _, _, content, uid in named_elsewhere(_NAMES)]
+    yield "a name that leads elsewhere", names
+    for what, make in STRUCTURES.items():
+        yield what, [_Hostile(make(), _UID, _EXPLICIT)]
+
+
+def _send_as_it_is(port: int, one: _Hostile) -> str:
+    """Send an object whatever its UID is, in an association of its own; give the status, or what happened instead."""
+    peer, timeout_s = None, _LONG_TIMEOUT_S if len(one.content) > MEBIBYTE else _SHORT_TIMEOUT_S
+    try:
+        peer = Peer.associated(port, "127.0.0.1", (CT, one.syntax))
+        peer.connection.settimeout(timeout_s)
+        for piece in store_pdus(one.content, one.uid):
+            peer.send(piece)
+        status = peer.status()
+        return "association ended" if status is None else f"0x{status:04X}"
+    except AssertionError:
+        return _NOT_ACCEPTED
+    except TimeoutError:
+        return f"no answer in {timeout_s:g} s"
+    except OSError:
+        return "association ended"
+    finally:
+        if peer is not None:
+            peer.close()
 
 
 def _images(folder: Path) -> Iterator[_Image]:

@@ -111,6 +111,7 @@ def test_canaries_that_go_every_way_are_found_only_where_patient_data_belongs(
     wait_for(lambda: look() or any(one.revision for one in running.status(uid).studies), "a report", 300)
     wait_for(lambda: look() or (web_service.heard and mailbox.heard), "somebody was told", 120)
     wait_for(lambda: "delivery failed" in running.log("deliver").read_text(), "the PACS is away", 60)
+    seen.update({name: found for name, text in measured(running).items() if (found := found_in(text))})
     run_commands(running, slices, tmp_path, look)
     time.sleep(1)
     look()
@@ -177,6 +178,14 @@ def browse(port: int) -> None:
         assert browser.get(f"/alerts/{path}", params={"token": token}).status_code == 404
         assert browser.post(f"/alerts/{path}", params={"token": token}, data={"name": token}).status_code == 404
         assert browser.get(f"/{path}?{token}").status_code == 404
+
+
+def measured(node: NodeProcesses) -> dict[str, bytes]:
+    """What a monitoring reads."""
+    with httpx.Client(base_url=f"http://127.0.0.1:{node.values['web']['port']}") as monitoring:
+        pages = {path: monitoring.get(path) for path in ("/metrics", "/readyz")}
+    assert b"ich_node_" in pages["/metrics"].content
+    return {path: page.content for path, page in pages.items()}
 
 
 def run_commands(node: NodeProcesses, slices: list[Dataset], folder: Path, look: Any) -> None:

@@ -75,7 +75,8 @@ class Outcome:
     @property
     def is_good(self) -> bool:
         bad = self.hangs or self.successes or self.crashes or self.unexpected or self.left_behind or self.failed_echoes
-        return not bad and self.peak_mib <= 256 and self.files[1] <= self.files[0] and self._keeps_few()
+        grown = self.files[1] > self.files[0] or self.threads[1] > self.threads[0]
+        return not bad and self.peak_mib <= 256 and not grown and self._keeps_few()
 
     def _keeps_few(self) -> bool:
         """The pool may have grown, by a few connections with three files each."""

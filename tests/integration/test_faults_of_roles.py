@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pydicom import dcmread
 from pynetdicom import AE
 from sqlalchemy import update
 
@@ -25,7 +26,7 @@ from ich_node import supervisor
 from ich_node.config import parse_config
 from ich_node.database import SeriesRow
 from ich_node.errors import AlreadyRunning, DeviceFailed, ModelError
-from ich_node.pacs import send_study
+from ich_node.pacs import SmallPacs, send_study
 from ich_node.phantom import PhantomSettings, write_series
 from ich_node.role_lock import holding_role
 from ich_node.service import SystemdNotifier
@@ -113,6 +114,44 @@ def test_a_role_that_is_stopped_is_killed_and_started_again(tmp_path: Path, monk
         stop.set()
         watching.join()
         supervisor._stop([child])
+
+
+@leaks_a_socket
+@pytest.mark.slow
+def test_a_worker_that_hangs_in_a_study_is_killed_and_the_next_one_concludes_it(
+    tmp_path: Path, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(supervisor._LONGEST_SILENCE_S, "work", 30.0)
+    files = write_series(tmp_path / "head", HEAD)
+    uid = str(dcmread(files[0]).StudyInstanceUID)
+    stop = threading.Event()
+    with SmallPacs(tmp_path / "pacs") as pacs:
+        values = settings(
+            tmp_path / "state",
+            tiny_bundle,
+            destinations=[("pacs", pacs.port)],
+            series={"quiet_s": 2.0, "max_wait_s": 30.0},
+        )
+        with NodeProcesses(tmp_path, values, roles=("receive", "deliver")) as node:
+            child = supervisor._start("work", node.config_path)
+            arguments = ([child], node.config_path, stop, SystemdNotifier())
+            watching = threading.Thread(target=supervisor._watch, args=arguments)
+            watching.start()
+            try:
+                send_study(files[:6], "127.0.0.1", node.port, "ICH_NODE", "SCANNER1")
+                wait_for(lambda: node.status(uid).studies[0].series[0].planes, "it has begun", 120)
+                frozen = child.process.pid
+                os.kill(frozen, signal.SIGSTOP)
+                send_study(files[6:], "127.0.0.1", node.port, "ICH_NODE", "SCANNER1")
+                study = node.wait_settled(uid, 180)
+                assert child.process.pid != frozen
+            finally:
+                stop.set()
+                watching.join()
+                supervisor._stop([child])
+        assert [one.state for one in study.series] == ["CONCLUDED"]
+        assert study.series[0].planes == len(files)
+        assert len(list((tmp_path / "pacs").glob("*/*.dcm"))) == 1
 
 
 def echoes(port: int) -> bool:

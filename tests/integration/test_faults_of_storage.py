@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydicom import Dataset
+from pydicom import Dataset, dcmread
 
 from ich_node.config import parse_config
 from ich_node.database import InstanceRow, open_database
 from ich_node.errors import SpoolFull
-from ich_node.pacs import send_study
+from ich_node.pacs import SmallPacs, send_study
 from ich_node.phantom import PhantomSettings, write_series
 from ich_node.rebuild import rebuild
 from ich_node.stored_files import local
@@ -163,13 +163,16 @@ def locked(database: Path, held_s: float) -> Iterator[threading.Event]:
         thread.join()
 
 
-def check_lock(tmp_path: Path, busy_timeout_s: float, held_s: float, *, patient: bool) -> None:
+def check_lock(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, busy_timeout_s: float, held_s: float, *, patient: bool
+) -> None:
     with running(tmp_path / "state", database={"busy_timeout_s": busy_timeout_s}) as node:
         assert store(node.port, 1) == [SUCCESS]
         with locked(tmp_path / "state/ich-node.sqlite", held_s) as over:
             statuses = store(node.port, 2)
             assert statuses == [SUCCESS if patient else OUT_OF_RESOURCES]
             assert over.is_set() is patient
+        assert ("object refused" in caplog.text) is not patient
         whole(tmp_path / "state", 2 if patient else 1)
         assert store(node.port, 2, 3) == [SUCCESS] * 2
         whole(tmp_path / "state", 3)
@@ -177,15 +180,40 @@ def check_lock(tmp_path: Path, busy_timeout_s: float, held_s: float, *, patient:
 
 @pytest.mark.parametrize(("timeout_s", "held_s", "patient"), [(20.0, 1.0, True), (0.5, 4.0, False)])
 def test_a_locked_database_is_waited_for_and_then_told(
-    tmp_path: Path, timeout_s: float, held_s: float, patient: bool
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, timeout_s: float, held_s: float, patient: bool
 ) -> None:
-    check_lock(tmp_path, timeout_s, held_s, patient=patient)
+    check_lock(tmp_path, caplog, timeout_s, held_s, patient=patient)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("held_s", "patient"), [(1.0, True), (20.0, True), (60.0, False), (120.0, False)])
-def test_a_locked_database_with_the_timeout_that_sites_have(tmp_path: Path, held_s: float, patient: bool) -> None:
-    check_lock(tmp_path, 30.0, held_s, patient=patient)
+def test_a_locked_database_with_the_timeout_that_sites_have(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, held_s: float, patient: bool
+) -> None:
+    check_lock(tmp_path, caplog, 30.0, held_s, patient=patient)
+
+
+@pytest.mark.parametrize("held_s", [6.0, *(pytest.param(held_s, marks=pytest.mark.slow) for held_s in (30.0, 120.0))])
+def test_all_roles_outlast_a_lock_in_the_middle_of_a_study(tmp_path: Path, tiny_bundle: Path, held_s: float) -> None:
+    """With ``held_s`` of 30 and 120 as sites have it; each role waits, says so, and goes on as the same process."""
+    files = write_series(tmp_path / "head", PhantomSettings(slices=12, rows=64, slice_spacing_mm=11.0))
+    uid = str(dcmread(files[0]).StudyInstanceUID)
+    with SmallPacs(tmp_path / "pacs") as pacs:
+        values = settings(
+            tmp_path / "state", tiny_bundle, destinations=[("pacs", pacs.port)],
+            series={"quiet_s": 2.0, "max_wait_s": 30.0}, database={"busy_timeout_s": 30.0 if held_s > 10 else 1.0},
+        )  # fmt: skip
+        with NodeProcesses(tmp_path, values) as node:
+            send_study(files[:6], "127.0.0.1", node.port, "ICH_NODE", "SCANNER1")
+            wait_for(lambda: node.status(uid).studies[0].series[0].planes, "it is being scored", 60)
+            with locked(tmp_path / "state/ich-node.sqlite", held_s) as over:
+                over.wait()
+            send_study(files[6:], "127.0.0.1", node.port, "ICH_NODE", "SCANNER1")
+            study = node.wait_settled(uid, 120)
+            assert [process.poll() for process in node.processes.values()] == [None] * 3
+        assert [(one.state, one.planes) for one in study.series] == [("CONCLUDED", len(files))]
+        assert [one.state for one in study.deliveries] == ["DELIVERED"]
+        assert len(list((tmp_path / "pacs").glob("*/*.dcm"))) == 1
 
 
 @leaks_a_socket

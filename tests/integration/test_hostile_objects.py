@@ -31,6 +31,7 @@ from tests.fuzz.wire import (
     store_pdus,
     value,
 )
+from tests.hostile_objects import STRUCTURES, element, inserted, named_elsewhere
 from tests.integration.receiving import files_in
 from tests.running import NodeProcesses, settings, wait_for
 
@@ -135,35 +136,6 @@ def test_whole_objects_of_every_syntax_are_answered_success(tmp_path: Path) -> N
 # ------------------------------------------------------------------------------------------ bombs of structure
 
 
-def element(group: int, number: int, vr: bytes, content: bytes) -> bytes:
-    """An element in Explicit VR Little Endian (PS3.5 7.1.2)."""
-    long = vr in (b"OB", b"SQ", b"UN", b"UT")
-    length = struct.pack("<HL", 0, len(content)) if long else struct.pack("<H", len(content))
-    return struct.pack("<HH", group, number) + vr + length + content
-
-
-UNDEFINED = b"\xff\xff\xff\xff"
-ITEM, ITEM_END, SEQUENCE_END = b"\xfe\xff\x00\xe0", b"\xfe\xff\x0d\xe0\0\0\0\0", b"\xfe\xff\xdd\xe0\0\0\0\0"
-OPEN_SEQUENCE = struct.pack("<HH", 0x0041, 0x1010) + b"SQ\0\0" + UNDEFINED
-
-
-def inserted(what: bytes) -> bytes:
-    """A whole slice with something before its pixel data."""
-    whole = encoded(ct_slice(1))
-    at = whole.index(b"\xe0\x7f\x10\x00OW")
-    return whole[:at] + what + whole[at:]
-
-
-STRUCTURES = {
-    "3,000 levels": lambda: inserted((OPEN_SEQUENCE + ITEM + UNDEFINED) * 3000 + (ITEM_END + SEQUENCE_END) * 3000),
-    "30,000 levels without an end": lambda: inserted((OPEN_SEQUENCE + ITEM + UNDEFINED) * 30000),
-    "a million items": lambda: inserted(OPEN_SEQUENCE + (ITEM + bytes(4)) * 1_000_000 + SEQUENCE_END),
-    "a million elements": lambda: inserted(
-        b"".join(element(0x0043 + 2 * (n >> 16), n & 0xFFFF, b"LO", b"") for n in range(1_000_000))
-    ),
-}
-
-
 @pytest.mark.parametrize("what", STRUCTURES)
 def test_structures_without_measure_are_refused_soon_and_in_little_memory(node: NodeProcesses, what: str) -> None:
     content = STRUCTURES[what]()
@@ -187,43 +159,13 @@ def test_64k_private_tags_cost_little(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------- names that lead elsewhere
 
 
-def traversals(count: int) -> list[bytes]:
-    """Names that would leave a folder or mislead a database, a shell, a log or a terminal."""
-    chance = random.Random(5)
-    seeds = [
-        *(b"../", b"..\\", b"/etc/passwd", b"C:\\", b"\\\\host\\share", b"%2e%2e%2f", b"..%c0%af", b"\0", b"~/", b"./"),
-        *(b'\n{"event": "forged"}', b"\x1b[2J\x1b]0;x\x07", b"'; DROP TABLE instance; --", b'" OR 1=1 --', b"$(id)"),
-        *(b"`id`", b"<script>alert(1)</script>", b"${jndi:ldap://x}", b"=cmd|'/c calc'!A1", "\u202e../".encode()),
-        *("\uff0e\uff0e\uff0f".encode(), b"CON", b"NUL.txt", b"%s%n", b"1.2/../3", b"|rm", b"\r\nX: y", b"1" * 65),
-        *(b"-rf", b"*", b"\x9b31m", b"\xe2\x80\xa8"),
-    ]
-    made = list(seeds)
-    while len(made) < count:
-        made.append(b"".join(chance.choice([*seeds, b"a"]) for _ in range(chance.randrange(1, 4)))[:200])
-    return made[:count]
-
-
-PLACES = ("command set", "data set", "both", "study", "series")
-
-
 @pytest.mark.filterwarnings("ignore:Invalid value for VR UI", "ignore:The value length")
 def test_five_hundred_names_that_lead_elsewhere_are_refused_in_one_line_each(node: NodeProcesses) -> None:
     outside = sorted(path for path in node.folder.rglob("*") if "spool" not in path.parts)
     log = node.log("receive")
     begin = log.stat().st_size
-    whole = encoded(ct_slice(1))
-    study, series = (str(ct_slice(1)[name].value).encode() for name in ("StudyInstanceUID", "SeriesInstanceUID"))
     peer = Peer.associated(node.port)
-    for number, name in enumerate(traversals(500)):
-        place = PLACES[number % len(PLACES)]
-        padded = ui_value(name)
-        content = whole
-        if place in ("data set", "both"):
-            content = replaced(whole, b"\x08\x00\x18\x00UI", UID, padded)
-        elif place in ("study", "series"):
-            tag, old = (b"\x20\x00\x0d\x00UI", study) if place == "study" else (b"\x20\x00\x0e\x00UI", series)
-            content = replaced(whole, tag, old, padded)
-        uid = name if place in ("command set", "both") else UID
+    for place, name, content, uid in named_elsewhere(500):
         for one in store_pdus(content, uid):
             peer.send(one)
         status = peer.status()
@@ -240,17 +182,6 @@ def test_five_hundred_names_that_lead_elsewhere_are_refused_in_one_line_each(nod
         assert len(line) <= 4096
         assert not any(byte < 0x20 or byte > 0x7E for byte in line)
         json.loads(line)
-
-
-def ui_value(name: bytes) -> bytes:
-    return name + b"\0" * (len(name) % 2)
-
-
-def replaced(whole: bytes, tag: bytes, old: bytes, new: bytes) -> bytes:
-    at = whole.index(tag)
-    (length,) = struct.unpack_from("<H", whole, at + 6)
-    assert whole[at + 8 : at + 8 + length].rstrip(b"\0") == old
-    return whole[: at + 6] + struct.pack("<H", len(new)) + new + whole[at + 8 + length :]
 
 
 # --------------------------------------------------------------------------------------- memory of the receiver

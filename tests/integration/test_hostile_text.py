@@ -15,6 +15,7 @@ import pytest
 from lxml import html
 from pydicom import DataElement, Dataset, dcmread
 from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
 from rich.console import Console
 from sqlalchemy import text
@@ -38,8 +39,12 @@ KEYWORDS = (
     "ReferringPhysicianName", "PatientComments", "ImageComments", "Manufacturer", "ManufacturerModelName",
     "ConvolutionKernel", "AdditionalPatientHistory", "RequestedProcedureDescription", "PatientAddress",
     "DeviceSerialNumber", "SoftwareVersions", "OperatorsName", "RetrieveAETitle", "PatientSex",
+    "PatientAge", "PatientBirthDate", "StudyDate", "StudyTime", "AcquisitionDateTime", "AcquisitionNumber", "KVP",
+    "PatientWeight", "RetrieveURL", "LongCodeValue", "TextValue",
 )  # fmt: skip
-LONGEST = {"SH": 16, "LO": 64, "CS": 16, "AE": 16, "PN": 64, "ST": 1024, "LT": 10240, "UT": 10240, "AS": 4}
+"""Of each VR that is text, but UI (tests/integration/test_hostile_objects.py)."""
+LONGEST = {"SH": 16, "LO": 64, "CS": 16, "AE": 16, "PN": 64, "ST": 1024}
+"""Of the others the whole text stands there, whatever PS3.5 6.2 allows."""
 
 
 def with_nasty_texts(path: Path, turn: int) -> Dataset:
@@ -49,8 +54,13 @@ def with_nasty_texts(path: Path, turn: int) -> Dataset:
     for number, keyword in enumerate(KEYWORDS):
         nasty, tag = NASTY[(number + turn) % len(NASTY)], Tag(keyword)
         vr = dictionary_VR(tag)
-        value = nasty[: LONGEST[vr]].replace("\\", "/") if keyword == "SeriesDescription" else nasty[: LONGEST[vr]]
-        if vr in ("AE", "AS", "CS"):  # of the default repertoire, whatever the character set
+        value = (
+            nasty[: LONGEST.get(vr)].replace("\\", "/") if keyword == "SeriesDescription" else nasty[: LONGEST.get(vr)]
+        )
+        if vr in ("DS", "IS"):  # pydicom writes nothing there that is no number
+            ds[tag] = RawDataElement(tag, vr, len(raw := value.encode()), raw, 0, False, True)
+            continue
+        if vr in ("AE", "AS", "CS", "DA", "TM", "DT", "UR"):  # of the default repertoire, whatever the character set
             value = value.encode().decode("latin-1")
         ds[tag] = DataElement(tag, vr, value, validation_mode=pydicom.config.IGNORE)
     ds.save_as(path)
