@@ -7,8 +7,19 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from tests.provoked import table_of
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """End with what was provoked."""
+    if lines := table_of(terminalreporter.getreports("passed")):
+        terminalreporter.section("provoked")
+        for line in lines:
+            terminalreporter.write_line(line)
 
 
 @pytest.fixture

@@ -484,6 +484,23 @@ def shown_by(port: int, context: ssl.SSLContext) -> str | None:
         return shown.sha256 if shown is not None else None
 
 
+@leaks_a_socket
+def test_a_renewed_revocation_list_is_taken_without_a_restart(
+    tmp_path: Path, authority: Authority, node: Issued, scanner: Issued
+) -> None:
+    """With the time that the node has for it, a second."""
+    lost = authority.issue("lost")
+    used = tmp_path / "list.pem"
+    shutil.copy(authority.revoke(), used)
+    with running(tmp_path / "state", tls=tls_section(authority, node, crl_file=str(used))) as receiving:
+        assert c_echo(receiving.port, client(authority, lost)) == 0x0000
+        shutil.copy(authority.revoke(lost), fresh := tmp_path / "list.new")
+        fresh.replace(used)
+        time.sleep(tls._LOOK_S)
+        assert c_echo(receiving.port, client(authority, lost)) is None
+        assert c_echo(receiving.port, client(authority, scanner)) == 0x0000
+
+
 def test_a_renewed_certificate_is_taken_without_a_restart(
     tmp_path: Path,
     authority: Authority,

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.provoked import Provoked, tell
 from tests.torture import kills
 from tests.torture.fork_server import ForkServer
 from tests.torture.invariants import Judgement
@@ -23,7 +24,7 @@ _NODES = 2
 
 @pytest.mark.timeout(900)
 def test_killed_at_every_place_the_node_loses_nothing_doubles_nothing_and_mixes_nothing_up(
-    fork_server: ForkServer, tmp_path: Path
+    request: pytest.FixtureRequest, fork_server: ForkServer, tmp_path: Path
 ) -> None:
     tally, every = Tally(), set(every_label())
     while_it_works = {label for label in every if not is_of_the_end(label)}
@@ -43,6 +44,9 @@ def test_killed_at_every_place_the_node_loses_nothing_doubles_nothing_and_mixes_
     assert tally.objects > 0
     assert tally.reports > 0
     assert tally.alerts > 0
+    waited_s, peak_mib = max(tally.seen.outage_s.values()), max(tally.seen.peak_mib.values())
+    what = f"kill -9 at {len(every)} places; {tally.objects} objects answered with success"
+    tell(request, Provoked(what, tally.kills, sum(tally.lost.values()), "no answer, then success", waited_s, peak_mib))
 
 
 @pytest.mark.timeout(900)
