@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from statistics import mode
+from statistics import median, mode
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -239,13 +239,21 @@ def _role_row(samples: Samples, role: str, hours: float) -> tuple[object, ...]:
     warm = [one for one in all_of_it if one["seconds"] >= _warm_from(hours)] or all_of_it
     last = [one for one in all_of_it if one["seconds"] >= _LAST * 3600 * hours] or all_of_it
     slope = _growth(warm)
-    judged = at_most(slope, TARGET_MIB_PER_H, "") if hours >= _JUDGED_FROM_H else "too short to judge"
+    is_judged = hours >= _JUDGED_FROM_H
+    judged = at_most(slope, TARGET_MIB_PER_H, "") if is_judged else "too short to judge"
     return (
         role, _range(warm, "processes"), f"{warm[0]['rss_mib']:.0f}", f"{warm[-1]['rss_mib']:.0f}",
         f"{max(one['rss_mib'] for one in all_of_it):.0f}", f"{slope:+.2f}", judged, f"{_growth(last):+.2f}",
         f"{max(one['pss_mib'] for one in all_of_it):.0f}",
-        _range(warm, "descriptors"), _range(warm, "threads"),
+        *(_range(warm, key) + f" {MISSED}" * (is_judged and _grows(warm, key)) for key in ("descriptors", "threads")),
     )  # fmt: skip
+
+
+def _grows(samples: list[dict[str, Any]], key: str) -> bool:
+    """Say whether the last third has more than the first, by their medians: what comes and goes is no growth."""
+    values = [one[key] for one in samples]
+    third = max(1, len(values) // 3)
+    return median(values[-third:]) > median(values[:third])
 
 
 def _process_rows(samples: Samples, hours: float) -> Iterator[tuple[object, ...]]:

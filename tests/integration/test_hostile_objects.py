@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import socket
 import struct
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -308,6 +309,8 @@ def cut(node: NodeProcesses, at: int, how: str) -> Peer:
     if how == "RST":
         peer.reset()
     elif how == "FIN":
+        peer.connection.shutdown(socket.SHUT_WR)
+        assert SUCCESS not in peer.statuses()
         peer.close()
     return peer
 

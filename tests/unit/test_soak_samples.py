@@ -66,6 +66,17 @@ def test_a_target_that_is_missed_ends_it_badly(tmp_path: Path, mib_per_h: float,
     assert print_report(samples) == 1
 
 
+@pytest.mark.parametrize("key", ["descriptors", "threads"])
+def test_descriptors_or_threads_that_become_more_end_it_badly(tmp_path: Path, key: str) -> None:
+    samples = written(tmp_path, mib_per_h=0.5)
+    for number, one in enumerate(samples.roles):
+        one[key] += 2 * (number % 2)  # what comes and goes is no growth
+    assert print_report(samples) == 0
+    for number, one in enumerate(samples.roles):
+        one[key] += number // 15
+    assert print_report(samples) == 1
+
+
 def test_growth_that_ends_misses_the_target_and_is_told_from_a_leak(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
