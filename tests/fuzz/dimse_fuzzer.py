@@ -92,7 +92,7 @@ def fuzz(node: NodeProcesses, seed: int, seconds: float = float("inf"), cases: i
     outcome = Outcome()
     process = psutil.Process(node.processes["receive"].pid)
     over, stop = time.monotonic() + seconds, threading.Event()
-    threads, files, everything = process.num_threads(), _open_files(process), process.num_fds()
+    threads, files, everything = process.num_threads(), files_open(process), process.num_fds()
     watcher = threading.Thread(target=_watch, args=(node, process, outcome, stop), daemon=True)
     watcher.start()
     chance = random.Random(seed)
@@ -109,11 +109,11 @@ def fuzz(node: NodeProcesses, seed: int, seconds: float = float("inf"), cases: i
     outcome.unexpected = node.log("receive").read_text(errors="replace").count(UNEXPECTED)
     outcome.left_behind = len(files_in(node.folder / "state"))
     outcome.descriptors = (everything, process.num_fds())
-    outcome.threads, outcome.files = (threads, process.num_threads()), (files, _open_files(process))
+    outcome.threads, outcome.files = (threads, process.num_threads()), (files, files_open(process))
     return outcome
 
 
-def _open_files(process: psutil.Process) -> int:
+def files_open(process: psutil.Process) -> int:
     """Count the descriptors, but for the database's: its pool keeps a few connections."""
     count = 0
     for one in Path(f"/proc/{process.pid}/fd").iterdir():
@@ -124,7 +124,7 @@ def _open_files(process: psutil.Process) -> int:
 
 def _settle(process: psutil.Process, threads: int, files: int) -> None:
     for _ in range(300):
-        if process.num_threads() <= threads and _open_files(process) <= files:
+        if process.num_threads() <= threads and files_open(process) <= files:
             return
         time.sleep(0.1)
 
