@@ -7,8 +7,7 @@ MODEL := models/ich-irv2
 PIN := --python-version 3.11 --quiet --no-header --no-emit-index-url --no-annotate
 # Files in their order, the long ones of tests/acceptance first: at the end no process waits for another. A process that
 # dies is not replaced: its tests would be waited for without end (pytest-xdist 3.8).
-# A quarter of the time the tests wait for something: so one process more than there are cores, four at most.
-PARALLEL := --numprocesses $(shell n=$$(($$(getconf _NPROCESSORS_ONLN) + 1)); echo $$((n < 4 ? n : 4))) --max-worker-restart 0 --dist loadfile --no-loadscope-reorder
+PARALLEL := --numprocesses auto --maxprocesses 4 --max-worker-restart 0 --dist loadfile --no-loadscope-reorder
 DATA ?=
 HOURS ?= 1
 DESTDIR ?=

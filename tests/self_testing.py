@@ -18,7 +18,7 @@ from ich_node.records.self_tests import SelfTestVerdict
 from ich_node.self_test import SelfTester
 from tests.running import PartsOfANode
 
-NOT_LEFT_BY_A_STUDY = {"self_test", "installation", "alembic_version", "worker", "turn", "condition"}
+NOT_LEFT_BY_A_STUDY = {"clock", "self_test", "installation", "alembic_version", "worker", "turn", "condition"}
 
 
 def run_test(node: PartsOfANode, **options: Any) -> SelfTestVerdict | None:

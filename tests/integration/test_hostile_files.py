@@ -12,7 +12,7 @@ from ich_node.config import parse_config
 from ich_node.database import InstanceRow, ResultRow, open_database
 from ich_node.rebuild import rebuild
 from tests.ct_series import as_file, ct_slice
-from tests.integration.test_hostile_objects import traversals
+from tests.hostile_objects import traversals
 from tests.outbox import save_report
 from tests.running import settings
 

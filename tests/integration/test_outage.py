@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 import sys
 import time
@@ -79,7 +80,8 @@ class Reports:
         (self._box.config.state_directory / path).write_bytes(other)
         return {
             "study_id": study_id, "revision": 1, "kind": one.kind, "encoding": one.encoding, "preference": preference,
-            "sop_class_uid": one.sop_class_uid, "sop_instance_uid": uid, "sha256": uid, "path": path, "created_at": now,
+            "sop_class_uid": one.sop_class_uid, "sop_instance_uid": uid, "path": path, "created_at": now,
+            "sha256": hashlib.sha256(other).hexdigest(),
         }  # fmt: skip
 
 
