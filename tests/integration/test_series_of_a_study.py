@@ -30,6 +30,8 @@ def site(tmp_path: Path, tiny_model: Model, decoder: DecoderPool) -> Iterator[Si
         yield one
 
 
+FEW, MORE = list(itertools.permutations(range(4)))[::10], list(itertools.permutations(range(4)))[5::10]
+ORDERS = [*FEW, *(pytest.param(order, marks=pytest.mark.slow) for order in MORE)]
 KINDS: dict[str, dict[str, Any]] = {
     "soft 5 mm": {"slices": 28, "slice_spacing_mm": 5.0, "kernel": "STANDARD"},
     "soft thin": {"slices": 66, "slice_spacing_mm": 2.0, "kernel": "STANDARD"},
@@ -132,7 +134,7 @@ def test_a_derived_series_beside_an_original_one_is_not_analysed(site: Site) -> 
     assert study.revision == 1
 
 
-@pytest.mark.parametrize("order", list(itertools.permutations(range(4)))[::5], ids=str)
+@pytest.mark.parametrize("order", ORDERS, ids=str)
 def test_of_several_series_sent_at_once_the_best_is_analysed_and_the_others_name_it(
     site: Site, order: Sequence[int]
 ) -> None:
