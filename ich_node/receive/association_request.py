@@ -65,7 +65,10 @@ def read_association_request(pdu: bytes) -> AssociationRequest:
     request = asked.primitive
     if not isinstance(request, A_ASSOCIATE) or asked.protocol_version != _PROTOCOL_VERSION:
         raise ValueError("its request is of another protocol")
-    proposed = {str(one.abstract_syntax) for one in request.presentation_context_definition_list or ()}
+    contexts = request.presentation_context_definition_list or ()
+    if not all(one.transfer_syntax for one in contexts):  # PS3.8 9.3.2.2: one or more; pynetdicom takes the first
+        raise ValueError("a presentation context of its request names no transfer syntax")
+    proposed = {str(one.abstract_syntax) for one in contexts}
     return AssociationRequest(
         asked, request.calling_ae_title.strip(), request.called_ae_title.strip(), proposed == {VERIFICATION}
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from tests.ct_series import ct_slice, encoded
 from tests.fuzz.dimse_fuzzer import CASES, HANG_S, UNEXPECTED, fuzz, node_to_fuzz
 from tests.fuzz.wire import (
     ABORT,
+    ASSOCIATE_RJ,
+    ASSOCIATE_RQ,
     C_STORE_RQ,
     COMMAND,
     CT,
@@ -22,6 +25,7 @@ from tests.fuzz.wire import (
     associate_rq,
     command_set,
     echo,
+    item,
     p_data,
     pdu,
     ui,
@@ -81,6 +85,24 @@ def test_a_request_in_the_middle_of_a_release_ends_the_association(node: NodePro
         kinds = kinds_of_what_comes_back(node, pdu(RELEASE_RQ, bytes(4)), associate_rq((CT, "1.2.840.10008.1.2")))
         assert set(kinds) <= {ABORT, RELEASE_RP}
     assert OUT_OF_ORDER in node.log("receive").read_text()
+
+
+@pytest.mark.parametrize("abstract_syntax", [CT, "1.2.3.4"])
+def test_a_presentation_context_without_a_transfer_syntax_is_no_request(
+    node: NodeProcesses, abstract_syntax: str
+) -> None:
+    """pynetdicom rejects what it does not support in the first of them."""
+    whole = associate_rq((abstract_syntax, "1.2.840.10008.1.2"))
+    named = item(0x40, b"1.2.840.10008.1.2")
+    at, context_at = whole.index(named), whole.index(b"\x20\x00", 74)
+    without = whole[:at] + whole[at + len(named) :]
+    length = struct.unpack_from(">H", whole, context_at + 2)[0] - len(named)
+    without = without[: context_at + 2] + struct.pack(">H", length) + without[context_at + 4 :]
+    peer = Peer.connect(node.port)
+    peer.connection.settimeout(HANG_S)
+    peer.send(pdu(ASSOCIATE_RQ, without[6:]))
+    assert peer.receive()[0] in (0, ABORT, ASSOCIATE_RJ)
+    peer.close()
 
 
 def test_a_c_store_that_names_no_instance_aborts_the_association(node: NodeProcesses) -> None:
