@@ -27,7 +27,6 @@ from ich_node.phantom import PhantomSettings, write_series
 from tests.corruption import KINDS as DAMAGES
 from tests.corruption import corrupted
 from tests.ct_series import ct_slice
-from tests.fuzz.wire import CT, Peer, store_pdus
 from tests.hostile_objects import STRUCTURES, named_elsewhere
 
 OBJECTS: Final = 10
@@ -40,11 +39,9 @@ _BOMB_BYTES: Final = 512 * MEBIBYTE
 _SUCCESS: Final = "0x0000"
 _OF_EACH_DAMAGE: Final = 2
 _NAMES: Final = 25
-_SHORT_TIMEOUT_S: Final = 3.0
 _LONG_TIMEOUT_S: Final = 30.0
 """For an object of many megabytes."""
-_UID: Final = str(ct_slice(1).SOPInstanceUID).encode()
-_EXPLICIT: Final = str(ExplicitVRLittleEndian)
+_UID: Final = str(ct_slice(1).SOPInstanceUID)
 _NOT_ACCEPTED: Final = "not accepted"
 _WHOLE: Final = "whole, to compare"
 _DEFLATED: Final = f"deflated, {_BOMB_BYTES // MEBIBYTE} MiB"
@@ -64,8 +61,8 @@ class _Hostile:
     """A data set, and under which UID and in which transfer syntax it is sent."""
 
     content: bytes
-    uid: bytes
-    syntax: str
+    uid: str
+    syntax: str = ExplicitVRLittleEndian
 
 
 def _whole(image: _Image, _: int) -> bytes:
@@ -112,7 +109,7 @@ def measure(receivers: dict[str, Callable[[Path], Iterator[Receiving]]]) -> int:
                 time.sleep(1.0)
                 rows.append(_row(receiver, _DEFLATED, answers, watch.peak_mib()))
                 for kind, objects in _hostile():
-                    answers = [_send_as_it_is(receiving.port, one) for one in objects]
+                    answers = [_send(receiving.port, one.uid, one.content, one.syntax) for one in objects]
                     rows.append(_row(receiver, kind, answers, watch.peak_mib()))
     head = ("Receiver", "Object", "Sent", "Success", "Other answers", "Peak MiB")
     return print_table("Damaged and hostile objects, each in an association of its own", head, rows)
@@ -144,31 +141,10 @@ def _hostile() -> Iterator[tuple[str, list[_Hostile]]]:
         _Hostile(one.content, _UID, one.syntax) for one in corrupted(seed=1, count=_OF_EACH_DAMAGE * len(DAMAGES))
     ]
     yield f"damaged in {len(DAMAGES)} ways", damaged
-    names = [_Hostile(content, uid, _EXPLICIT) for _, _, content, uid in named_elsewhere(_NAMES)]
+    names = [_Hostile(content, uid.decode(errors="surrogateescape")) for _, _, content, uid in named_elsewhere(_NAMES)]
     yield "a name that leads elsewhere", names
     for what, make in STRUCTURES.items():
-        yield what, [_Hostile(make(), _UID, _EXPLICIT)]
-
-
-def _send_as_it_is(port: int, one: _Hostile) -> str:
-    """Send an object whatever its UID is, in an association of its own; give the status, or what happened instead."""
-    peer, timeout_s = None, _LONG_TIMEOUT_S if len(one.content) > MEBIBYTE else _SHORT_TIMEOUT_S
-    try:
-        peer = Peer.associated(port, "127.0.0.1", (CT, one.syntax))
-        peer.connection.settimeout(timeout_s)
-        for piece in store_pdus(one.content, one.uid):
-            peer.send(piece)
-        status = peer.status()
-        return "association ended" if status is None else f"0x{status:04X}"
-    except AssertionError:
-        return _NOT_ACCEPTED
-    except TimeoutError:
-        return f"no answer in {timeout_s:g} s"
-    except OSError:
-        return "association ended"
-    finally:
-        if peer is not None:
-            peer.close()
+        yield what, [_Hostile(make(), _UID)]
 
 
 def _images(folder: Path) -> Iterator[_Image]:
@@ -195,12 +171,13 @@ def _bomb(image: _Image) -> bytes:
 
 def _send(port: int, uid: str, encoded: bytes, syntax: str = ExplicitVRLittleEndian) -> str:
     """Send bytes as they are; give the status, or what happened instead."""
+    timeout_s = _LONG_TIMEOUT_S if len(encoded) > MEBIBYTE else _TIMEOUT_S
     try:
-        with RawSender(port, CTImageStorage, syntax, _TIMEOUT_S, _FRAGMENT) as sender:
+        with RawSender(port, CTImageStorage, syntax, timeout_s, _FRAGMENT) as sender:
             return f"0x{sender.store(uid, encoded):04X}"
     except NotAccepted:
         return _NOT_ACCEPTED
     except TimeoutError:
-        return f"no answer in {_TIMEOUT_S:g} s"
+        return f"no answer in {timeout_s:g} s"
     except OSError:
         return "association ended"

@@ -60,10 +60,11 @@ class RawSender:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         try:
-            self._connection.sendall(_RELEASE)
-            self._read_pdu()
+            if error is None:
+                self._connection.sendall(_RELEASE)
+                self._read_pdu()
         finally:
             self._connection.close()
 
@@ -134,5 +135,6 @@ def _store_request(sop_class_uid: str, sop_instance_uid: str) -> bytes:
 
 
 def _uid(element: int, uid: str) -> bytes:
-    value = uid.encode() + b"\0" * (len(uid) % 2)
+    value = uid.encode(errors="surrogateescape")
+    value += b"\0" * (len(value) % 2)
     return struct.pack("<HHL", 0, element, len(value)) + value

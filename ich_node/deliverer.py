@@ -167,9 +167,12 @@ class Deliverer:
         except DestinationUnavailable as error:
             if not reached:
                 self._resting.begin(destination.name)
-            states = mark_unreached(self._database, left, self._owner, str(error), self._rules)
-            for delivery, state in zip(left, states, strict=True):
-                _log_failure(delivery, state, str(error))
+            self._put_off(left, str(error))
+
+    def _put_off(self, deliveries: Sequence[Delivery], why: str) -> None:
+        states = mark_unreached(self._database, deliveries, self._owner, why, self._rules)
+        for delivery, state in zip(deliveries, states, strict=True):
+            _log_failure(delivery, state, why)
 
     def _send(self, association: Association, delivery: Delivery) -> None:
         subject = read_subject(delivery.objects[0].path)
@@ -206,20 +209,25 @@ class Deliverer:
         """Fetch what is to be sent. Where that cannot be done now, all of it waits: no fault of the destination."""
         try:
             return [found for one in deliveries if (found := self._with_its_files(one)) is not None]
-        except (ObjectStoreAway, OSError) as error:
-            why = f"a report cannot be read: {error.strerror}" if isinstance(error, OSError) else str(error)
-            states = mark_unreached(self._database, deliveries, self._owner, why, self._rules)
-            for delivery, state in zip(deliveries, states, strict=True):
-                _log_failure(delivery, state, why)
+        except ObjectStoreAway as error:
+            self._put_off(deliveries, str(error))
             return []
 
     def _with_its_files(self, delivery: Delivery) -> Delivery | None:
-        """Bury a delivery whose report was deleted or is damaged; another try would not bring it back."""
+        """Bury a delivery whose report was deleted or is damaged: another try would not bring it back.
+
+        One that cannot be read now is put off by itself: it holds up no other.
+        """
         names = [str(one.path.relative_to(self._config.state_directory)) for one in delivery.objects]
         objects = [
             replace(one, path=path) for one, path in zip(delivery.objects, self._files.paths(names), strict=True)
         ]
-        if not (why := _fault_of(objects)):
+        try:
+            why = _fault_of(objects)
+        except OSError as error:
+            self._put_off([delivery], f"a report cannot be read: {error.strerror}")
+            return None
+        if not why:
             return replace(delivery, objects=tuple(objects))
         mark_lost(self._database, delivery, self._owner, why)
         _log_failure(delivery, DeliveryState.DEAD, why)

@@ -25,14 +25,14 @@ def write_durably(path: Path | str, pieces: Iterable[bytes | memoryview]) -> Non
         SpoolReadOnly: the disk is mounted read-only; nothing is left behind.
         StorageFailed: the disk failed. Never tried again here: an fsync that comes after may not tell of it.
     """
-    whole = os.fspath(path)
-    part = os.path.splitext(whole)[0] + PART_SUFFIX  # noqa: PTH122 - a text: pathlib would take a fifth of the write
+    whole = os.fspath(path)  # for every image: what is interned makes a table grow (docs/reliability.md, Soak)
+    part = os.path.splitext(whole)[0] + PART_SUFFIX  # noqa: PTH122 - a text: pathlib interns each name
     with troubles_are_named():
         try:
             _write_part(part, pieces)
-            os.rename(part, whole)  # noqa: PTH104 - a text: pathlib would take a fifth of the write
+            os.rename(part, whole)  # noqa: PTH104 - a text: pathlib interns each name
             reach("file-before-folder-sync")
-            sync_directory(os.path.dirname(whole))  # noqa: PTH120 - a text: pathlib would take a fifth of the write
+            sync_directory(os.path.dirname(whole))  # noqa: PTH120 - a text: pathlib interns each name
         except OSError:
             with suppress(OSError):  # the disk may have become read-only
                 Path(part).unlink(missing_ok=True)
@@ -61,7 +61,7 @@ def replace_durably(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
 
 
 def _write_part(part: Path | str, pieces: Iterable[bytes | memoryview]) -> None:
-    with open(part, "xb") as file:  # noqa: PTH123 - takes texts: pathlib would take a fifth of the write
+    with open(part, "xb") as file:  # noqa: PTH123 - takes texts: pathlib interns each name
         for piece in pieces:
             file.write(piece)
             reach("file-half-written")

@@ -7,13 +7,15 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
 
 from tests.fuzz.wire import echo
-from tests.running import NodeProcesses
+
+if TYPE_CHECKING:  # it brings torch, and conftest.py imports this module
+    from tests.running import NodeProcesses
 
 _NAME = "provoked"
 _HEAD = ("Provoked", "Times", "Lost", "The sender saw", "Others waited", "Peak MiB")

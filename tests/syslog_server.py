@@ -34,8 +34,8 @@ action(type="omfile" file="{received}" template="as-it-came" ioBufferSize="64k" 
 class SyslogServerProcess:
     """rsyslogd; what it receives is a message a line, in a file of each start.
 
-    Where it is killed while it writes, the last line of that file may be a piece (the kernel ends a write between two
-    pages): in one file for all, the next message would stand in the same line.
+    Where it is killed while it writes, the last line of that file may be a piece (it writes 64 KiB at a time, whatever
+    ends there): in one file for all, the next message would stand in the same line.
     """
 
     folder: Path

@@ -103,11 +103,11 @@ class ClockWatch:
             with self._database.reading() as connection:
                 known = connection.execute(select(ClockRow)).first()
             same_boot = known is not None and known.boot == boot != _UNKNOWN
-            step_s = offset_s - known.offset_s if known is not None and same_boot else 0.0
-            if known is not None and same_boot and abs(step_s) < STEP_S:
-                return float(known.offset_s)
+            step_s = offset_s - known.offset_s if known is not None and same_boot else None
+            if step_s is not None and abs(step_s) < STEP_S:
+                return offset_s - step_s
             with self._database.writing() as connection:
-                if step_s:
+                if step_s is not None:
                     shift_times(connection, step_s)
                 connection.execute(delete(ClockRow))
                 connection.execute(insert(ClockRow).values(boot=boot, offset_s=offset_s))

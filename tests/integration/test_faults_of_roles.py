@@ -200,6 +200,12 @@ def states(node: PartsOfANode) -> list[str]:
     return [study.series[0].state for study in node.status().studies]
 
 
+def without_numbers(model: Any) -> Any:
+    width = model.engine.weight.shape[1]
+    engine = dataclasses.replace(model.engine, embed=lambda images: np.full((len(images), width), np.nan, "f4"))
+    return dataclasses.replace(model, engine=engine)
+
+
 def out_of_memory(_: Any) -> Any:
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
@@ -253,13 +259,11 @@ def test_a_series_on_which_the_device_fails_again_lets_the_others_go_first(
 def test_a_series_of_which_three_workers_get_no_numbers_is_failed_and_says_so(
     tmp_path: Path, tiny_model: Any, decoder: Any
 ) -> None:
-    width = tiny_model.engine.weight.shape[1]
-    engine = dataclasses.replace(tiny_model.engine, embed=lambda images: np.full((len(images), width), np.nan, "f4"))
     values = settings(tmp_path / "state", tmp_path)
-    with parts_of_a_node(values, dataclasses.replace(tiny_model, engine=engine), decoder) as node:
+    with parts_of_a_node(values, without_numbers(tiny_model), decoder) as node:
         send_study(write_series(tmp_path / "head", HEAD), "127.0.0.1", node.receiver.port, "ICH_NODE", "SCANNER1")
     for number in range(3):
-        with parts_of_a_node(values, dataclasses.replace(tiny_model, engine=engine), decoder) as node:
+        with parts_of_a_node(values, without_numbers(tiny_model), decoder) as node:
             with pytest.raises(ModelError):
                 node.worker.run(threading.Event())
             left = {"lease_owner": f"{socket.gethostname()}:{number + 2**22}:0", "lease_expires_at": time.time() - 1}
@@ -275,9 +279,7 @@ def test_a_series_of_which_three_workers_get_no_numbers_is_failed_and_says_so(
 def test_scores_that_are_no_numbers_end_the_worker_and_become_no_answer(
     tmp_path: Path, tiny_model: Any, decoder: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    width = tiny_model.engine.weight.shape[1]
-    engine = dataclasses.replace(tiny_model.engine, embed=lambda images: np.full((len(images), width), np.nan, "f4"))
-    nonsense = dataclasses.replace(tiny_model, engine=engine)
+    nonsense = without_numbers(tiny_model)
     values = settings(tmp_path / "state", tmp_path)
     with parts_of_a_node(values, nonsense, decoder) as node:
         send_study(write_series(tmp_path / "head", HEAD), "127.0.0.1", node.receiver.port, "ICH_NODE", "SCANNER1")
