@@ -103,7 +103,7 @@ class ClockWatch:
             with self._database.reading() as connection:
                 known = connection.execute(select(ClockRow)).first()
             same_boot = known is not None and known.boot == boot != _UNKNOWN
-            step_s = offset_s - known.offset_s if known is not None and same_boot else None
+            step_s: float | None = offset_s - known.offset_s if known is not None and same_boot else None
             if step_s is not None and abs(step_s) < STEP_S:
                 return offset_s - step_s
             with self._database.writing() as connection:
